@@ -1,0 +1,32 @@
+import { type Family, familyOf } from '../values/address.js';
+import { type LocalDetection, iptablesRules } from '../desired/iptables-rules.js';
+import { type RuleSet } from '../desired/rule-set.js';
+import { type ProxyConfig } from '../config/proxy-config.js';
+import { type NodeInfo } from '../model/node.js';
+
+/** The rules of every family served, from configuration and (detectLocalMode NodeCIDR) this node's pod CIDRs. */
+export function ruleSets(
+  config: ProxyConfig,
+  families: readonly Family[],
+  node: NodeInfo | undefined,
+  randomFully: boolean,
+): RuleSet[] {
+  return families.map((family) =>
+    iptablesRules({
+      family,
+      masqueradeMark: (1 << config.masqueradeBit) >>> 0,
+      masqueradeAll: config.masqueradeAll,
+      randomFully,
+      detectLocal: localDetection(config, family, node),
+    }),
+  );
+}
+
+function localDetection({ detectLocal }: ProxyConfig, family: Family, node: NodeInfo | undefined): LocalDetection {
+  if (detectLocal.mode === 'BridgeInterface' || detectLocal.mode === 'InterfaceNamePrefix') return detectLocal;
+  const cidrs =
+    detectLocal.mode === 'ClusterCIDR'
+      ? detectLocal.cidrs[family]
+      : (node?.podCIDRs ?? []).filter((cidr) => familyOf(cidr.address) === family);
+  return cidrs.length === 0 ? { mode: 'none' } : { mode: detectLocal.mode, cidrs };
+}

@@ -1,0 +1,80 @@
+import { type Address, type Family } from '../values/address.js';
+import { type Prefix } from '../values/prefix.js';
+import { type BindAddress } from './bind-address.js';
+
+export type PerFamily<T> = Readonly<Record<Family, T>>;
+
+/** How traffic from this node's own pods is told from the rest, so that only the rest is masqueraded. */
+export type DetectLocal =
+  /** Families without a CIDR cannot tell: nothing is masqueraded for being "from outside". */
+  | { readonly mode: 'ClusterCIDR'; readonly cidrs: PerFamily<readonly Prefix[]> }
+  /** The CIDRs come from this node's spec.podCIDRs. */
+  | { readonly mode: 'NodeCIDR' }
+  | { readonly mode: 'BridgeInterface'; readonly name: string }
+  | { readonly mode: 'InterfaceNamePrefix'; readonly prefix: string };
+
+/** On which node addresses of one family NodePorts are served; an address counts when any of the three says so. */
+export interface NodePortAddresses {
+  readonly all: boolean;
+  /** The Node object's own address of this family. */
+  readonly primary: boolean;
+  readonly cidrs: readonly Prefix[];
+}
+
+/** nf_conntrack sysctls; undefined leaves the kernel's value. Durations in milliseconds. */
+export interface ConntrackConfig {
+  /** 0 leaves nf_conntrack_max as it is and ignores `min`. */
+  readonly maxPerCore: number;
+  readonly min: number;
+  readonly tcpEstablishedTimeoutMs: number | undefined;
+  readonly tcpCloseWaitTimeoutMs: number | undefined;
+  readonly tcpBeLiberal: boolean;
+  readonly udpTimeoutMs: number | undefined;
+  readonly udpStreamTimeoutMs: number | undefined;
+}
+
+export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error';
+export const LOG_LEVELS: readonly LogLevel[] = ['trace', 'debug', 'info', 'warn', 'error'];
+
+/** A checked configuration with kube-proxy 1.36's defaults filled in. All durations in milliseconds. */
+export interface ProxyConfig {
+  /** Lower-cased; undefined: use the host's name. */
+  readonly hostnameOverride: string | undefined;
+  /** Overrides the node's primary IP unless it is unspecified (0.0.0.0, ::), which only chooses the primary family. */
+  readonly bindAddress: Address;
+  readonly bindAddressHardFail: boolean;
+  /** undefined: no health server. */
+  readonly healthzBindAddress: BindAddress | undefined;
+  /** undefined: no metrics server. */
+  readonly metricsBindAddress: BindAddress | undefined;
+  readonly enableProfiling: boolean;
+
+  /** undefined: in-cluster configuration. */
+  readonly kubeconfig: string | undefined;
+  /** API server address that overrides the kubeconfig's. */
+  readonly master: string | undefined;
+  readonly configSyncPeriodMs: number;
+
+  readonly syncPeriodMs: number;
+  /** 0: every change is synced at once. */
+  readonly minSyncPeriodMs: number;
+  readonly drainTimeoutMs: number;
+
+  readonly scheduler: string;
+  readonly excludeCIDRs: PerFamily<readonly Prefix[]>;
+  readonly strictARP: boolean;
+  /** IPVS connection timeouts; 0 leaves the kernel's value. The kernel counts in seconds. */
+  readonly ipvsTcpTimeoutMs: number;
+  readonly ipvsTcpFinTimeoutMs: number;
+  readonly ipvsUdpTimeoutMs: number;
+
+  readonly masqueradeAll: boolean;
+  /** Bit number in the packet mark, 0 to 31. */
+  readonly masqueradeBit: number;
+  readonly detectLocal: DetectLocal;
+  readonly nodePortAddresses: PerFamily<NodePortAddresses>;
+
+  readonly conntrack: ConntrackConfig;
+  readonly oomScoreAdj: number;
+  readonly logLevel: LogLevel;
+}

@@ -1,0 +1,222 @@
+import { type Address, familyOf, parseAddress } from '../values/address.js';
+import { type Prefix, formatPrefix, parsePrefix, prefixFamily } from '../values/prefix.js';
+import { type BindAddress, parseBindAddress } from './bind-address.js';
+import { type ConfigProblem } from './errors.js';
+import {
+  type ConntrackConfig,
+  type DetectLocal,
+  type LogLevel,
+  type NodePortAddresses,
+  type PerFamily,
+  type ProxyConfig,
+} from './proxy-config.js';
+import { type KubeProxyConfiguration, SCHEDULERS } from './schema.js';
+
+/** Ports of kube-proxy (k8s.io/kubernetes/pkg/cluster/ports). */
+const HEALTHZ_PORT = 10256;
+const METRICS_PORT = 10249;
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+const ANY_4 = parseAddress('0.0.0.0')!;
+
+/** What the command line says on top of the file; an empty bind address switches that server off. */
+export interface ConfigOverrides {
+  readonly hostnameOverride?: string | undefined;
+  readonly kubeconfig?: string | undefined;
+  readonly master?: string | undefined;
+  readonly healthzBindAddress?: string | undefined;
+  readonly metricsBindAddress?: string | undefined;
+  readonly drainTimeoutMs?: number | undefined;
+  readonly logLevel?: LogLevel | undefined;
+}
+
+/** Where problems and warnings of the cross-field checks go. */
+export interface Findings {
+  readonly problems: ConfigProblem[];
+  readonly warnings: string[];
+}
+
+/**
+ * Fills in the defaults of kube-proxy 1.36 (pkg/proxy/apis/config/v1alpha1/defaults.go) and checks what spans fields.
+ * With problems found the result is meaningless; the caller throws.
+ */
+export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrides, found: Findings): ProxyConfig {
+  const bindAddress = file.bindAddress ?? ANY_4;
+  const drainTimeoutMs = flags.drainTimeoutMs ?? file.kubeProxyIpvs?.drainTimeout ?? 15 * MINUTE;
+  return {
+    hostnameOverride: hostname(flags.hostnameOverride ?? file.hostnameOverride, found),
+    bindAddress,
+    bindAddressHardFail: file.bindAddressHardFail ?? false,
+    ...bindAddresses(file, flags, bindAddress, found),
+    enableProfiling: file.enableProfiling ?? false,
+    kubeconfig: nonEmpty(flags.kubeconfig ?? file.clientConnection?.kubeconfig),
+    master: nonEmpty(flags.master),
+    configSyncPeriodMs: nonZero(file.configSyncPeriod) ?? 15 * MINUTE,
+    ...syncPeriods(file, found),
+    drainTimeoutMs,
+    scheduler: nonEmpty(file.ipvs?.scheduler) ?? SCHEDULERS[0],
+    excludeCIDRs: splitByFamily(file.ipvs?.excludeCIDRs ?? []),
+    strictARP: file.ipvs?.strictARP ?? false,
+    ...ipvsTimeouts(file, found),
+    masqueradeAll: file.iptables?.masqueradeAll ?? false,
+    masqueradeBit: file.iptables?.masqueradeBit ?? 14,
+    detectLocal: detectLocal(file, found),
+    nodePortAddresses: nodePortAddresses(file, found),
+    conntrack: conntrack(file),
+    oomScoreAdj: file.oomScoreAdj ?? -999,
+    logLevel: flags.logLevel ?? levelOfVerbosity(file.logging?.verbosity ?? 0),
+  };
+}
+
+/** klog's -v as a log level: kube-proxy's usual `--v=2` is our info. */
+export function levelOfVerbosity(verbosity: number): LogLevel {
+  if (verbosity >= 6) return 'trace';
+  return verbosity >= 4 ? 'debug' : 'info';
+}
+
+function hostname(text: string | undefined, { problems }: Findings): string | undefined {
+  if (text === undefined || text === '') return undefined;
+  const name = text.trim().toLowerCase();
+  if (name === '') problems.push({ path: 'hostnameOverride', value: text, allowed: 'a node name, or empty' });
+  return name;
+}
+
+function bindAddresses(
+  file: KubeProxyConfiguration,
+  flags: ConfigOverrides,
+  bindAddress: Address,
+  { problems }: Findings,
+): Pick<ProxyConfig, 'healthzBindAddress' | 'metricsBindAddress'> {
+  const isIPv4 = familyOf(bindAddress) === 4;
+  const parse = (path: 'healthzBindAddress' | 'metricsBindAddress', host: string, port: number) => {
+    if (flags[path] === '') return undefined;
+    const text = nonEmpty(flags[path] ?? file[path]);
+    const parsed: BindAddress | undefined = text === undefined ? { host, port } : parseBindAddress(text, port);
+    if (parsed === undefined) {
+      problems.push({ path, value: text, allowed: 'IP:port such as "0.0.0.0:10256" or "[::]:10256", port 1 to 65535' });
+    }
+    return parsed;
+  };
+  return {
+    healthzBindAddress: parse('healthzBindAddress', isIPv4 ? '0.0.0.0' : '::', HEALTHZ_PORT),
+    metricsBindAddress: parse('metricsBindAddress', isIPv4 ? '127.0.0.1' : '::1', METRICS_PORT),
+  };
+}
+
+function syncPeriods(
+  file: KubeProxyConfiguration,
+  { problems, warnings }: Findings,
+): Pick<ProxyConfig, 'syncPeriodMs' | 'minSyncPeriodMs'> {
+  for (const field of ['syncPeriod', 'minSyncPeriod'] as const) {
+    const [top, nested] = [nonZero(file[field]), nonZero(file.ipvs?.[field])];
+    if (top !== undefined && nested !== undefined && top !== nested) {
+      warnings.push(`${field} at the top level differs from ipvs.${field}; the top level is used`);
+    }
+  }
+  const syncPeriodMs = nonZero(file.syncPeriod) ?? nonZero(file.ipvs?.syncPeriod) ?? 30 * SECOND;
+  const minSyncPeriodMs = file.minSyncPeriod ?? file.ipvs?.minSyncPeriod ?? 0;
+  if (minSyncPeriodMs > syncPeriodMs) {
+    const path = file.minSyncPeriod === undefined ? 'ipvs.minSyncPeriod' : 'minSyncPeriod';
+    problems.push({ path, value: `${minSyncPeriodMs} ms`, allowed: `at most syncPeriod, which is ${syncPeriodMs} ms` });
+  }
+  return { syncPeriodMs, minSyncPeriodMs };
+}
+
+function ipvsTimeouts(
+  file: KubeProxyConfiguration,
+  { problems }: Findings,
+): Pick<ProxyConfig, 'ipvsTcpTimeoutMs' | 'ipvsTcpFinTimeoutMs' | 'ipvsUdpTimeoutMs'> {
+  const read = (field: 'tcpTimeout' | 'tcpFinTimeout' | 'udpTimeout'): number => {
+    const milliseconds = file.ipvs?.[field] ?? 0;
+    if (milliseconds > 0 && milliseconds < SECOND) {
+      problems.push({ path: `ipvs.${field}`, value: `${milliseconds} ms`, allowed: '0s (leave as it is), 1s or more' });
+    }
+    return milliseconds;
+  };
+  return {
+    ipvsTcpTimeoutMs: read('tcpTimeout'),
+    ipvsTcpFinTimeoutMs: read('tcpFinTimeout'),
+    ipvsUdpTimeoutMs: read('udpTimeout'),
+  };
+}
+
+function detectLocal(file: KubeProxyConfiguration, found: Findings): DetectLocal {
+  const mode = nonEmpty(file.detectLocalMode) ?? 'ClusterCIDR';
+  if (mode === 'NodeCIDR') return { mode };
+  if (mode === 'BridgeInterface') return { mode, name: required('bridgeInterface') };
+  if (mode === 'InterfaceNamePrefix') return { mode, prefix: required('interfaceNamePrefix') };
+  return { mode: 'ClusterCIDR', cidrs: clusterCIDRs(file.clusterCIDR ?? '', found) };
+
+  function required(field: 'bridgeInterface' | 'interfaceNamePrefix'): string {
+    const name = file.detectLocal?.[field] ?? '';
+    const allowed = `an interface name of 1 to 15 characters, because detectLocalMode is ${mode}`;
+    if (name === '') found.problems.push({ path: `detectLocal.${field}`, value: name, allowed });
+    return name;
+  }
+}
+
+function clusterCIDRs(text: string, { problems, warnings }: Findings): PerFamily<readonly Prefix[]> {
+  if (text.trim() === '') {
+    warnings.push(
+      'clusterCIDR is empty while detectLocalMode is ClusterCIDR: traffic from outside the cluster to cluster IPs is not masqueraded',
+    );
+    return { 4: [], 6: [] };
+  }
+  const prefixes = text.split(',').map((part) => parsePrefix(part.trim()));
+  const valid = prefixes.filter((prefix) => prefix !== undefined);
+  const families = new Set(valid.map(prefixFamily));
+  if (valid.length !== prefixes.length || families.size !== valid.length) {
+    const allowed =
+      'one CIDR block, or one of each family separated by a comma, such as "10.244.0.0/16,fd00:10:244::/56"';
+    problems.push({ path: 'clusterCIDR', value: text, allowed });
+  }
+  return splitByFamily(valid);
+}
+
+function nodePortAddresses(file: KubeProxyConfiguration, { warnings }: Findings): PerFamily<NodePortAddresses> {
+  const entries = file.nodePortAddresses ?? [];
+  if (entries.includes('localhost')) {
+    warnings.push('nodePortAddresses: "localhost" has no effect: IPVS does not serve NodePorts on loopback addresses');
+  }
+  const cidrs = splitByFamily(entries.filter((entry) => typeof entry === 'object'));
+  const primary = entries.includes('primary');
+  // A family that the list says nothing about is served on all its addresses (kube-proxy's NewNodePortAddresses).
+  const select = (list: readonly Prefix[]): NodePortAddresses => ({
+    all: entries.includes('all') || (!primary && list.length === 0),
+    primary,
+    cidrs: list,
+  });
+  return { 4: select(cidrs[4]), 6: select(cidrs[6]) };
+}
+
+function conntrack(file: KubeProxyConfiguration): ConntrackConfig {
+  const section = file.conntrack ?? {};
+  return {
+    maxPerCore: section.maxPerCore ?? 32 * 1024,
+    min: section.min ?? 128 * 1024,
+    // An explicit 0s leaves the kernel's value, an absent field means kube-proxy's default.
+    tcpEstablishedTimeoutMs: nonZero(section.tcpEstablishedTimeout ?? 24 * HOUR),
+    tcpCloseWaitTimeoutMs: nonZero(section.tcpCloseWaitTimeout ?? HOUR),
+    tcpBeLiberal: section.tcpBeLiberal ?? false,
+    udpTimeoutMs: nonZero(section.udpTimeout),
+    udpStreamTimeoutMs: nonZero(section.udpStreamTimeout),
+  };
+}
+
+function splitByFamily(prefixes: readonly Prefix[]): PerFamily<readonly Prefix[]> {
+  const unique = [...new Map(prefixes.map((prefix) => [formatPrefix(prefix), prefix])).values()];
+  return {
+    4: unique.filter((prefix) => prefixFamily(prefix) === 4),
+    6: unique.filter((prefix) => prefixFamily(prefix) === 6),
+  };
+}
+
+function nonEmpty(text: string | undefined): string | undefined {
+  return text === '' ? undefined : text;
+}
+
+/** Go cannot tell 0 from "not set" in most duration fields, so kube-proxy treats them alike. */
+function nonZero(value: number | undefined): number | undefined {
+  return value === 0 ? undefined : value;
+}

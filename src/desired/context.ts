@@ -1,0 +1,15 @@
+import { type Address, type Family } from '../values/address.js';
+import { type Topology } from './endpoints.js';
+
+/** What one Service's desired state depends on beyond the Service itself; the same value for every Service of a sync. */
+export interface DesiredContext {
+  readonly scheduler: string;
+  readonly topology: Topology;
+  readonly families: readonly Family[];
+  /** Addresses that serve NodePorts, per family. */
+  readonly nodePortAddresses: Readonly<Record<Family, readonly Address[]>>;
+  /** Every address on the node's own interfaces. */
+  readonly localAddresses: ReadonlySet<Address>;
+  /** The node's primary address per family, for "may the node itself use this load balancer?" */
+  readonly nodeIP: Readonly<Record<Family, Address | undefined>>;
+}

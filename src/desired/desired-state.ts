@@ -1,0 +1,146 @@
+import { type Address, FAMILIES, type Family } from '../values/address.js';
+import { type SetEntry } from '../values/ip-set.js';
+import { type VirtualServerKey } from '../values/virtual-server.js';
+import { type DesiredService, type DesiredVirtualServer, type WithoutLocal } from './service.js';
+import { type SetName, allSetDefinitions } from './set-definitions.js';
+
+/** The keys whose desired value may have changed since they were last taken. */
+export interface Touched {
+  readonly servers: Set<VirtualServerKey>;
+  readonly addresses: Set<Address>;
+  readonly entries: Map<SetName, Set<SetEntry>>;
+}
+
+export function newTouched(): Touched {
+  return { servers: new Set(), addresses: new Set(), entries: new Map() };
+}
+
+/** Removes from `touched` what `wanted` does not name. */
+export function keepTouched(touched: Touched, wanted: Touched): void {
+  for (const server of touched.servers) if (!wanted.servers.has(server)) touched.servers.delete(server);
+  for (const address of touched.addresses) if (!wanted.addresses.has(address)) touched.addresses.delete(address);
+  for (const [set, entries] of touched.entries)
+    for (const entry of entries) if (wanted.entries.get(set)?.has(entry) !== true) entries.delete(entry);
+}
+
+export function touchEntry(touched: Touched, set: SetName, entry: SetEntry): void {
+  const entries = touched.entries.get(set);
+  if (entries === undefined) touched.entries.set(set, new Set([entry]));
+  else entries.add(entry);
+}
+
+/** Adds all of `other` to `touched`. */
+export function mergeTouched(touched: Touched, other: Touched): void {
+  for (const server of other.servers) touched.servers.add(server);
+  for (const address of other.addresses) touched.addresses.add(address);
+  for (const [set, entries] of other.entries) for (const entry of entries) touchEntry(touched, set, entry);
+}
+
+/**
+ * What the kernel should hold, indexed by kernel object. Two Services may share an address or a set entry, so those are
+ * counted; a virtual server has one owner (claims.ts). Replacing one Service costs O(that Service).
+ */
+export class DesiredState {
+  readonly virtualServers = new Map<VirtualServerKey, DesiredVirtualServer>();
+  readonly services = new Map<string, DesiredService>();
+  /** The Services that have a health check node port. */
+  readonly healthChecks = new Set<string>();
+  readonly #addresses = new Map<Address, number>();
+  readonly #entries = new Map<SetName, Map<SetEntry, number>>(
+    [...allSetDefinitions().keys()].map((name) => [name, new Map<SetEntry, number>()]),
+  );
+  readonly #withoutLocal: Record<Family, { internal: number; external: number }> = {
+    4: { internal: 0, external: 0 },
+    6: { internal: 0, external: 0 },
+  };
+
+  /** How many service ports of a family have a Local policy that finds no endpoint here, though there are some elsewhere. */
+  withoutLocal(family: Family): WithoutLocal {
+    return this.#withoutLocal[family];
+  }
+
+  hasAddress(address: Address): boolean {
+    return this.#addresses.has(address);
+  }
+
+  addresses(): IterableIterator<Address> {
+    return this.#addresses.keys();
+  }
+
+  hasEntry(set: SetName, entry: SetEntry): boolean {
+    return this.#entries.get(set)?.has(entry) ?? false;
+  }
+
+  entries(set: SetName): ReadonlyMap<SetEntry, number> {
+    return this.#entries.get(set) ?? new Map<SetEntry, number>();
+  }
+
+  /** Replaces what `service` asks for (undefined: nothing any more) and notes what that may change in `touched`. */
+  update(service: string, next: DesiredService | undefined, touched: Touched): void {
+    const previous = this.services.get(service);
+    if (next === undefined) this.services.delete(service);
+    else this.services.set(service, next);
+    if (next?.healthCheck === undefined) this.healthChecks.delete(service);
+    else this.healthChecks.add(service);
+    this.#updateServers(previous, next, touched);
+    for (const address of next?.addresses ?? [])
+      if (increment(this.#addresses, address)) touched.addresses.add(address);
+    for (const address of previous?.addresses ?? [])
+      if (decrement(this.#addresses, address)) touched.addresses.add(address);
+    this.#countEntries(next, touched, increment);
+    this.#countEntries(previous, touched, decrement);
+    this.#countWithoutLocal(next, 1);
+    this.#countWithoutLocal(previous, -1);
+  }
+
+  #countWithoutLocal(service: DesiredService | undefined, sign: 1 | -1): void {
+    if (service?.withoutLocal === undefined) return;
+    for (const family of FAMILIES) {
+      this.#withoutLocal[family].internal += sign * service.withoutLocal[family].internal;
+      this.#withoutLocal[family].external += sign * service.withoutLocal[family].external;
+    }
+  }
+
+  #updateServers(previous: DesiredService | undefined, next: DesiredService | undefined, touched: Touched): void {
+    for (const server of next?.virtualServers ?? []) {
+      const before = this.virtualServers.get(server.key);
+      this.virtualServers.set(server.key, server);
+      if (before?.realServers !== server.realServers || before.settings !== server.settings)
+        touched.servers.add(server.key);
+    }
+    for (const server of previous?.virtualServers ?? []) {
+      // Still the very object of `previous`: neither `next` nor another Service has taken the key over.
+      if (this.virtualServers.get(server.key) !== server) continue;
+      this.virtualServers.delete(server.key);
+      touched.servers.add(server.key);
+    }
+  }
+
+  #countEntries(
+    service: DesiredService | undefined,
+    touched: Touched,
+    count: (counts: Map<SetEntry, number>, entry: SetEntry) => boolean,
+  ): void {
+    const flat = service?.setEntries ?? [];
+    for (let i = 0; i < flat.length; i += 2) {
+      const set = flat[i] as SetName;
+      const entry = flat[i + 1] as SetEntry;
+      if (count(this.#entries.get(set)!, entry)) touchEntry(touched, set, entry);
+    }
+  }
+}
+
+/** True when this is the first reference. */
+function increment<K>(counts: Map<K, number>, key: K): boolean {
+  const count = counts.get(key) ?? 0;
+  counts.set(key, count + 1);
+  return count === 0;
+}
+
+/** True when this was the last reference. */
+function decrement<K>(counts: Map<K, number>, key: K): boolean {
+  const count = counts.get(key) ?? 0;
+  if (count > 1) counts.set(key, count - 1);
+  else counts.delete(key);
+  return count === 1;
+}

@@ -1,0 +1,194 @@
+import { type Address, type Family, familyOf } from '../values/address.js';
+import { type SetEntry } from '../values/ip-set.js';
+import {
+  FLAG_PERSISTENT,
+  FLAG_SCHED_FALLBACK,
+  FLAG_SCHED_PORT,
+  type RealServerList,
+  type VirtualServerKey,
+  type VirtualServerSettings,
+} from '../values/virtual-server.js';
+import { prefixFamily } from '../values/prefix.js';
+import { type EndpointSlice } from '../model/endpoint-slice.js';
+import { type Service, type ServicePort } from '../model/service.js';
+import { type DesiredContext } from './context.js';
+import { type EndpointChoice, type EndpointUse, chooseEndpoints, countLocalReady } from './endpoints.js';
+import { type Exposure, type PortExposures, serviceExposures } from './exposures.js';
+import { serviceSetEntries } from './service-sets.js';
+import { type SetName } from './set-definitions.js';
+
+export interface DesiredVirtualServer {
+  readonly key: VirtualServerKey;
+  /** The Service that owns it, for logs and for moves between Services. */
+  readonly service: string;
+  readonly settings: VirtualServerSettings;
+  readonly realServers: RealServerList;
+}
+
+/** Everything one Service asks of the kernel. */
+export interface DesiredService {
+  readonly virtualServers: readonly DesiredVirtualServer[];
+  /** VIPs; whether one is bound to kube-ipvs0 depends on the node's own addresses (desired-state.ts). */
+  readonly addresses: readonly Address[];
+  /** set, entry, set, entry, ... : flat because there are 100,000 of them */
+  readonly setEntries: readonly (SetName | SetEntry)[];
+  readonly healthCheck: { readonly port: number; readonly localEndpoints: number } | undefined;
+  /** undefined for the many Services of which every policy finds what it needs. */
+  readonly withoutLocal: Readonly<Record<Family, WithoutLocal>> | undefined;
+}
+
+/** Service ports whose Local policy finds no endpoint here though there are some elsewhere. */
+export interface WithoutLocal {
+  readonly internal: number;
+  readonly external: number;
+}
+
+export type Owns = (server: VirtualServerKey) => boolean;
+
+const settingsCache = new Map<string, VirtualServerSettings>();
+
+/** kube-proxy's settings for a Service; one shared object per distinct value. */
+export function virtualServerSettings(scheduler: string, affinitySeconds: number): VirtualServerSettings {
+  const identity = `${scheduler} ${affinitySeconds}`;
+  const known = settingsCache.get(identity);
+  if (known !== undefined) return known;
+  const flags = (affinitySeconds > 0 ? FLAG_PERSISTENT : 0) | schedulerFlags(scheduler);
+  const settings = { scheduler, flags, timeout: affinitySeconds };
+  settingsCache.set(identity, settings);
+  return settings;
+}
+
+/**
+ * `mh` hashes the port too, as kube-proxy sets it. Both hashing schedulers get the fallback flag, which kube-proxy omits:
+ * without it they drop new connections that hash to a draining (weight 0) backend.
+ */
+function schedulerFlags(scheduler: string): number {
+  if (scheduler === 'mh') return FLAG_SCHED_PORT | FLAG_SCHED_FALLBACK;
+  return scheduler === 'sh' ? FLAG_SCHED_FALLBACK : 0;
+}
+
+export function desiredService(
+  service: Service,
+  slices: readonly EndpointSlice[],
+  context: DesiredContext,
+  owns: Owns,
+  exposures = serviceExposures(service, context),
+): DesiredService {
+  const builder = new Builder(service, slices, context, owns);
+  for (const one of exposures) builder.addPort(one);
+  return builder.result();
+}
+
+/** ServicePort.ExternallyAccessible of kube-proxy, which sees one family at a time. */
+function isExternallyAccessible(service: Service, port: ServicePort, family: Family): boolean {
+  const isOfFamily = (address: Address): boolean => familyOf(address) === family;
+  return port.nodePort > 0 || service.externalIPs.some(isOfFamily) || service.loadBalancerIPs.some(isOfFamily);
+}
+
+/** KEP-1669 and ServicePort.UsesClusterEndpoints/UsesLocalEndpoints of kube-proxy. */
+function endpointUse(service: Service, isExternal: boolean): EndpointUse {
+  return {
+    cluster: !service.internalLocal || isExternal,
+    local: service.internalLocal || (service.externalLocal && isExternal),
+  };
+}
+
+class Builder {
+  readonly #virtualServers: DesiredVirtualServer[] = [];
+  readonly #addresses = new Set<Address>();
+  readonly #setEntries: (SetName | SetEntry)[] = [];
+  readonly #settings: VirtualServerSettings;
+  #withoutLocal: Record<Family, { internal: number; external: number }> | undefined;
+
+  constructor(
+    readonly service: Service,
+    readonly slices: readonly EndpointSlice[],
+    readonly context: DesiredContext,
+    readonly owns: Owns,
+  ) {
+    this.#settings = virtualServerSettings(context.scheduler, service.affinitySeconds);
+  }
+
+  addPort({ family, port, exposures: claimed }: PortExposures): void {
+    const { service, context } = this;
+    const exposures = claimed.filter((exposure) => this.owns(exposure.server));
+    const isExternal = isExternallyAccessible(service, port, family);
+    const choice = chooseEndpoints(this.slices, family, port, endpointUse(service, isExternal), context.topology);
+    const seen = new Set<VirtualServerKey>();
+    for (const exposure of exposures) {
+      if (seen.has(exposure.server)) continue;
+      seen.add(exposure.server);
+      this.#virtualServers.push(this.#virtualServer(exposure, choice));
+      if (exposure.kind !== 'nodePort') this.#addresses.add(exposure.address);
+    }
+    if (choice.hasAny && choice.local === '' && (service.internalLocal || service.externalLocal)) {
+      this.#withoutLocal ??= { 4: { internal: 0, external: 0 }, 6: { internal: 0, external: 0 } };
+      if (service.internalLocal) this.#withoutLocal[family].internal++;
+      if (service.externalLocal && isExternal) this.#withoutLocal[family].external++;
+    }
+    this.#addSetEntries(family, port, exposures, choice);
+  }
+
+  result(): DesiredService {
+    return {
+      virtualServers: this.#virtualServers,
+      addresses: [...this.#addresses],
+      setEntries: this.#setEntries,
+      healthCheck: this.#healthCheck(),
+      withoutLocal: this.#withoutLocal,
+    };
+  }
+
+  /**
+   * Local policy without a local endpoint falls back to the cluster's, as in kube-proxy: Pods and the node itself are to be
+   * served; the rules drop the others (iptables-rules.ts).
+   */
+  #virtualServer(exposure: Exposure, choice: EndpointChoice): DesiredVirtualServer {
+    const { service } = this;
+    const onlyLocal = exposure.kind === 'clusterIP' ? service.internalLocal : service.externalLocal;
+    const realServers = onlyLocal && choice.local !== '' ? choice.local : choice.cluster;
+    return { key: exposure.server, service: service.key, settings: this.#settings, realServers };
+  }
+
+  #addSetEntries(family: Family, port: ServicePort, exposures: readonly Exposure[], choice: EndpointChoice): void {
+    const { service, context } = this;
+    const of = (kind: Exposure['kind']): Address[] =>
+      exposures.filter((exposure) => exposure.kind === kind).map((exposure) => exposure.address);
+    const nodeAddresses = of('nodePort');
+    const clusterIP = of('clusterIP')[0];
+    serviceSetEntries(
+      {
+        family,
+        protocol: port.protocol,
+        port: port.port,
+        ...(clusterIP === undefined ? {} : { clusterIP }),
+        externalIPs: of('externalIP'),
+        loadBalancerIPs: of('loadBalancer'),
+        nodePort: nodeAddresses.length > 0 ? port.nodePort : 0,
+        nodeAddresses,
+        nodeIP: context.nodeIP[family],
+        isNodeAddress: (address) => context.localAddresses.has(address),
+        isSourceRestricted: service.loadBalancerSourceRanges.length > 0,
+        loadBalancerSourceRanges: service.loadBalancerSourceRanges.filter((range) => prefixFamily(range) === family),
+        externalLocal: service.externalLocal,
+        internalLocal: service.internalLocal,
+        hasEndpoints: choice.cluster !== '' || choice.local !== '',
+        hasLocalEndpoints: choice.local !== '',
+        usesClusterEndpoints: choice.cluster !== '',
+        healthCheckNodePort: service.healthCheckNodePort,
+        localEndpoints: choice.onThisNode,
+      },
+      (set, entry) => this.#setEntries.push(set, entry),
+    );
+  }
+
+  #healthCheck(): DesiredService['healthCheck'] {
+    const { service } = this;
+    if (service.healthCheckNodePort === 0) return undefined;
+    const families = new Set(service.clusterIPs.map((address) => familyOf(address)));
+    // A dual-stack Pod has an address in each family and is still one endpoint.
+    let localEndpoints = 0;
+    for (const family of families) localEndpoints = Math.max(localEndpoints, countLocalReady(this.slices, family));
+    return { port: service.healthCheckNodePort, localEndpoints };
+  }
+}

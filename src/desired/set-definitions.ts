@@ -1,0 +1,68 @@
+/**
+ * The ipsets that the rules of iptables-rules.ts look into. Names and types are those of kube-proxy's IPVS mode, so that a takeover adopts
+ * its sets and a rollback finds them again; the two in `OWN` are ours. IPv6 names carry `KUBE-6-` and are cut at 31 characters
+ * (IPSET_MAXNAMELEN of include/uapi/linux/netfilter/ipset/ip_set.h, less the terminating zero).
+ */
+import { FAMILIES, type Family } from '../values/address.js';
+import { type SetDefinition, type SetType } from '../values/ip-set.js';
+
+const MAX_NAME_LENGTH = 31;
+
+/** Role -> type. The role is the name without its prefix. */
+const ROLES = {
+  'CLUSTER-IP': 'hash:ip,port',
+  'EXTERNAL-IP': 'hash:ip,port',
+  'EXTERNAL-IP-LOCAL': 'hash:ip,port',
+  'HEALTH-CHECK-NODE-PORT': 'bitmap:port',
+  'IPVS-IPS': 'hash:ip',
+  'LOAD-BALANCER': 'hash:ip,port',
+  'LOAD-BALANCER-FW': 'hash:ip,port',
+  'LOAD-BALANCER-LOCAL': 'hash:ip,port',
+  'LOAD-BALANCER-SOURCE-CIDR': 'hash:ip,port,net',
+  'LOAD-BALANCER-SOURCE-IP': 'hash:ip,port,ip',
+  'LOOP-BACK': 'hash:ip,port,ip',
+  'NODE-PORT-LOCAL-SCTP-HASH': 'hash:ip,port',
+  'NODE-PORT-LOCAL-TCP': 'bitmap:port',
+  'NODE-PORT-LOCAL-UDP': 'bitmap:port',
+  'NODE-PORT-SCTP-HASH': 'hash:ip,port',
+  'NODE-PORT-TCP': 'bitmap:port',
+  'NODE-PORT-UDP': 'bitmap:port',
+  'NO-ENDPOINTS': 'hash:ip,port',
+  'NO-LOCAL-ENDPOINTS': 'hash:ip,port',
+} as const satisfies Record<string, SetType>;
+
+/** Sets that kube-proxy does not know: nothing of its own refers to them after a rollback. */
+export const OWN_SET_ROLES: readonly SetRole[] = ['NO-ENDPOINTS', 'NO-LOCAL-ENDPOINTS'];
+
+export type SetRole = keyof typeof ROLES;
+/** A set's name in the kernel. */
+export type SetName = `KUBE-${string}`;
+
+const ROLE_NAMES = Object.keys(ROLES) as SetRole[];
+const NAMES: Readonly<Record<Family, Readonly<Record<SetRole, SetName>>>> = { 4: namesOf(4), 6: namesOf(6) };
+const DEFINITIONS: Readonly<Record<Family, readonly SetDefinition[]>> = { 4: definitionsOf(4), 6: definitionsOf(6) };
+
+/** The kernel name of the set that plays this role. */
+export function setName(family: Family, role: SetRole): SetName {
+  return NAMES[family][role];
+}
+
+/** All sets of one family; every one of them must exist before the rules are written. */
+export function setDefinitions(family: Family): readonly SetDefinition[] {
+  return DEFINITIONS[family];
+}
+
+/** All sets of both families, by kernel name. */
+export function allSetDefinitions(): ReadonlyMap<SetName, SetDefinition> {
+  return new Map(FAMILIES.flatMap(setDefinitions).map((one) => [one.name as SetName, one]));
+}
+
+function namesOf(family: Family): Record<SetRole, SetName> {
+  const prefix = family === 4 ? 'KUBE-' : 'KUBE-6-';
+  const entries = ROLE_NAMES.map((role) => [role, (prefix + role).slice(0, MAX_NAME_LENGTH)]);
+  return Object.fromEntries(entries) as Record<SetRole, SetName>;
+}
+
+function definitionsOf(family: Family): SetDefinition[] {
+  return ROLE_NAMES.map((role) => ({ name: NAMES[family][role], type: ROLES[role], family }));
+}

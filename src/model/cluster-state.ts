@@ -1,0 +1,129 @@
+import { type Address } from '../values/address.js';
+import { type EndpointSlice } from './endpoint-slice.js';
+import { type NodeInfo } from './node.js';
+import { type Service } from './service.js';
+
+const NO_SLICES: readonly EndpointSlice[] = [];
+
+/**
+ * The cluster as last heard, and which Services changed since they were last taken. Every mutation costs O(the change):
+ * nothing here walks the cluster, except when the node itself changes.
+ */
+export class ClusterState {
+  readonly services = new Map<string, Service>();
+  readonly #slices = new Map<string, EndpointSlice>();
+  readonly #slicesOf = new Map<string, readonly EndpointSlice[]>();
+  readonly #nodePortServices = new Set<string>();
+  #dirty = new Set<string>();
+  #node: NodeInfo | undefined;
+  #localAddresses: ReadonlySet<Address> = new Set();
+  serviceChanges = 0;
+  sliceChanges = 0;
+
+  get node(): NodeInfo | undefined {
+    return this.#node;
+  }
+
+  /** Addresses on this node's interfaces, the daemon's own dummy interface left out. */
+  get localAddresses(): ReadonlySet<Address> {
+    return this.#localAddresses;
+  }
+
+  get sliceCount(): number {
+    return this.#slices.size;
+  }
+
+  get dirtyCount(): number {
+    return this.#dirty.size;
+  }
+
+  setService(service: Service): void {
+    this.services.set(service.key, service);
+    if (service.ports.some((port) => port.nodePort > 0)) this.#nodePortServices.add(service.key);
+    else this.#nodePortServices.delete(service.key);
+    this.#dirty.add(service.key);
+    this.serviceChanges++;
+  }
+
+  deleteService(key: string): void {
+    if (!this.services.delete(key)) return;
+    this.#nodePortServices.delete(key);
+    this.#dirty.add(key);
+    this.serviceChanges++;
+  }
+
+  /** Adds or replaces a slice; one whose Service label changed leaves its former Service. */
+  setSlice(slice: EndpointSlice): void {
+    const previous = this.#slices.get(slice.key);
+    if (previous !== undefined) this.#detach(previous);
+    this.#slices.set(slice.key, slice);
+    this.#slicesOf.set(slice.service, withSlice(this.slicesOf(slice.service), slice));
+    this.#dirty.add(slice.service);
+    this.sliceChanges++;
+  }
+
+  deleteSlice(key: string): void {
+    const previous = this.#slices.get(key);
+    if (previous === undefined) return;
+    this.#slices.delete(key);
+    this.#detach(previous);
+    this.sliceChanges++;
+  }
+
+  slicesOf(service: string): readonly EndpointSlice[] {
+    return this.#slicesOf.get(service) ?? NO_SLICES;
+  }
+
+  /** Zone and pod CIDRs decide endpoint choice everywhere, so a change of them makes every Service dirty. */
+  setNode(node: NodeInfo | undefined): void {
+    const before = this.#node;
+    this.#node = node;
+    if (before?.zone !== node?.zone || before?.addresses.join() !== node?.addresses.join()) this.markAllDirty();
+  }
+
+  /** Node addresses came or went: NodePort Services change, and so does any Service that claims one of those addresses. */
+  setLocalAddresses(addresses: ReadonlySet<Address>): void {
+    const changed = new Set<Address>();
+    for (const address of addresses) if (!this.#localAddresses.has(address)) changed.add(address);
+    for (const address of this.#localAddresses) if (!addresses.has(address)) changed.add(address);
+    if (changed.size === 0) return;
+    this.#localAddresses = addresses;
+    for (const key of this.#nodePortServices) this.#dirty.add(key);
+    for (const service of this.services.values()) if (claimsAny(service, changed)) this.#dirty.add(service.key);
+  }
+
+  markDirty(key: string): void {
+    this.#dirty.add(key);
+  }
+
+  markAllDirty(): void {
+    for (const key of this.services.keys()) this.#dirty.add(key);
+  }
+
+  /** The keys of Services that changed since the last call, in the order of their first change. */
+  takeDirty(): Set<string> {
+    const taken = this.#dirty;
+    this.#dirty = new Set();
+    return taken;
+  }
+
+  #detach(slice: EndpointSlice): void {
+    const rest = this.slicesOf(slice.service).filter((other) => other !== slice);
+    if (rest.length === 0) this.#slicesOf.delete(slice.service);
+    else this.#slicesOf.set(slice.service, rest);
+    this.#dirty.add(slice.service);
+  }
+}
+
+/** In the order of their keys: where two slices disagree about an endpoint, every node and every restart decides alike. */
+function withSlice(slices: readonly EndpointSlice[], slice: EndpointSlice): readonly EndpointSlice[] {
+  const after = slices.findIndex((other) => other.key > slice.key);
+  return after < 0 ? [...slices, slice] : [...slices.slice(0, after), slice, ...slices.slice(after)];
+}
+
+function claimsAny(service: Service, addresses: ReadonlySet<Address>): boolean {
+  const isChanged = (address: Address): boolean => addresses.has(address);
+  return (
+    service.clusterIPs.some(isChanged) || service.externalIPs.some(isChanged) || service.loadBalancerIPs.some(isChanged)
+  );
+}

@@ -1,0 +1,143 @@
+import { type Address, isLoopback, isMulticast, isUnspecified, parseAddress } from '../values/address.js';
+import { type Prefix, hostPrefix, parsePrefix } from '../values/prefix.js';
+import { type Protocol, isProtocol } from '../values/protocol.js';
+import { Interner } from './intern.js';
+import { type JsonObject, type Report, asArray, asInteger, asObject, asString, objectMeta, shown } from './json.js';
+
+/** One entry of Service.spec.ports; `nodePort` is 0 when none is allocated. */
+export interface ServicePort {
+  readonly name: string;
+  readonly protocol: Protocol;
+  readonly port: number;
+  readonly nodePort: number;
+}
+
+/** What of a Service decides packets; everything else of the API object is dropped as it is parsed. */
+export interface Service {
+  /** `namespace/name` */
+  readonly key: string;
+  /** Creation time in seconds since the epoch: the older Service wins an address and port that two claim. */
+  readonly createdAt: number;
+  readonly clusterIPs: readonly Address[];
+  readonly externalIPs: readonly Address[];
+  /** Ingress addresses whose ipMode is VIP (KEP-1860). */
+  readonly loadBalancerIPs: readonly Address[];
+  readonly loadBalancerSourceRanges: readonly Prefix[];
+  /** ClientIP affinity timeout in seconds; 0 for none. */
+  readonly affinitySeconds: number;
+  readonly externalLocal: boolean;
+  readonly internalLocal: boolean;
+  /** 0 unless the Service is a LoadBalancer with externalTrafficPolicy Local. */
+  readonly healthCheckNodePort: number;
+  readonly ports: readonly ServicePort[];
+}
+
+const NONE: readonly never[] = [];
+const names = new Interner();
+
+/**
+ * Trims a Service to what decides packets. Returns undefined for what kube-proxy does not serve either (headless,
+ * ExternalName, no cluster IP) and for objects without a usable identity; each bad field is reported and left out alone.
+ */
+export function parseService(object: unknown, report: Report): Service | undefined {
+  const root = asObject(object) ?? {};
+  const meta = objectMeta(root, report);
+  const spec = asObject(root['spec']);
+  if (meta === undefined) return undefined;
+  if (spec === undefined) {
+    report('spec is missing');
+    return undefined;
+  }
+  const type = asString(spec['type']) || 'ClusterIP';
+  const clusterIP = asString(spec['clusterIP']);
+  if (type === 'ExternalName' || clusterIP === 'None' || clusterIP === '') return undefined;
+  const clusterIPs = addresses(asArray(spec['clusterIPs'] ?? [clusterIP]), 'spec.clusterIPs', report);
+  const externalIPs = addresses(asArray(spec['externalIPs']), 'spec.externalIPs', report);
+  const isExternal = type === 'LoadBalancer' || type === 'NodePort' || externalIPs.length > 0;
+  const externalLocal = isExternal && spec['externalTrafficPolicy'] === 'Local';
+  return {
+    key: names.intern(meta.key),
+    createdAt: Math.floor((Date.parse(asString(meta.metadata['creationTimestamp'])) || 0) / 1000),
+    clusterIPs,
+    externalIPs,
+    loadBalancerIPs: loadBalancerAddresses(root, report),
+    loadBalancerSourceRanges: sourceRanges(spec, report),
+    affinitySeconds: affinitySeconds(spec, report),
+    externalLocal,
+    internalLocal: spec['internalTrafficPolicy'] === 'Local',
+    healthCheckNodePort:
+      type === 'LoadBalancer' && externalLocal ? (asInteger(spec['healthCheckNodePort'], 1, 65535) ?? 0) : 0,
+    ports: servicePorts(spec, report),
+  };
+}
+
+function addresses(values: readonly unknown[], path: string, report: Report): readonly Address[] {
+  if (values.length === 0) return NONE;
+  const parsed: Address[] = [];
+  for (const value of values) {
+    const address = serviceAddress(value);
+    if (address === undefined) report(`${path}: ${shown(value)} is not a usable unicast IP address`);
+    else if (!parsed.includes(address)) parsed.push(address);
+  }
+  return parsed;
+}
+
+/** A VIP bound to kube-ipvs0 becomes the node's own address: loopback, multicast and 0.0.0.0 must never get there. */
+function serviceAddress(value: unknown): Address | undefined {
+  const address = parseAddress(asString(value));
+  if (address === undefined || isLoopback(address) || isMulticast(address) || isUnspecified(address)) return undefined;
+  return address;
+}
+
+function loadBalancerAddresses(root: JsonObject, report: Report): readonly Address[] {
+  const ingress = asArray(asObject(asObject(root['status'])?.['loadBalancer'])?.['ingress']);
+  const wanted = ingress.map((entry) => asObject(entry) ?? {}).filter((entry) => asString(entry['ip']) !== '');
+  const vips = wanted.filter((entry) => (entry['ipMode'] ?? 'VIP') === 'VIP');
+  return addresses(
+    vips.map((entry) => entry['ip']),
+    'status.loadBalancer.ingress',
+    report,
+  );
+}
+
+function sourceRanges(spec: JsonObject, report: Report): readonly Prefix[] {
+  const values = asArray(spec['loadBalancerSourceRanges']);
+  if (values.length === 0) return NONE;
+  const parsed: Prefix[] = [];
+  for (const value of values) {
+    const text = asString(value).trim(); // the API server's validation trims too
+    const bare = parseAddress(text);
+    const prefix = bare === undefined ? parsePrefix(text) : hostPrefix(bare);
+    if (prefix === undefined) report(`spec.loadBalancerSourceRanges: ${shown(value)} is not a CIDR`);
+    else parsed.push(prefix);
+  }
+  // Every range bad must not mean "open to all": an impossible range keeps the restriction in force.
+  return parsed.length > 0 ? parsed : UNREACHABLE;
+}
+
+const UNREACHABLE: readonly Prefix[] = [parsePrefix('0.0.0.0/32')!, parsePrefix('::/128')!];
+
+/** API default 10800 s (v1.DefaultClientIPServiceAffinitySeconds), at most a day as the API's validation has it. */
+function affinitySeconds(spec: JsonObject, report: Report): number {
+  if (spec['sessionAffinity'] !== 'ClientIP') return 0;
+  const value = asObject(asObject(spec['sessionAffinityConfig'])?.['clientIP'])?.['timeoutSeconds'] ?? 10800;
+  const seconds = asInteger(value, 1, 86400);
+  if (seconds === undefined) report(`sessionAffinityConfig.clientIP.timeoutSeconds: ${shown(value)} is not 1..86400`);
+  return seconds ?? 10800;
+}
+
+function servicePorts(spec: JsonObject, report: Report): readonly ServicePort[] {
+  const ports: ServicePort[] = [];
+  for (const value of asArray(spec['ports'])) {
+    const entry = asObject(value) ?? {};
+    const protocol = entry['protocol'] ?? 'TCP';
+    const port = asInteger(entry['port'], 1, 65535);
+    const nodePort = asInteger(entry['nodePort'] ?? 0, 0, 65535);
+    if (!isProtocol(protocol)) report(`spec.ports: unknown protocol ${shown(protocol)}`);
+    else if (port === undefined) report(`spec.ports: port ${shown(entry['port'])} is not 1..65535`);
+    else if (nodePort === undefined) report(`spec.ports: nodePort ${shown(entry['nodePort'])} is not 0..65535`);
+    else ports.push({ name: names.intern(asString(entry['name'])), protocol, port, nodePort });
+  }
+  if (ports.length === 0) report('spec.ports: no usable port');
+  return ports;
+}

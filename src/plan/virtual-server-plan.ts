@@ -1,0 +1,106 @@
+/**
+ * From one virtual server's desired and applied state to the messages that close the gap. Pure: the messages go to an
+ * `IpvsOperations`, which a test makes of arrays and the kernel layer of netlink batches.
+ */
+import {
+  type RealServerKey,
+  type RealServerList,
+  type VirtualServerKey,
+  type VirtualServerSettings,
+  isUdp,
+  realServerKeys,
+  realServerList,
+  virtualServerFamily,
+} from '../values/virtual-server.js';
+import { type AppliedVirtualServer, sameSettings } from './applied.js';
+
+/** Verbs of the IPVS table; weights as `ipvsadm -w`. */
+export interface IpvsOperations {
+  addVirtualServer(key: VirtualServerKey, settings: VirtualServerSettings): void;
+  setVirtualServer(key: VirtualServerKey, settings: VirtualServerSettings): void;
+  deleteVirtualServer(key: VirtualServerKey): void;
+  addRealServer(server: VirtualServerKey, real: RealServerKey, weight: number): void;
+  setRealServer(server: VirtualServerKey, real: RealServerKey, weight: number): void;
+  deleteRealServer(server: VirtualServerKey, real: RealServerKey): void;
+}
+
+export interface WantedVirtualServer {
+  readonly settings: VirtualServerSettings;
+  readonly realServers: RealServerList;
+}
+
+const EMPTY = '' as RealServerList;
+
+/**
+ * Emits what turns `applied` into `wanted` and returns what the kernel then holds. Additions come before removals, so a
+ * virtual server that has a usable backend before and after has one at every moment between. A removed TCP or SCTP
+ * backend is left with weight 0 (the drain tracker deletes it later); a UDP one is deleted at once, since UDP has no end
+ * of connection to wait for. `rotation` shifts the order in which new backends are added, so that not every node's
+ * round robin starts at the same one.
+ */
+export function planVirtualServer(
+  key: VirtualServerKey,
+  wanted: WantedVirtualServer,
+  applied: AppliedVirtualServer | undefined,
+  operations: IpvsOperations,
+  rotation: number,
+): AppliedVirtualServer {
+  if (applied === undefined) {
+    operations.addVirtualServer(key, wanted.settings);
+    addRotated(key, realServerKeys(wanted.realServers, virtualServerFamily(key)), operations, rotation);
+    return { settings: wanted.settings, realServers: wanted.realServers, draining: EMPTY, odd: EMPTY };
+  }
+  if (!sameSettings(applied.settings, wanted.settings)) operations.setVirtualServer(key, wanted.settings);
+  if (applied.realServers === wanted.realServers && applied.odd === '' && applied.draining === '')
+    return { ...applied, settings: wanted.settings };
+  const draining = planRealServers(key, wanted.realServers, applied, operations, rotation);
+  return { settings: wanted.settings, realServers: wanted.realServers, draining, odd: EMPTY };
+}
+
+function planRealServers(
+  key: VirtualServerKey,
+  wanted: RealServerList,
+  applied: AppliedVirtualServer,
+  operations: IpvsOperations,
+  rotation: number,
+): RealServerList {
+  const family = virtualServerFamily(key);
+  const wantedKeys = realServerKeys(wanted, family);
+  const active = new Set(realServerKeys(applied.realServers, family));
+  const draining = new Set(realServerKeys(applied.draining, family));
+  const odd = new Set(realServerKeys(applied.odd, family));
+  const added: RealServerKey[] = [];
+  for (const real of wantedKeys) {
+    if (active.delete(real)) continue;
+    if (draining.delete(real) || odd.delete(real)) operations.setRealServer(key, real, 1);
+    else added.push(real);
+  }
+  addRotated(key, added, operations, rotation);
+  for (const real of [...active, ...odd]) {
+    if (isUdp(key)) operations.deleteRealServer(key, real);
+    else {
+      operations.setRealServer(key, real, 0);
+      draining.add(real);
+    }
+  }
+  if (!isUdp(key)) return realServerList([...draining]);
+  for (const real of draining) operations.deleteRealServer(key, real);
+  return EMPTY;
+}
+
+function addRotated(
+  key: VirtualServerKey,
+  reals: readonly RealServerKey[],
+  operations: IpvsOperations,
+  rotation: number,
+): void {
+  const count = reals.length;
+  for (let i = 0; i < count; i++) operations.addRealServer(key, reals[(i + rotation) % count]!, 1);
+}
+
+/** FNV-1a of the node's name and the virtual server's identity, a non-negative number: the `rotation` above. */
+export function rotationOf(nodeSeed: number, key: VirtualServerKey): number {
+  let hash = nodeSeed;
+  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
+  return hash >>> 0;
+}

@@ -1,0 +1,73 @@
+import { type Address } from '../values/address.js';
+import { type DesiredState } from '../desired/desired-state.js';
+import { type AddressFailure, type LinkClient } from '../kernel/links.js';
+import { Pacer } from './pacer.js';
+
+/** The dummy link that holds the VIPs; kube-proxy's name, so that takeover and rollback find it. */
+export const DUMMY_LINK = 'kube-ipvs0';
+
+/** Binds VIPs to the dummy link, so that the kernel takes packets for them in. */
+export class AddressApplier {
+  #index: number | undefined;
+  #failures: AddressFailure[] = [];
+  changes = 0;
+
+  constructor(
+    readonly links: LinkClient,
+    readonly localAddresses: () => ReadonlySet<Address>,
+  ) {}
+
+  /** The dummy link's index; undefined until `ensureLink` and after `forgetLink`. */
+  get index(): number | undefined {
+    return this.#index;
+  }
+
+  /** Makes sure the link exists and is up; true when it had to be made, so that no address is on it. Throws NetlinkError. */
+  ensureLink(): boolean {
+    if (this.#index !== undefined) return false;
+    const { index, created } = this.links.ensureDummy(DUMMY_LINK);
+    this.#index = index;
+    return created;
+  }
+
+  /** The link was removed or set down behind our back: look again at the next sync. */
+  forgetLink(): void {
+    this.#index = undefined;
+  }
+
+  /** An address that a Service asks for and that no interface of the node's own has (kube-proxy binds those nowhere). */
+  isWanted(address: Address, desired: DesiredState): boolean {
+    return desired.hasAddress(address) && !this.localAddresses().has(address);
+  }
+
+  /** Binds or removes each of `addresses`, as desired; both are harmless when already so. */
+  async apply(addresses: Iterable<Address>, desired: DesiredState, pass: 'add' | 'delete'): Promise<void> {
+    const index = this.#index;
+    if (index === undefined) throw new Error('the dummy link is missing');
+    const pacer = new Pacer();
+    for (const address of addresses) {
+      if (this.isWanted(address, desired) !== (pass === 'add')) continue;
+      this.changes++;
+      const isFull = pass === 'add' ? this.links.addAddress(index, address) : this.links.deleteAddress(index, address);
+      if (isFull) this.#flush();
+      await pacer.breathe();
+    }
+    this.#flush();
+  }
+
+  takeFailures(): AddressFailure[] {
+    const taken = this.#failures;
+    this.#failures = [];
+    return taken;
+  }
+
+  takeChanges(): number {
+    const taken = this.changes;
+    this.changes = 0;
+    return taken;
+  }
+
+  #flush(): void {
+    this.#failures.push(...this.links.flush());
+  }
+}

@@ -1,0 +1,166 @@
+/**
+ * Removes everything that this program or kube-proxy's IPVS mode made, and nothing else. Can be run twice, and after a run
+ * that broke off: each part is found by its own traces, and the traces that tell whose a virtual server is go last.
+ */
+import { errorMessage } from '../values/errors.js';
+import { type Prefix } from '../values/prefix.js';
+import { type VirtualServerKey } from '../values/virtual-server.js';
+import { OWN_SET_ROLES, type SetName, allSetDefinitions, setName } from '../desired/set-definitions.js';
+import { type Iptables } from '../kernel/iptables.js';
+import { type IpsetClient, isTemporarySet } from '../kernel/ipset.js';
+import { IpsetError } from '../kernel/ipset-error.js';
+import { type IpvsClient } from '../kernel/ipvs.js';
+import { type LinkClient } from '../kernel/links.js';
+import { isExcluded, isExcludedAddress, leftByServiceProxy } from '../plan/ownership.js';
+import { type ChainName, KUBE_PROXY_IPVS_CHAINS, removeChains } from '../plan/rule-diff.js';
+import { iptablesRules } from '../desired/iptables-rules.js';
+import { parseSavedRules } from '../plan/rule-save.js';
+import { type Address, FAMILIES, type Family, isLinkLocal } from '../values/address.js';
+import { DUMMY_LINK } from './address-applier.js';
+import { ownershipTraces, readAddresses } from './observer.js';
+import { readSets } from './set-keeper.js';
+
+export interface CleanupParts {
+  readonly ipvs: IpvsClient;
+  readonly links: LinkClient;
+  readonly ipset: IpsetClient;
+  /** One for each backend that the node has: rules may be in either. */
+  readonly iptables: readonly Iptables[];
+  readonly families: readonly Family[];
+  readonly excludeCIDRs: readonly Prefix[];
+}
+
+export interface CleanupReport {
+  readonly virtualServers: number;
+  readonly addresses: number;
+  readonly chains: boolean;
+  readonly sets: number;
+  /** What could not be removed, with the reason. */
+  readonly failures: readonly string[];
+}
+
+/** By table and name; what the configuration is does not change which chains there are. */
+const chainId = ({ table, chain }: ChainName): string => `${table} ${chain}`;
+const KUBE_PROXY_CHAINS: ReadonlySet<string> = new Set(KUBE_PROXY_IPVS_CHAINS.map(chainId));
+const OUR_CHAINS: ReadonlySet<string> = new Set([...ownChains().map(chainId), ...KUBE_PROXY_CHAINS]);
+
+function ownChains(): ChainName[] {
+  const detectLocal = { mode: 'none' } as const;
+  const { tables } = iptablesRules({
+    family: 4,
+    masqueradeMark: 1,
+    masqueradeAll: false,
+    randomFully: false,
+    detectLocal,
+  });
+  return tables.flatMap(({ name, chains }) => chains.map((chain) => ({ table: name, chain: chain.name })));
+}
+
+export async function cleanup(parts: CleanupParts): Promise<CleanupReport> {
+  const failures: string[] = [];
+  const { virtualServers, addresses } = await removeTable(parts, failures);
+  const chains = await removeRules(parts, (chain) => OUR_CHAINS.has(chainId(chain)), failures);
+  const ours = allSetDefinitions();
+  const sets = removeSets(parts.ipset, (name) => ours.has(name as SetName) || isTemporarySet(name), failures);
+  return { virtualServers, addresses, chains, sets, failures };
+}
+
+/**
+ * Removes only what kube-proxy's IPVS mode does not know and so would leave behind, for the way back without interruption.
+ * To be run once kube-proxy has synced: until then the chains it shares with us refer to our sets, which the kernel then
+ * refuses to remove (named among the failures).
+ */
+export async function cleanupOwn(
+  parts: Pick<CleanupParts, 'ipset' | 'iptables' | 'families'>,
+): Promise<Pick<CleanupReport, 'chains' | 'sets' | 'failures'>> {
+  const failures: string[] = [];
+  const isOwn = (chain: ChainName): boolean => OUR_CHAINS.has(chainId(chain)) && !KUBE_PROXY_CHAINS.has(chainId(chain));
+  const chains = await removeRules(parts, isOwn, failures);
+  const own = new Set<string>(FAMILIES.flatMap((family) => OWN_SET_ROLES.map((role) => setName(family, role))));
+  const sets = removeSets(parts.ipset, (name) => own.has(name), failures);
+  return { chains, sets, failures };
+}
+
+async function removeTable(
+  { ipvs, links, ipset, excludeCIDRs }: CleanupParts,
+  failures: string[],
+): Promise<{ virtualServers: number; addresses: number }> {
+  const present = new Set(ipset.listSets().map(({ name }) => name));
+  const definitions = new Map([...allSetDefinitions()].filter(([name]) => present.has(name)));
+  const dummy = links.findLink(DUMMY_LINK);
+  const { bound } = await readAddresses(links, dummy?.index);
+  const traces = ownershipTraces({
+    bound: dummy === undefined ? new Set() : bound,
+    sets: await readSets(ipset, definitions),
+  });
+  const servers = ipvs.listVirtualServers().servers.map(({ key }) => key);
+  const ours = servers.filter((key) => leftByServiceProxy(key, traces) && !isExcluded(key, excludeCIDRs));
+  // Packets stop arriving before nobody answers them: first the addresses, then the virtual servers.
+  const addresses = dummy === undefined ? 0 : removeAddresses(links, dummy.index, bound, excludeCIDRs, failures);
+  deleteServers(ipvs, ours, failures);
+  return { virtualServers: ours.length, addresses };
+}
+
+/** The link goes with all its addresses, unless some of them are to be kept. */
+function removeAddresses(
+  links: LinkClient,
+  index: number,
+  bound: ReadonlySet<Address>,
+  excludeCIDRs: readonly Prefix[],
+  failures: string[],
+): number {
+  const ours = [...bound].filter((address) => !isExcludedAddress(address, excludeCIDRs));
+  const isKept = (address: Address): boolean => address.length === 16 && isLinkLocal(address); // the kernel's own
+  if (ours.length === bound.size) {
+    links.deleteLink(DUMMY_LINK);
+    return ours.length;
+  }
+  const flush = (): void => {
+    for (const { error } of links.flush()) failures.push(error.message);
+  };
+  const removed = ours.filter((address) => !isKept(address));
+  for (const address of removed) if (links.deleteAddress(index, address)) flush();
+  flush();
+  return removed.length;
+}
+
+function deleteServers(ipvs: IpvsClient, servers: readonly VirtualServerKey[], failures: string[]): void {
+  const flush = (): void => {
+    for (const { error } of ipvs.flush()) failures.push(error.message);
+  };
+  for (const server of servers) if (ipvs.deleteVirtualServer(server)) flush();
+  flush();
+}
+
+async function removeRules(
+  { iptables, families }: Pick<CleanupParts, 'iptables' | 'families'>,
+  isOurs: (chain: ChainName) => boolean,
+  failures: string[],
+): Promise<boolean> {
+  let removed = false;
+  for (const [tool, family] of iptables.flatMap((one) => families.map((family) => [one, family] as const))) {
+    try {
+      const text = removeChains(parseSavedRules(await tool.save(family)), isOurs);
+      if (text === '') continue;
+      await tool.restore(family, text, { deadline: 60_000 });
+      removed = true;
+    } catch (error) {
+      failures.push(`IPv${family} rules: ${errorMessage(error)}`);
+    }
+  }
+  return removed;
+}
+
+function removeSets(ipset: IpsetClient, isOurs: (name: string) => boolean, failures: string[]): number {
+  let removed = 0;
+  const present = ipset.listSets().map(({ name }) => name);
+  for (const name of present.filter(isOurs)) {
+    try {
+      if (ipset.destroySet(name)) removed++;
+    } catch (error) {
+      if (!(error instanceof IpsetError)) throw error;
+      failures.push(error.message);
+    }
+  }
+  return removed;
+}

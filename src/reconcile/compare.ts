@@ -1,0 +1,163 @@
+/**
+ * Kernel against belief: what differs goes into `touched`, to be repaired like any other change, and what the applier
+ * believes is corrected. At start nothing is believed yet, so everything of ours is "different": that is adoption.
+ */
+import { type Address, formatAddress, isLinkLocal } from '../values/address.js';
+import { formatSetEntry } from '../values/ip-set.js';
+import { type Prefix } from '../values/prefix.js';
+import {
+  type RealServerList,
+  type VirtualServerKey,
+  formatRealServer,
+  formatVirtualServer,
+  realServerKeys,
+  virtualServerFamily,
+  virtualServerIdentity,
+} from '../values/virtual-server.js';
+import { type DesiredState, type Touched, touchEntry } from '../desired/desired-state.js';
+import { allSetDefinitions } from '../desired/set-definitions.js';
+import { type AppliedVirtualServer, sameSettings } from '../plan/applied.js';
+import { type OwnershipTraces, isExcluded, isExcludedAddress, leftByServiceProxy } from '../plan/ownership.js';
+import { Drift } from './drift.js';
+import { type ObservedKernel, ownershipTraces } from './observer.js';
+import { Pacer } from './pacer.js';
+
+export interface Comparison {
+  readonly desired: DesiredState;
+  /** What the kernel is believed to hold; corrected here. */
+  readonly applied: Map<VirtualServerKey, AppliedVirtualServer>;
+  /** Whether an address belongs on the dummy link. */
+  readonly isWanted: (address: Address) => boolean;
+  readonly excludeCIDRs: readonly Prefix[];
+}
+
+/** Notes every difference in `touched` and returns it as drift; changes nothing in the kernel. */
+export async function compareWithKernel(parts: Comparison, observed: ObservedKernel, touched: Touched): Promise<Drift> {
+  const drift = new Drift();
+  const pacer = new Pacer();
+  await compareServers(parts, observed, touched, drift, pacer);
+  await compareAddresses(parts, observed, touched, drift, pacer);
+  await compareEntries(parts.desired, observed, touched, drift, pacer);
+  return drift;
+}
+
+async function compareServers(
+  { desired, applied, isWanted: isWantedAddress, excludeCIDRs }: Comparison,
+  observed: ObservedKernel,
+  touched: Touched,
+  drift: Drift,
+  pacer: Pacer,
+): Promise<void> {
+  let traces: OwnershipTraces | undefined; // only made when there are virtual servers that nobody here knows
+  const isLeft = (key: VirtualServerKey): boolean => leftByServiceProxy(key, (traces ??= ownershipTraces(observed)));
+  const isThere = (key: VirtualServerKey): boolean =>
+    observed.servers.has(key) || (observed.onlyDifferent && applied.has(key));
+  for (const [key, seen] of observed.servers) {
+    const believed = applied.get(key);
+    const isWanted = desired.virtualServers.has(key);
+    const isOurs = isWanted || believed !== undefined || isOnVip(key, isWantedAddress) || isLeft(key);
+    if (!isOurs || (!isWanted && isExcluded(key, excludeCIDRs))) continue;
+    if (pacer.isDue) await pacer.breathe();
+    if (isWanted && believed !== undefined && isSame(believed, seen)) continue;
+    if (!isWanted) drift.add('virtual_server', 'extra', () => formatVirtualServer(key));
+    else if (believed !== undefined) compareServer(key, believed, seen, drift);
+    applied.set(key, seen);
+    touched.servers.add(key);
+  }
+  for (const key of applied.keys()) if (!isThere(key)) applied.delete(key);
+  for (const key of desired.virtualServers.keys()) {
+    if (pacer.isDue) await pacer.breathe();
+    if (isThere(key)) continue;
+    touched.servers.add(key);
+    drift.add('virtual_server', 'missing', () => formatVirtualServer(key));
+  }
+}
+
+/** Nobody else has business on a VIP, even while its address is off the dummy link (somebody removed that). */
+function isOnVip(key: VirtualServerKey, isWantedAddress: Comparison['isWanted']): boolean {
+  const identity = virtualServerIdentity(key);
+  return identity.kind === 'address' && isWantedAddress(identity.address);
+}
+
+function isSame(a: AppliedVirtualServer, b: AppliedVirtualServer): boolean {
+  if (a === b) return true;
+  return (
+    sameSettings(a.settings, b.settings) &&
+    a.realServers === b.realServers &&
+    a.draining === b.draining &&
+    a.odd === b.odd
+  );
+}
+
+function compareServer(
+  key: VirtualServerKey,
+  believed: AppliedVirtualServer,
+  seen: AppliedVirtualServer,
+  drift: Drift,
+): void {
+  if (!sameSettings(believed.settings, seen.settings))
+    drift.add('virtual_server', 'changed', () => formatVirtualServer(key));
+  const family = virtualServerFamily(key);
+  const keys = (list: RealServerList): Set<string> => new Set(realServerKeys(list, family));
+  const [wanted, draining] = [keys(believed.realServers), keys(believed.draining)];
+  const [active, idle, odd] = [keys(seen.realServers), keys(seen.draining), keys(seen.odd)];
+  const name = (real: string) => (): string => `${formatVirtualServer(key)} -> ${formatRealServer(real as never)}`;
+  for (const real of wanted) {
+    if (active.has(real)) continue;
+    drift.add('real_server', idle.has(real) || odd.has(real) ? 'changed' : 'missing', name(real));
+  }
+  for (const real of [...active, ...idle, ...odd]) {
+    if (wanted.has(real)) continue;
+    if (!draining.has(real)) drift.add('real_server', 'extra', name(real));
+    else if (!idle.has(real)) drift.add('real_server', 'changed', name(real));
+  }
+}
+
+async function compareAddresses(
+  { desired, isWanted, excludeCIDRs }: Comparison,
+  observed: ObservedKernel,
+  touched: Touched,
+  drift: Drift,
+  pacer: Pacer,
+): Promise<void> {
+  for (const address of desired.addresses()) {
+    if (pacer.isDue) await pacer.breathe();
+    if (!isWanted(address) || observed.bound.has(address)) continue;
+    touched.addresses.add(address);
+    drift.add('address', 'missing', () => formatAddress(address));
+  }
+  for (const address of observed.bound) {
+    if (pacer.isDue) await pacer.breathe();
+    // The kernel gives every link that is up an fe80:: address by itself.
+    if (isWanted(address) || (address.length === 16 && isLinkLocal(address))) continue;
+    if (isExcludedAddress(address, excludeCIDRs)) continue;
+    touched.addresses.add(address);
+    drift.add('address', 'extra', () => formatAddress(address));
+  }
+}
+
+async function compareEntries(
+  desired: DesiredState,
+  observed: ObservedKernel,
+  touched: Touched,
+  drift: Drift,
+  pacer: Pacer,
+): Promise<void> {
+  const definitions = allSetDefinitions();
+  for (const [set, seen] of observed.sets) {
+    const wanted = desired.entries(set);
+    if (seen === wanted) continue;
+    const note = (entry: Parameters<typeof formatSetEntry>[1], kind: 'missing' | 'extra'): void => {
+      touchEntry(touched, set, entry);
+      drift.add('set_entry', kind, () => `${set} ${formatSetEntry(definitions.get(set)!.type, entry)}`);
+    };
+    for (const entry of wanted.keys()) {
+      if (!seen.has(entry)) note(entry, 'missing');
+      if (pacer.isDue) await pacer.breathe();
+    }
+    for (const entry of seen.keys()) {
+      if (!wanted.has(entry)) note(entry, 'extra');
+      if (pacer.isDue) await pacer.breathe();
+    }
+  }
+}

@@ -1,0 +1,108 @@
+import { type Address, FAMILIES, type Family, familyOf } from '../values/address.js';
+import { type ClusterState } from '../model/cluster-state.js';
+import { Claims } from '../desired/claims.js';
+import { type DesiredContext } from '../desired/context.js';
+import { DesiredState, type Touched, newTouched, touchEntry } from '../desired/desired-state.js';
+import { type SetName } from '../desired/set-definitions.js';
+import { type SetEntry } from '../values/ip-set.js';
+import { exposedServers, serviceExposures } from '../desired/exposures.js';
+import { type NodePortSelection, nodePortAddresses } from '../desired/node-ports.js';
+import { desiredService } from '../desired/service.js';
+import { type VirtualServerKey } from '../values/virtual-server.js';
+import { Pacer } from './pacer.js';
+
+/** What of the configuration decides desired state. */
+export interface DesiredSettings {
+  readonly nodeName: string;
+  readonly scheduler: string;
+  readonly families: readonly Family[];
+  readonly nodePorts: Readonly<Record<Family, NodePortSelection>>;
+}
+
+/** The Service that a node needs before anything else works: without it no client reaches the API server. */
+const FIRST_SERVICE = 'default/kubernetes';
+
+/** Keeps DesiredState in step with ClusterState, at a cost of O(what is dirty). */
+export class DesiredUpdater {
+  readonly desired = new DesiredState();
+  readonly claims = new Claims();
+
+  constructor(
+    readonly cluster: ClusterState,
+    readonly settings: DesiredSettings,
+    readonly onConflict: (server: VirtualServerKey, losers: readonly string[]) => void,
+  ) {}
+
+  get context(): DesiredContext {
+    const { cluster, settings } = this;
+    const primary = cluster.node?.addresses ?? [];
+    const servedBy = (family: Family): readonly Address[] =>
+      settings.families.includes(family)
+        ? nodePortAddresses(settings.nodePorts[family], family, cluster.localAddresses, primary)
+        : [];
+    const first = (family: Family): Address | undefined => primary.find((address) => familyOf(address) === family);
+    return {
+      scheduler: settings.scheduler,
+      topology: { nodeName: settings.nodeName, zone: cluster.node?.zone ?? '' },
+      families: FAMILIES.filter((family) => settings.families.includes(family)),
+      localAddresses: cluster.localAddresses,
+      nodePortAddresses: { 4: servedBy(4), 6: servedBy(6) },
+      nodeIP: { 4: first(4), 6: first(6) },
+    };
+  }
+
+  /** What default/kubernetes asks for: it goes to the kernel before everything else. */
+  firstService(): Touched {
+    const touched = newTouched();
+    const service = this.desired.services.get(FIRST_SERVICE);
+    for (const { key } of service?.virtualServers ?? []) touched.servers.add(key);
+    for (const address of service?.addresses ?? []) touched.addresses.add(address);
+    const flat = service?.setEntries ?? [];
+    for (let i = 0; i < flat.length; i += 2) touchEntry(touched, flat[i] as SetName, flat[i + 1] as SetEntry);
+    return touched;
+  }
+
+  /**
+   * Brings every dirty Service up to date; returns how many there were. Cluster state may change meanwhile: what gets
+   * dirty then is left for the next call.
+   */
+  async updateDirty(touched: Touched): Promise<number> {
+    const dirty = this.cluster.takeDirty();
+    const context = this.context;
+    const pacer = new Pacer();
+    let updated = 0;
+    try {
+      // A Set's iteration visits what is added on the way: Services that gained or lost an address to another.
+      for (const key of dirty) {
+        dirty.delete(key);
+        for (const other of this.#update(key, context, touched)) dirty.add(other);
+        updated++;
+        if (pacer.isDue) await pacer.breathe();
+      }
+    } finally {
+      for (const key of dirty) this.cluster.markDirty(key);
+    }
+    return updated;
+  }
+
+  /** Returns the other Services whose virtual servers this changed. */
+  #update(key: string, context: DesiredContext, touched: Touched): ReadonlySet<string> {
+    const service = this.cluster.services.get(key);
+    const exposures = service === undefined ? [] : serviceExposures(service, context);
+    const servers = exposedServers(exposures);
+    const affected = this.claims.update(key, service?.createdAt ?? 0, servers);
+    if (this.claims.conflicts > 0) this.#reportConflicts(servers);
+    const owns = (server: VirtualServerKey): boolean => this.claims.owns(key, server);
+    const next =
+      service === undefined ? undefined : desiredService(service, this.cluster.slicesOf(key), context, owns, exposures);
+    this.desired.update(key, next, touched);
+    return affected;
+  }
+
+  #reportConflicts(servers: readonly VirtualServerKey[]): void {
+    for (const server of servers) {
+      const losers = this.claims.losers(server);
+      if (losers.length > 0) this.onConflict(server, losers);
+    }
+  }
+}

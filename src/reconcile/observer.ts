@@ -1,0 +1,135 @@
+import { type Address } from '../values/address.js';
+import { type SetDefinition, type SetEntry } from '../values/ip-set.js';
+import { type RealServerList, type VirtualServerKey, virtualServerFamily } from '../values/virtual-server.js';
+import { type IpsetClient } from '../kernel/ipset.js';
+import { type IpvsTableSource } from '../kernel/ipvs-table.js';
+import { type LinkClient } from '../kernel/links.js';
+import { type AppliedVirtualServer } from '../plan/applied.js';
+import { type OwnershipTraces } from '../plan/ownership.js';
+import { type WantedVirtualServer } from '../plan/virtual-server-plan.js';
+import { type SetName, setDefinitions, setName } from '../desired/set-definitions.js';
+import { observeSeen } from './observe-ipvs.js';
+import { Pacer } from './pacer.js';
+import { type SetEntries, readSets } from './set-keeper.js';
+
+const EMPTY = '' as RealServerList;
+
+/** All that this program keeps in the kernel, as it is now, other people's included where they share a table. */
+export interface ObservedKernel extends ObservedTable {
+  /** Addresses on the dummy link. */
+  readonly bound: Set<Address>;
+  /** Addresses on every other link. */
+  readonly local: Set<Address>;
+  /** The entries of a set that holds what is desired are `desired.entries` itself. */
+  readonly sets: Map<SetName, SetEntries>;
+}
+
+export interface ObservedTable {
+  /** Virtual servers keyed by an address. One that is just as believed is the very object that is believed. */
+  readonly servers: Map<VirtualServerKey, AppliedVirtualServer>;
+  /** True: those that are desired and just as believed are left out of `servers`, and every believed one is there. */
+  readonly onlyDifferent: boolean;
+}
+
+export interface ObservedSources {
+  readonly table: IpvsTableSource;
+  readonly links: LinkClient;
+  readonly ipset: IpsetClient;
+  readonly definitions: ReadonlyMap<string, SetDefinition>;
+}
+
+/** What is likely to be found: then the reading leaves nothing behind for the garbage collector. */
+export interface Expectation {
+  readonly believed: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>;
+  readonly desired: {
+    readonly virtualServers: { get(key: VirtualServerKey): WantedVirtualServer | undefined };
+    entries(set: SetName): SetEntries;
+  };
+}
+
+/** Throws the error of the first part that cannot be read. */
+export async function observeKernel(
+  sources: ObservedSources,
+  dummyIndex: number,
+  expected: Expectation,
+): Promise<ObservedKernel> {
+  const { bound, local } = await readAddresses(sources.links, dummyIndex);
+  return {
+    ...(await readTable(sources.table, expected)),
+    bound,
+    local,
+    sets: await readSets(sources.ipset, sources.definitions, (set) => expected.desired.entries(set)),
+  };
+}
+
+/** The addresses on the dummy link and those on the others, by one dump. Throws NetlinkError. */
+export async function readAddresses(
+  links: LinkClient,
+  dummyIndex: number | undefined,
+): Promise<Pick<ObservedKernel, 'bound' | 'local'>> {
+  const bound = new Set<Address>();
+  const local = new Set<Address>();
+  const pacer = new Pacer();
+  const listed = await links.listAddressesPaced(() => pacer.breathe());
+  for (let i = 0; i < listed.length; i += 2) (listed[i] === dummyIndex ? bound : local).add(listed[i + 1] as Address);
+  return { bound, local };
+}
+
+/**
+ * Reads the IPVS table. When a virtual server that is believed is missing, it is read once more, so that all is there for a
+ * comparison. Throws NetlinkError, IpvsSockoptError or ProcFormatError.
+ */
+export async function readTable(
+  table: IpvsTableSource,
+  { believed, desired }: Pick<Expectation, 'believed'> & { desired: Pick<Expectation['desired'], 'virtualServers'> },
+): Promise<ObservedTable> {
+  const servers = new Map<VirtualServerKey, AppliedVirtualServer>();
+  const options = { mayHaveIPv6: hasIPv6(believed) };
+  let known = 0;
+  await table.read((seen) => {
+    if (isMarkKey(seen.key)) return;
+    const before = believed.get(seen.key);
+    const wanted = desired.virtualServers.get(seen.key);
+    const now = observeSeen(seen, before ?? asApplied(wanted));
+    if (before !== undefined) known++;
+    if (now !== before || wanted === undefined) servers.set(seen.key, now);
+  }, options);
+  if (known === believed.size) return { servers, onlyDifferent: true };
+  servers.clear();
+  await table.read((seen) => {
+    if (!isMarkKey(seen.key)) servers.set(seen.key, observeSeen(seen, believed.get(seen.key)));
+  }, options);
+  return { servers, onlyDifferent: false };
+}
+
+/** What is not believed yet is most likely what is desired: after a restart. */
+function asApplied(wanted: WantedVirtualServer | undefined): AppliedVirtualServer | undefined {
+  return wanted && { settings: wanted.settings, realServers: wanted.realServers, draining: EMPTY, odd: EMPTY };
+}
+
+function hasIPv6(believed: Expectation['believed']): boolean {
+  for (const key of believed.keys()) if (virtualServerFamily(key) === 6) return true;
+  return false;
+}
+
+/** Keyed by a firewall mark: never one of ours. */
+function isMarkKey(key: VirtualServerKey): boolean {
+  return key.charCodeAt(0) === 0;
+}
+
+/** By what virtual servers of ours, or kube-proxy's, are told from other people's (ownership.ts). */
+export function ownershipTraces(observed: Pick<ObservedKernel, 'bound' | 'sets'>): OwnershipTraces {
+  const addressPorts = new Set<SetEntry>();
+  const nodePorts = { TCP: new Set<SetEntry>(), UDP: new Set<SetEntry>() };
+  for (const family of [4, 6] as const) {
+    for (const { name, type } of setDefinitions(family)) {
+      if (type === 'hash:ip,port')
+        for (const entry of observed.sets.get(name as SetName)?.keys() ?? []) addressPorts.add(entry);
+    }
+    for (const protocol of ['TCP', 'UDP'] as const) {
+      const set = observed.sets.get(setName(family, `NODE-PORT-${protocol}`));
+      for (const entry of set?.keys() ?? []) nodePorts[protocol].add(entry);
+    }
+  }
+  return { boundAddresses: observed.bound, addressPorts, nodePorts };
+}

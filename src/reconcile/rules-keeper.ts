@@ -1,0 +1,135 @@
+import { type Family } from '../values/address.js';
+import { type RuleSet } from '../desired/rule-set.js';
+import { type Iptables } from '../kernel/iptables.js';
+import { type RuleDifference, planRules } from '../plan/rule-diff.js';
+import { parseSavedRules } from '../plan/rule-save.js';
+
+export interface RulesOutcome {
+  readonly differences: readonly (RuleDifference & { readonly family: Family })[];
+  readonly error: Error | undefined;
+  /** The family that was worked on last: the one that failed, if one did. */
+  readonly family: Family;
+}
+
+/**
+ * Writes the KUBE-* chains once and again only when reading them back shows a difference. Runs beside the sync, never
+ * inside it: another process may hold the xtables lock for a long time, and IPVS changes must not wait for it.
+ */
+export class RulesKeeper {
+  #running: Promise<RulesOutcome> | undefined;
+  #prefetching: Promise<void> | undefined;
+  readonly #ahead = new Map<Family, { readonly fingerprint: string; readonly text: string }>();
+  #again = false;
+  #lastError: Error | undefined;
+  #waitingSince: number | undefined;
+  readonly #abort = new AbortController();
+  /** Per family, what was found to be as wanted, and the fingerprint of the rules then. */
+  readonly #right = new Map<Family, { readonly wanted: string; readonly fingerprint: string }>();
+  writes = 0;
+
+  constructor(
+    readonly iptables: Iptables,
+    readonly ruleSets: () => readonly RuleSet[],
+    readonly onLockWait: (ms: number) => void,
+    readonly onOutcome: (outcome: RulesOutcome) => void,
+    /** Tells whether any rule may have changed, without a process; undefined: read them. */
+    readonly fingerprint: (family: Family) => string | undefined = () => undefined,
+  ) {}
+
+  /** What the last check failed with. */
+  get lastError(): Error | undefined {
+    return this.#lastError;
+  }
+
+  /** performance.now() since which rules that differ wait to be written; undefined when none do. */
+  get waitingSince(): number | undefined {
+    return this.#waitingSince;
+  }
+
+  /**
+   * Reads the rules while there is time; the first check need not, if their fingerprint says that none has changed since.
+   * Without fingerprints it does nothing.
+   */
+  prefetch(): void {
+    this.#prefetching ??= this.#readAhead().catch(() => undefined); // the check will say what is wrong
+  }
+
+  /** Starts a check unless one is under way; then another follows it. */
+  check(): void {
+    if (this.#running !== undefined) {
+      this.#again = true;
+      return;
+    }
+    this.#running = this.#run();
+    void this.#running.then((outcome) => this.#finish(outcome));
+  }
+
+  /** Resolves when no check is under way. */
+  async settled(): Promise<void> {
+    while (this.#running !== undefined) await this.#running.then(() => undefined);
+  }
+
+  /** Gives up, killing what writes: the kernel takes each table as a whole or not at all. */
+  async stop(): Promise<void> {
+    this.#again = false;
+    this.#abort.abort();
+    await Promise.all([this.#running, this.#prefetching]);
+  }
+
+  #finish(outcome: RulesOutcome): void {
+    this.#running = undefined;
+    this.#lastError = outcome.error;
+    if (this.#abort.signal.aborted) return;
+    this.onOutcome(outcome);
+    if (!this.#again) return;
+    this.#again = false;
+    this.check();
+  }
+
+  async #run(): Promise<RulesOutcome> {
+    await this.#prefetching;
+    const differences: (RuleDifference & { family: Family })[] = [];
+    let family: Family = 4;
+    try {
+      for (const desired of this.ruleSets()) {
+        family = desired.family;
+        for (const difference of await this.#ensure(desired)) differences.push({ ...difference, family });
+      }
+      return { differences, error: undefined, family };
+    } catch (error) {
+      return { differences, error: error instanceof Error ? error : new Error(String(error)), family };
+    }
+  }
+
+  async #readAhead(): Promise<void> {
+    for (const { family } of this.ruleSets()) {
+      const fingerprint = this.fingerprint(family);
+      if (fingerprint === undefined) return;
+      this.#ahead.set(family, { fingerprint, text: await this.iptables.save(family) });
+    }
+  }
+
+  async #ensure(desired: RuleSet): Promise<readonly RuleDifference[]> {
+    const { family } = desired;
+    const wanted = JSON.stringify(desired);
+    // Before the rules are read: what changes after this shows at the next check.
+    const fingerprint = this.fingerprint(family);
+    const right = this.#right.get(family);
+    if (fingerprint !== undefined && right?.fingerprint === fingerprint && right.wanted === wanted) return [];
+    this.#right.delete(family);
+    const ahead = this.#ahead.get(family);
+    this.#ahead.delete(family);
+    const isStill = ahead !== undefined && ahead.fingerprint === fingerprint;
+    const saved = parseSavedRules(isStill ? ahead.text : await this.iptables.save(family));
+    const plan = planRules(desired, saved);
+    if (plan.text === '') {
+      if (fingerprint !== undefined) this.#right.set(family, { wanted, fingerprint });
+      return plan.differences;
+    }
+    this.#waitingSince ??= performance.now();
+    await this.iptables.restore(family, plan.text, { signal: this.#abort.signal, onWait: this.onLockWait });
+    this.writes++;
+    this.#waitingSince = undefined;
+    return plan.differences;
+  }
+}

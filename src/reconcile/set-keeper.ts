@@ -1,0 +1,64 @@
+import { type SetDefinition, type SetEntry } from '../values/ip-set.js';
+import { type IpsetClient } from '../kernel/ipset.js';
+import { IpsetError } from '../kernel/ipset-error.js';
+import { type SetName } from '../desired/set-definitions.js';
+import { Pacer } from './pacer.js';
+
+export interface EnsuredSets {
+  readonly created: readonly string[];
+  /** There was one of another type under this name, or one whose entries expire. */
+  readonly replaced: readonly string[];
+  /** Could not be made as they should be: somebody's rules hold on to one of another type, say. */
+  readonly failed: readonly { readonly name: string; readonly error: IpsetError }[];
+}
+
+/**
+ * Makes sure that every set exists, so that the rules can refer to them. Throws IpsetError when the sets cannot be listed;
+ * what cannot be made right is in `failed`, and the others are made.
+ */
+export async function ensureSets(
+  ipset: IpsetClient,
+  definitions: ReadonlyMap<string, SetDefinition>,
+): Promise<EnsuredSets> {
+  const pacer = new Pacer();
+  const present = new Map(ipset.listSets().map((set) => [set.name, set]));
+  const created: string[] = [];
+  const replaced: string[] = [];
+  const failed: EnsuredSets['failed'][number][] = [];
+  for (const definition of definitions.values()) {
+    const { name } = definition;
+    try {
+      const outcome = ipset.ensureSet(definition, present.get(name));
+      if (outcome === 'created') created.push(name);
+      if (outcome === 'replaced') replaced.push(name);
+    } catch (error) {
+      if (!(error instanceof IpsetError)) throw error;
+      failed.push({ name, error });
+    }
+    await pacer.breathe();
+  }
+  return { created, replaced, failed };
+}
+
+/** The entries of one set; the keys of a Map will do. */
+export type SetEntries = Pick<ReadonlySet<SetEntry>, 'has' | 'size' | 'keys'>;
+
+const NONE: SetEntries = new Set();
+
+/** The entries of every set. Those of a set that holds just what is expected are that very object. Throws IpsetError. */
+export async function readSets(
+  ipset: IpsetClient,
+  definitions: ReadonlyMap<string, SetDefinition>,
+  expected: (set: SetName) => SetEntries = () => NONE,
+): Promise<Map<SetName, SetEntries>> {
+  const pacer = new Pacer();
+  const sets = new Map<SetName, SetEntries>();
+  for (const definition of definitions.values()) {
+    const name = definition.name as SetName;
+    const entries = await ipset.listEntriesPaced(definition, () => pacer.breathe());
+    const wanted = expected(name);
+    const isAsWanted = entries.length === wanted.size && entries.every((entry) => wanted.has(entry));
+    sets.set(name, isAsWanted ? wanted : new Set(entries));
+  }
+  return sets;
+}

@@ -1,0 +1,195 @@
+/**
+ * Names, types, labels and bucket layouts of kube-proxy 1.36's metrics (recorded in
+ * test/fixtures/kube-proxy-1.36/metrics.txt) and of our own, which begin with kubeproxy_ipvs_.
+ */
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+
+const SYNC_BUCKETS = exponential(0.001, 2, 15);
+const CLIENT_BUCKETS = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60];
+const LOCK_BUCKETS = [0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60];
+const PROGRAMMING_BUCKETS = [
+  0,
+  ...linear(0.25, 0.25, 2),
+  ...linear(1, 1, 59),
+  ...linear(60, 5, 12),
+  ...linear(120, 30, 7),
+];
+
+export type Instruments = ReturnType<typeof kubeProxyInstruments> & ReturnType<typeof ownInstruments>;
+
+/** Creates every instrument in `register`. */
+export function createInstruments(register: Registry): Instruments {
+  return { ...kubeProxyInstruments(register), ...ownInstruments(register) };
+}
+
+function kubeProxyInstruments(register: Registry) {
+  const make = makers(register);
+  return {
+    syncDuration: make.histogram(
+      'kubeproxy_sync_proxy_rules_duration_seconds',
+      'Time of one sync of the data plane',
+      SYNC_BUCKETS,
+      ['ip_family'],
+    ),
+    lastSync: make.gauge('kubeproxy_sync_proxy_rules_last_timestamp_seconds', 'Unix time of the last successful sync', [
+      'ip_family',
+    ]),
+    lastQueued: make.gauge(
+      'kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds',
+      'Unix time when a sync was last asked for',
+      ['ip_family'],
+    ),
+    programmingDuration: make.histogram(
+      'kubeproxy_network_programming_duration_seconds',
+      'Time from the change of a pod or Service, as the API object dates it, to the kernel',
+      PROGRAMMING_BUCKETS,
+      ['ip_family'],
+    ),
+    endpointChangesPending: make.gauge(
+      'kubeproxy_sync_proxy_rules_endpoint_changes_pending',
+      'EndpointSlice changes seen and not yet in the kernel',
+    ),
+    endpointChanges: make.counter('kubeproxy_sync_proxy_rules_endpoint_changes_total', 'EndpointSlice changes seen'),
+    serviceChangesPending: make.gauge(
+      'kubeproxy_sync_proxy_rules_service_changes_pending',
+      'Service changes seen and not yet in the kernel',
+    ),
+    serviceChanges: make.counter('kubeproxy_sync_proxy_rules_service_changes_total', 'Service changes seen'),
+    noLocalEndpoints: make.gauge(
+      'kubeproxy_sync_proxy_rules_no_local_endpoints_total',
+      'Service ports with a Local traffic policy and endpoints, none of them on this node',
+      ['ip_family', 'traffic_policy'],
+    ),
+    restoreFailures: make.counter(
+      'kubeproxy_sync_proxy_rules_iptables_restore_failures_total',
+      'Failed runs of iptables-restore',
+      ['ip_family'],
+    ),
+    conntrackDuration: make.histogram(
+      'kubeproxy_conntrack_reconciler_sync_duration_seconds',
+      'Time of one removal of stale conntrack entries',
+      SYNC_BUCKETS,
+      ['ip_family'],
+    ),
+    conntrackDeleted: make.counter(
+      'kubeproxy_conntrack_reconciler_deleted_entries_total',
+      'Stale conntrack entries removed',
+      ['ip_family'],
+    ),
+    healthz: make.counter('kubeproxy_proxy_healthz_total', 'Answers of /healthz by HTTP status', ['code']),
+    livez: make.counter('kubeproxy_proxy_livez_total', 'Answers of /livez by HTTP status', ['code']),
+    buildInfo: make.gauge('kubernetes_build_info', 'Always 1; the labels tell the version', [
+      'build_date',
+      'compiler',
+      'git_commit',
+      'git_tree_state',
+      'git_version',
+      'go_version',
+      'major',
+      'minor',
+      'platform',
+    ]),
+    clientDuration: make.histogram(
+      'rest_client_request_duration_seconds',
+      'Time of requests to the API server until the answer began',
+      CLIENT_BUCKETS,
+      ['host', 'verb'],
+    ),
+    clientRequests: make.counter('rest_client_requests_total', 'Requests to the API server by HTTP status', [
+      'code',
+      'host',
+      'method',
+    ]),
+  };
+}
+
+function ownInstruments(register: Registry) {
+  const make = makers(register);
+  return {
+    driftRepaired: make.counter(
+      'kubeproxy_ipvs_drift_repaired_total',
+      'Differences between kernel and desired state that verification repaired',
+      ['kind', 'object'],
+    ),
+    lastVerification: make.gauge(
+      'kubeproxy_ipvs_last_verification_timestamp_seconds',
+      'Unix time of the last completed verification of the whole kernel state',
+    ),
+    verificationDuration: make.histogram(
+      'kubeproxy_ipvs_verification_duration_seconds',
+      'Time of one verification of the whole kernel state',
+      SYNC_BUCKETS,
+    ),
+    syncFailures: make.counter('kubeproxy_ipvs_sync_failures_total', 'Syncs of which a part failed and is retried', [
+      'stage',
+    ]),
+    netlinkMessages: make.counter('kubeproxy_ipvs_netlink_messages_total', 'Netlink requests sent', ['operation']),
+    netlinkFailures: make.counter('kubeproxy_ipvs_netlink_failures_total', 'Netlink requests that the kernel refused', [
+      'operation',
+      'errno',
+    ]),
+    processes: make.counter('kubeproxy_ipvs_processes_spawned_total', 'Processes started', ['command']),
+    xtablesLockWait: make.histogram(
+      'kubeproxy_ipvs_xtables_lock_wait_seconds',
+      'Time that a rule write waited for the xtables lock',
+      LOCK_BUCKETS,
+    ),
+    virtualServers: make.gauge('kubeproxy_ipvs_virtual_servers', 'Virtual servers that this daemon keeps', [
+      'ip_family',
+    ]),
+    realServers: make.gauge(
+      'kubeproxy_ipvs_real_servers',
+      'Real servers that this daemon keeps, draining ones included',
+      ['ip_family'],
+    ),
+    boundAddresses: make.gauge('kubeproxy_ipvs_bound_addresses', 'Addresses on kube-ipvs0', ['ip_family']),
+    draining: make.gauge(
+      'kubeproxy_ipvs_draining_real_servers',
+      'Real servers at weight 0 that still have connections',
+    ),
+    drainsFinished: make.counter('kubeproxy_ipvs_drains_finished_total', 'Drains ended, by how', ['reason']),
+    skippedObjects: make.counter(
+      'kubeproxy_ipvs_skipped_objects_total',
+      'Objects or parts of objects left out because they are malformed',
+      ['resource', 'reason'],
+    ),
+    claimConflicts: make.gauge(
+      'kubeproxy_ipvs_claim_conflicts',
+      'Service ports not served because an older Service has the same address and port',
+    ),
+    watchRestarts: make.counter('kubeproxy_ipvs_watch_restarts_total', 'Watches begun again', ['resource', 'reason']),
+    relists: make.counter('kubeproxy_ipvs_relists_total', 'Full lists taken from the API server', [
+      'resource',
+      'reason',
+    ]),
+    lastContact: make.gauge(
+      'kubeproxy_ipvs_watch_last_event_timestamp_seconds',
+      'Unix time of the last event or bookmark from the API server',
+      ['resource'],
+    ),
+  };
+}
+
+function makers(register: Registry) {
+  const registers = [register];
+  return {
+    counter: <T extends string = never>(name: string, help: string, labelNames: readonly T[] = []) =>
+      new Counter<T>({ name, help, labelNames, registers }),
+    gauge: <T extends string = never>(name: string, help: string, labelNames: readonly T[] = []) =>
+      new Gauge<T>({ name, help, labelNames, registers }),
+    histogram: <T extends string = never>(
+      name: string,
+      help: string,
+      buckets: number[],
+      labelNames: readonly T[] = [],
+    ) => new Histogram<T>({ name, help, labelNames, buckets, registers }),
+  };
+}
+
+function exponential(start: number, factor: number, count: number): number[] {
+  return Array.from({ length: count }, (_, index) => start * factor ** index);
+}
+
+function linear(start: number, width: number, count: number): number[] {
+  return Array.from({ length: count }, (_, index) => start + width * index);
+}

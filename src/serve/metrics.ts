@@ -1,0 +1,228 @@
+import { Registry } from 'prom-client';
+import { FAMILIES, type Family } from '../values/address.js';
+import { type Instruments, createInstruments } from './metrics-definitions.js';
+import { ProcessMetrics } from './process-metrics.js';
+
+export type DriftKind = 'missing' | 'extra' | 'changed';
+export type DriftObject =
+  'virtual_server' | 'real_server' | 'address' | 'link' | 'set' | 'set_entry' | 'rule' | 'sysctl';
+export type DrainEnd = 'idle' | 'deadline' | 'restored';
+export type TrafficPolicy = 'internal' | 'external';
+
+export interface BuildInfo {
+  /** `0.1.0`; reported as git_version `v0.1.0`. */
+  readonly version: string;
+  readonly commit?: string;
+  readonly date?: string;
+}
+
+/** One finished request to the API server. */
+export interface ApiRequest {
+  readonly verb: string;
+  readonly method: string;
+  readonly host: string;
+  /** HTTP status, or `<error>` when none came (client-go's word). */
+  readonly code: string;
+  readonly seconds: number;
+}
+
+/**
+ * Everything that /metrics shows, as plain methods; nobody else touches the Prometheus library. Times are Unix
+ * milliseconds, durations seconds. No method throws, blocks or does I/O.
+ */
+export class Metrics {
+  readonly #register = new Registry();
+  readonly #instruments: Instruments = createInstruments(this.#register);
+  readonly #process = new ProcessMetrics(this.#register);
+
+  constructor(build: BuildInfo) {
+    const [major = '', minor = ''] = build.version.split('.');
+    const labels = {
+      build_date: build.date ?? '',
+      compiler: 'node',
+      git_commit: build.commit ?? '',
+      git_tree_state: '',
+      git_version: `v${build.version}`,
+      go_version: `node-${process.version}`,
+      major,
+      minor,
+      platform: `${process.platform}/${process.arch}`,
+    };
+    this.#instruments.buildInfo.set(labels, 1);
+    this.#showZeroes();
+  }
+
+  /** Series that kube-proxy shows before anything happened: rates and alerts need the zero. */
+  #showZeroes(): void {
+    const { syncDuration, lastSync, lastQueued, noLocalEndpoints, conntrackDuration, conntrackDeleted } =
+      this.#instruments;
+    for (const family of FAMILIES) {
+      const labels = byFamily(family);
+      for (const histogram of [syncDuration, conntrackDuration]) histogram.zero(labels);
+      for (const gauge of [lastSync, lastQueued]) gauge.set(labels, 0);
+      conntrackDeleted.inc(labels, 0);
+      for (const traffic_policy of ['internal', 'external']) noLocalEndpoints.set({ ...labels, traffic_policy }, 0);
+    }
+  }
+
+  get contentType(): string {
+    return this.#register.contentType;
+  }
+
+  /** The exposition text. */
+  async text(): Promise<string> {
+    return this.#register.metrics();
+  }
+
+  /** Names of all metrics, whether they have samples or not; for tests over dashboards and alerts. */
+  names(): string[] {
+    return this.#register.getMetricsAsArray().map((metric) => metric.name);
+  }
+
+  /** Stops the event loop's watch; the registry stays readable. */
+  close(): void {
+    this.#process.close();
+  }
+
+  // What a sync does
+
+  /** A sync begins (true) or has ended: stalls of the event loop are looked out for only while there is work. */
+  syncRunning(isRunning: boolean): void {
+    this.#process.watchStalls(isRunning);
+  }
+
+  serviceChanged(): void {
+    this.#instruments.serviceChanges.inc();
+    this.#instruments.serviceChangesPending.inc();
+  }
+
+  endpointsChanged(): void {
+    this.#instruments.endpointChanges.inc();
+    this.#instruments.endpointChangesPending.inc();
+  }
+
+  /** A sync took over all changes seen so far. */
+  changesTaken(): void {
+    this.#instruments.serviceChangesPending.set(0);
+    this.#instruments.endpointChangesPending.set(0);
+  }
+
+  syncQueued(at: number): void {
+    for (const family of FAMILIES) this.#instruments.lastQueued.set(byFamily(family), at / 1000);
+  }
+
+  /** A sync that left nothing to retry. */
+  synced(family: Family, seconds: number, at: number): void {
+    this.#instruments.syncDuration.observe(byFamily(family), seconds);
+    this.#instruments.lastSync.set(byFamily(family), at / 1000);
+  }
+
+  /** `stage` names what failed: virtual_servers, addresses, sets, rules, conntrack, sysctls. */
+  syncFailed(stage: string): void {
+    this.#instruments.syncFailures.inc({ stage });
+  }
+
+  /** Time from the annotation endpoints.kubernetes.io/last-change-trigger-time to the kernel. */
+  networkProgrammed(family: Family, seconds: number): void {
+    this.#instruments.programmingDuration.observe(byFamily(family), seconds);
+  }
+
+  noLocalEndpoints(family: Family, policy: TrafficPolicy, servicePorts: number): void {
+    this.#instruments.noLocalEndpoints.set({ ...byFamily(family), traffic_policy: policy }, servicePorts);
+  }
+
+  tableSize(family: Family, virtualServers: number, realServers: number, boundAddresses: number): void {
+    this.#instruments.virtualServers.set(byFamily(family), virtualServers);
+    this.#instruments.realServers.set(byFamily(family), realServers);
+    this.#instruments.boundAddresses.set(byFamily(family), boundAddresses);
+  }
+
+  claimConflicts(servicePorts: number): void {
+    this.#instruments.claimConflicts.set(servicePorts);
+  }
+
+  /** `resource` is services, endpointslices or nodes; `reason` one of a fixed set of words, never an object's name. */
+  objectSkipped(resource: string, reason: string): void {
+    this.#instruments.skippedObjects.inc({ resource, reason });
+  }
+
+  // The kernel
+
+  netlinkSent(operation: string, messages: number): void {
+    this.#instruments.netlinkMessages.inc({ operation }, messages);
+  }
+
+  /** `errno` by name: EBUSY. */
+  netlinkFailed(operation: string, errno: string): void {
+    this.#instruments.netlinkFailures.inc({ operation, errno });
+  }
+
+  processSpawned(command: string): void {
+    this.#instruments.processes.inc({ command });
+  }
+
+  iptablesRestoreFailed(family: Family): void {
+    this.#instruments.restoreFailures.inc(byFamily(family));
+  }
+
+  xtablesLockWaited(seconds: number): void {
+    this.#instruments.xtablesLockWait.observe(seconds);
+  }
+
+  conntrackCleaned(family: Family, seconds: number, deletedEntries: number): void {
+    this.#instruments.conntrackDuration.observe(byFamily(family), seconds);
+    this.#instruments.conntrackDeleted.inc(byFamily(family), deletedEntries);
+  }
+
+  // Verification and drain
+
+  driftRepaired(object: DriftObject, kind: DriftKind, count: number): void {
+    if (count > 0) this.#instruments.driftRepaired.inc({ object, kind }, count);
+  }
+
+  verified(seconds: number, at: number): void {
+    this.#instruments.verificationDuration.observe(seconds);
+    this.#instruments.lastVerification.set(at / 1000);
+  }
+
+  draining(realServers: number): void {
+    this.#instruments.draining.set(realServers);
+  }
+
+  drainFinished(reason: DrainEnd, count = 1): void {
+    this.#instruments.drainsFinished.inc({ reason }, count);
+  }
+
+  // The API server
+
+  apiRequest({ verb, method, host, code, seconds }: ApiRequest): void {
+    this.#instruments.clientDuration.observe({ host, verb }, seconds);
+    this.#instruments.clientRequests.inc({ code, host, method });
+  }
+
+  watchRestarted(resource: string, reason: string): void {
+    this.#instruments.watchRestarts.inc({ resource, reason });
+  }
+
+  relisted(resource: string, reason: string): void {
+    this.#instruments.relists.inc({ resource, reason });
+  }
+
+  watchHeard(resource: string, at: number): void {
+    this.#instruments.lastContact.set({ resource }, at / 1000);
+  }
+
+  // Our own health server
+
+  healthzAnswered(code: number): void {
+    this.#instruments.healthz.inc({ code: String(code) });
+  }
+
+  livezAnswered(code: number): void {
+    this.#instruments.livez.inc({ code: String(code) });
+  }
+}
+
+function byFamily(family: Family): { ip_family: 'IPv4' | 'IPv6' } {
+  return { ip_family: family === 4 ? 'IPv4' : 'IPv6' };
+}

@@ -1,0 +1,94 @@
+import { type RequestListener } from 'node:http';
+import { type Address, formatAddress } from '../values/address.js';
+import { formatHostPort } from '../values/virtual-server.js';
+import { Listener, type ServeLog } from './listener.js';
+import { send } from './respond.js';
+
+/** The health check of one LoadBalancer Service with externalTrafficPolicy Local. */
+export interface ServiceHealth {
+  readonly namespace: string;
+  readonly name: string;
+  /** Ready endpoints on this node, as topology counts them. */
+  readonly localEndpoints: number;
+}
+
+export interface ServiceHealthOptions {
+  readonly log: ServeLog;
+  /** The proxy's own health, asked at every probe. */
+  readonly isProxyHealthy: () => boolean;
+  readonly retryMs?: readonly [first: number, longest: number];
+}
+
+/**
+ * The healthCheckNodePort servers: 200 while the Service has endpoints on this node and the proxy is healthy, else 503,
+ * with kube-proxy's JSON body and headers. A changed endpoint count touches no socket.
+ */
+export class ServiceHealthServer {
+  readonly #options: ServiceHealthOptions;
+  readonly #open = new Map<string, Listener>();
+  #services: ReadonlyMap<number, ServiceHealth> = new Map();
+
+  constructor(options: ServiceHealthOptions) {
+    this.#options = options;
+  }
+
+  /** Listening sockets by `address:port`, with the port in use (undefined while a bind is being retried). */
+  get listening(): ReadonlyMap<string, number | undefined> {
+    return new Map([...this.#open].map(([key, listener]) => [key, listener.port]));
+  }
+
+  /**
+   * Makes exactly these ports answer on these addresses: `all` means every address of both families. Resolves when
+   * every new bind was tried once; failed ones are logged and tried again until the Service is gone.
+   */
+  async update(services: ReadonlyMap<number, ServiceHealth>, addresses: readonly Address[] | 'all'): Promise<void> {
+    this.#services = services;
+    const wanted = new Map<string, { host: string; port: number }>();
+    for (const port of services.keys()) {
+      if (addresses === 'all') wanted.set(`*:${port}`, { host: '::', port });
+      else
+        for (const address of addresses)
+          wanted.set(formatHostPort(address, port), { host: formatAddress(address), port });
+    }
+    await this.#closeAllBut(wanted);
+    const opening = [...wanted].filter(([key]) => !this.#open.has(key));
+    await Promise.all(opening.map(([key, { host, port }]) => this.#listen(key, host, port)));
+  }
+
+  async close(): Promise<void> {
+    await this.update(new Map(), []);
+  }
+
+  async #closeAllBut(wanted: ReadonlyMap<string, unknown>): Promise<void> {
+    const closing = [...this.#open].filter(([key]) => !wanted.has(key));
+    for (const [key] of closing) this.#open.delete(key);
+    await Promise.all(closing.map(([, listener]) => listener.close()));
+  }
+
+  async #listen(key: string, host: string, port: number): Promise<void> {
+    const service = this.#services.get(port)!;
+    const listener = new Listener({
+      name: `health check of Service ${service.namespace}/${service.name}`,
+      host,
+      port,
+      handler: this.#handler(port),
+      log: this.#options.log,
+      fix: `a process on this node uses the Service's healthCheckNodePort ${port}`,
+      ...(this.#options.retryMs && { retryMs: this.#options.retryMs }),
+    });
+    this.#open.set(key, listener);
+    await listener.start();
+  }
+
+  /** Looks the Service up at each request: another Service may have taken the port over. */
+  #handler(port: number): RequestListener {
+    return (_request, response) => {
+      const service = this.#services.get(port);
+      const { namespace = '', name = '', localEndpoints = 0 } = service ?? {};
+      const serviceProxyHealthy = this.#options.isProxyHealthy();
+      response.setHeader('X-Load-Balancing-Endpoint-Weight', String(localEndpoints));
+      const body = JSON.stringify({ service: { namespace, name }, localEndpoints, serviceProxyHealthy }, null, '\t');
+      send(response, localEndpoints > 0 && serviceProxyHealthy ? 200 : 503, 'application/json', body);
+    };
+  }
+}

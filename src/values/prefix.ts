@@ -1,0 +1,45 @@
+import { type Address, type Family, addressLength, familyOf, formatAddress, parseAddress } from './address.js';
+
+/** A CIDR block; `address` is already masked to `bits`. */
+export interface Prefix {
+  readonly address: Address;
+  readonly bits: number;
+}
+
+/** Parses `10.0.0.0/8` or `fd00::/64`, masking host bits as Go's net.ParseCIDR does; undefined when malformed. */
+export function parsePrefix(text: string): Prefix | undefined {
+  const slash = text.indexOf('/');
+  if (slash < 0) return undefined;
+  const address = parseAddress(text.slice(0, slash));
+  const bitsText = text.slice(slash + 1);
+  if (address === undefined || !/^(0|[1-9][0-9]{0,2})$/.test(bitsText)) return undefined;
+  const bits = Number(bitsText);
+  if (bits > address.length * 8) return undefined;
+  return { address: maskAddress(address, bits), bits };
+}
+
+export function formatPrefix(prefix: Prefix): string {
+  return `${formatAddress(prefix.address)}/${prefix.bits}`;
+}
+
+export function prefixFamily(prefix: Prefix): Family {
+  return familyOf(prefix.address);
+}
+
+/** The /32 or /128 that holds just this address. */
+export function hostPrefix(address: Address): Prefix {
+  return { address, bits: addressLength(familyOf(address)) * 8 };
+}
+
+/** True when `address` is of the prefix's family and inside it. */
+export function prefixContains(prefix: Prefix, address: Address): boolean {
+  return address.length === prefix.address.length && maskAddress(address, prefix.bits) === prefix.address;
+}
+
+function maskAddress(address: Address, bits: number): Address {
+  const whole = bits >> 3;
+  if (whole === address.length) return address;
+  const mask = 0xff & (0xff << (8 - (bits & 7)));
+  const partial = String.fromCharCode(address.charCodeAt(whole) & mask);
+  return (address.slice(0, whole) + partial + '\0'.repeat(address.length - whole - 1)) as Address;
+}

@@ -1,0 +1,86 @@
+/**
+ * The benchmark: `npm run bench -- [--rows 100x10,10000x10] [--json FILE] [--quick] [--parts cold,limit,...]`.
+ *
+ * Each part of each row runs in a test kernel of its own, freshly booted (test/kernel/harness/run.mjs). `--quick` shortens
+ * what is measured over a time; its figures are for developers.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpus, loadavg, release } from 'node:os';
+import { parseArgs } from 'node:util';
+import { ROOT } from '../kernel/harness/agent.js';
+import { MAX_RESTORE_SERVICES } from './part-cold.js';
+import { type Parts, rowOf, table } from './report.js';
+
+const DEFAULT_ROWS = '100x10,1000x10,5000x10,10000x10,50000x10';
+const ALL_PARTS = ['cold', 'record', 'limit', 'restore', 'strace'] as const;
+const TIMEOUT_SECONDS = '3600';
+
+const { values } = parseArgs({
+  options: {
+    rows: { type: 'string', default: DEFAULT_ROWS },
+    json: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    parts: { type: 'string', default: ALL_PARTS.join(',') },
+  },
+});
+const work = `${ROOT}build/bench`;
+const machine = {
+  cpu: cpus()[0]?.model ?? 'unknown',
+  cores: cpus().length,
+  kernel: release(),
+  node: process.version,
+  loadBefore: loadavg()[0],
+};
+
+mkdirSync(work, { recursive: true });
+execFileSync('gcc', ['-O2', '-Wall', '-o', `${work}/kernel-limit`, `${ROOT}test/bench/kernel-limit.c`], {
+  stdio: 'inherit',
+});
+const rows = [];
+let testKernel = '';
+for (const scale of values.rows.split(',')) rows.push(measureRow(scale));
+const result = { machine: { ...machine, testKernel }, quick: values.quick, rows };
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, undefined, 1)}\n`);
+process.stdout.write(table(result));
+
+function measureRow(scale: string) {
+  const match = /^(\d+)x(\d+)$/.exec(scale);
+  if (match === null) throw new Error(`--rows ${scale}: not SERVICESxENDPOINTS`);
+  const [services, endpointsPerService] = [Number(match[1]), Number(match[2])];
+  const directory = `${work}/${scale}`;
+  rmSync(directory, { recursive: true, force: true });
+  mkdirSync(directory, { recursive: true });
+  const parts: Parts = {};
+  for (const part of ALL_PARTS) {
+    if (!values.parts.split(',').includes(part)) continue;
+    if (part === 'restore' && (services > MAX_RESTORE_SERVICES || !existsSync(`${directory}/ipvs`))) continue;
+    runPart(part, scale, directory, services * endpointsPerService);
+    Object.assign(parts, { [part]: JSON.parse(readFileSync(`${directory}/${part}.json`, 'utf8')) as unknown });
+  }
+  return rowOf(services, services * endpointsPerService, parts);
+}
+
+function runPart(part: string, scale: string, directory: string, endpoints: number): void {
+  process.stderr.write(`bench: ${scale} ${part}\n`);
+  const memory = process.env['BENCH_MEM'] ?? (endpoints > 200_000 ? '8G' : '3G');
+  const command = [
+    process.execPath,
+    '--enable-source-maps',
+    '--max-semi-space-size=2',
+    `${ROOT}build/test/bench/guest.js`,
+  ];
+  const flags = values.quick ? ['--quick'] : [];
+  const shell = `uname -srm > "$1/kernel"; shift; exec "$@"`;
+  const { status } = spawnSync(
+    process.execPath,
+    [
+      `${ROOT}test/kernel/harness/run.mjs`,
+      ...['--mem', memory, '--timeout', TIMEOUT_SECONDS, '--share', work, '--share', directory, '--'],
+      ...['sh', '-c', shell, 'sh', directory, ...command, part, scale, directory, ...flags],
+    ],
+    { stdio: ['ignore', 'inherit', 'inherit'], cwd: ROOT },
+  );
+  if (status !== 0) throw new Error(`${part} of ${scale} ended with ${status}`);
+  testKernel = readFileSync(`${directory}/kernel`, 'utf8').trim();
+}

@@ -1,0 +1,95 @@
+/** How long a change takes from the API server's write to the real server in the kernel, on one clock (CLOCK_MONOTONIC). */
+import { execFileSync } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { openNetlinkSocket } from '../../native/libc.js';
+import { IpvsClient } from '../../src/kernel/ipvs.js';
+import { parseAddress } from '../../src/values/address.js';
+import {
+  type RealServerKey,
+  type VirtualServerKey,
+  addressServerKey,
+  realServerKey,
+} from '../../src/values/virtual-server.js';
+import { scaleService, scaleSlices } from '../fakes/cluster-generator.js';
+import { type ApiServer, type Scale } from './world.js';
+
+const PAUSE_MS = 20;
+const PATIENCE_NS = 600_000_000_000n;
+/** Not the first: where 200 changes are spread over 10,000 Services, that one would always be on this node. */
+const CHANGED_ENDPOINT = 1;
+const BURST_ENDPOINT = 7;
+const BURST_ROUND = 500;
+
+interface Expected {
+  readonly server: VirtualServerKey;
+  readonly real: RealServerKey;
+}
+
+/** Replaces one endpoint of one Service `count` times, each time of another Service spread over all. */
+export async function measureChanges(scale: Scale, api: ApiServer, count: number) {
+  runOnlyWhenIdle();
+  const ipvs = new IpvsClient(openNetlinkSocket);
+  const times: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const service = Math.floor((i * scale.services) / count);
+    const moved = { endpoint: CHANGED_ENDPOINT, by: i + 1 };
+    const expected = expectation(scale, service, moved);
+    const { endpointsPerService } = scale;
+    const answer = api.send({ op: 'move', from: service, to: service + 1, endpointsPerService, ...moved });
+    const seenAt = waitFor(ipvs, expected);
+    times.push(Number(seenAt - BigInt((await answer)[0]!.at)) / 1e6);
+    await sleep(PAUSE_MS);
+  }
+  ipvs.close();
+  times.sort((a, b) => a - b);
+  return { count, p50Ms: quantile(times, 0.5), p99Ms: quantile(times, 0.99), maxMs: quantile(times, 1) };
+}
+
+/** Replaces one endpoint in every EndpointSlice; resolves to the milliseconds from the first write to the last real server. */
+export async function measureBurst(scale: Scale, api: ApiServer): Promise<number> {
+  const ipvs = new IpvsClient(openNetlinkSocket);
+  const { services, endpointsPerService } = scale;
+  const moved = { endpoint: Math.min(BURST_ENDPOINT, endpointsPerService - 1), by: BURST_ROUND };
+  const answer = api.send({ op: 'stats' }, { op: 'move', from: 0, to: services, endpointsPerService, ...moved });
+  let seenAt = 0n;
+  // The daemon works in the order of the changes: when the last one is there the others are, and that is looked at, too.
+  for (let service = services - 1; service >= 0; service--) {
+    const expected = expectation(scale, service, moved);
+    if (seenAt === 0n || !isThere(ipvs, expected)) seenAt = waitFor(ipvs, expected);
+  }
+  ipvs.close();
+  return Number(seenAt - BigInt((await answer)[0]!.at)) / 1e6;
+}
+
+function expectation(scale: Scale, service: number, moved: { endpoint: number; by: number }): Expected {
+  const { clusterIP } = scaleService(service)['spec'] as { clusterIP: string };
+  const [slice] = scaleSlices(service, scale, moved);
+  const endpoints = slice!['endpoints'] as { addresses: string[] }[];
+  return {
+    server: addressServerKey('TCP', parseAddress(clusterIP)!, 80),
+    real: realServerKey(parseAddress(endpoints[moved.endpoint]!.addresses[0]!)!, 8080),
+  };
+}
+
+function isThere(ipvs: IpvsClient, { server, real }: Expected): boolean {
+  return ipvs.listRealServers(server).some(({ key, weight }) => key === real && weight === 1);
+}
+
+/** Looks again and again without ever giving way: this process only runs when no other one wants to (runOnlyWhenIdle). */
+function waitFor(ipvs: IpvsClient, expected: Expected): bigint {
+  const end = process.hrtime.bigint() + PATIENCE_NS;
+  while (!isThere(ipvs, expected)) {
+    if (process.hrtime.bigint() > end) throw new Error('a change never reached the kernel');
+  }
+  return process.hrtime.bigint();
+}
+
+/** SCHED_IDLE: on the test kernel's one CPU the poll above must not take time from the daemon or the API server. */
+function runOnlyWhenIdle(): void {
+  execFileSync('chrt', ['--all-tasks', '--idle', '--pid', '0', String(process.pid)]);
+}
+
+function quantile(sorted: readonly number[], share: number): number {
+  const value = sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? 0;
+  return Math.round(value * 100) / 100;
+}

@@ -1,0 +1,31 @@
+/**
+ * One part of the benchmark, inside a test kernel that was booted for it:
+ *
+ *   node build/test/bench/guest.js PART SERVICESxENDPOINTS DIRECTORY [--quick]
+ *
+ * writes its result to DIRECTORY/PART.json. Parts: cold (everything by the daemon as shipped), record (what the first sync
+ * sends), limit (the same sent by C), restore (the same by ipvsadm, ipset and ip), strace (system calls counted).
+ */
+import { writeFileSync } from 'node:fs';
+import { measureCold } from './part-cold.js';
+import { measureLimit, record } from './part-limit.js';
+import { measureRestore } from './part-restore.js';
+import { countSyscalls } from './part-strace.js';
+import { type Scale, prepareNode } from './world.js';
+
+const PARTS = {
+  cold: measureCold,
+  record,
+  limit: measureLimit,
+  restore: measureRestore,
+  strace: countSyscalls,
+} as const;
+
+const [part, scale, directory, mode] = process.argv.slice(2) as [keyof typeof PARTS, string, string, string?];
+const [services = 0, endpointsPerService = 0] = scale.split('x').map(Number);
+const row: Scale = { services, endpointsPerService };
+
+prepareNode();
+const result = await PARTS[part](row, directory, mode === '--quick');
+writeFileSync(`${directory}/${part}.json`, JSON.stringify(result));
+process.exit(0);

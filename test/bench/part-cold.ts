@@ -1,0 +1,117 @@
+/** The daemon as shipped: cold start, then single changes, idleness, churn and a burst. */
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ROOT } from '../kernel/harness/agent.js';
+import { waitUntil } from '../kernel/harness/wait.js';
+import { measureBurst, measureChanges } from './changes.js';
+import { dumpState } from './part-restore.js';
+import { cpuTimes, memory } from './process-figures.js';
+import { ApiServer, type ColdStart, type Scale, coldStart, readMetrics, untilQuiet } from './world.js';
+import { runChurn } from './churn.js';
+
+/** ipvsadm -R takes minutes beyond this. */
+export const MAX_RESTORE_SERVICES = 5000;
+const SETTLE_MS = 10_000;
+const PROCESSES = 'kubeproxy_ipvs_processes_spawned_total';
+const MESSAGES = 'kubeproxy_ipvs_netlink_messages_total';
+const VERIFICATIONS = 'kubeproxy_ipvs_verification_duration_seconds_count';
+const VERIFICATION_SECONDS = 'kubeproxy_ipvs_verification_duration_seconds_sum';
+
+export type ColdResult = Awaited<ReturnType<typeof measureCold>>;
+
+export async function measureCold(scale: Scale, directory: string, isQuick: boolean) {
+  const server = await ApiServer.start(scale);
+  const stallsFile = `${directory}/stalls.json`;
+  const nodeArgs = ['--import', `${ROOT}build/test/bench/stalls.js`];
+  const start = await coldStart({ nodeArgs, env: { STALLS_FILE: stallsFile } });
+  const { daemon } = start;
+  const afterSync = await readMetrics();
+  daemon.signal('SIGUSR2');
+  const stalls = await waitUntil('the list of stalls', () => readStalls(stallsFile));
+  await untilQuiet(daemon.pid);
+  const peak = memory(daemon.pid).peak;
+  await untilVerified();
+  if (scale.services <= MAX_RESTORE_SERVICES) dumpState(directory);
+
+  const idle = await window(daemon.pid, isQuick ? 32 : 60, () => Promise.resolve());
+  const settled = memory(daemon.pid).now;
+  const before = await readMetrics();
+  const changes = await measureChanges(scale, server, isQuick ? 50 : 200);
+  const afterChanges = await readMetrics();
+  const churn = await window(daemon.pid, isQuick ? 16 : 60, (seconds) => runChurn(scale, server, seconds));
+  await untilQuiet(daemon.pid);
+  const burstMs = await measureBurst(scale, server);
+  await untilQuiet(daemon.pid);
+  const end = { ...memory(daemon.pid) };
+  await daemon.stop();
+  server.stop();
+  return {
+    ...times(start),
+    eventLoopMaxMs: round(longest(stalls, start.cachesSyncedAt, Date.parse(start.syncLine.time) + 100)),
+    eventLoopMaxListMs: round(longest(stalls, 0, start.cachesSyncedAt)),
+    netlinkMessages: afterSync.get(MESSAGES) ?? 0,
+    rssMb: { peak, settled, end: end.now, peakEnd: end.peak },
+    idle,
+    churn,
+    changes,
+    messagesPerChange: difference(before, afterChanges, MESSAGES) / changes.count,
+    processesPerChange: difference(before, afterChanges, PROCESSES) / changes.count,
+    burstMs: round(burstMs),
+  };
+}
+
+/** The first verification also reads the rules back and is followed by V8's clean-up of the start: idleness begins after it. */
+async function untilVerified(): Promise<void> {
+  while (((await readMetrics()).get(VERIFICATIONS) ?? 0) === 0) await sleep(1000);
+  await sleep(SETTLE_MS);
+}
+
+function times({ startedAt, cachesSyncedAt, syncedAt, rulesAt }: ColdStart) {
+  const servingAt = Math.max(syncedAt, rulesAt);
+  return {
+    coldSyncMs: servingAt - cachesSyncedAt,
+    coldSyncWithoutRulesMs: syncedAt - cachesSyncedAt,
+    startToServingMs: servingAt - startedAt,
+  };
+}
+
+/** What the daemon uses while `work` goes on for so many seconds. */
+async function window(pid: number, seconds: number, work: (seconds: number) => Promise<void>) {
+  const [metrics, cpu, start] = [await readMetrics(), cpuTimes(pid), performance.now()];
+  await Promise.all([work(seconds), sleep(seconds * 1000)]);
+  const [metricsAfter, cpuAfter, ms] = [await readMetrics(), cpuTimes(pid), performance.now() - start];
+  const verifications = difference(metrics, metricsAfter, VERIFICATIONS);
+  return {
+    seconds,
+    cpuMs: cpuAfter.withChildren - cpu.withChildren,
+    cpuPercent: (100 * (cpuAfter.withChildren - cpu.withChildren)) / ms,
+    cpuPercentWithoutChildren: (100 * (cpuAfter.own - cpu.own)) / ms,
+    verifications,
+    verificationWallMs: (1000 * difference(metrics, metricsAfter, VERIFICATION_SECONDS)) / verifications,
+    processesPerVerify: difference(metrics, metricsAfter, PROCESSES) / verifications,
+  };
+}
+
+type Metrics = ReadonlyMap<string, number>;
+
+function difference(before: Metrics, after: Metrics, name: string): number {
+  return (after.get(name) ?? 0) - (before.get(name) ?? 0);
+}
+
+type Stall = readonly [end: number, length: number];
+
+function readStalls(file: string): Stall[] | undefined {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8')) as Stall[];
+  } catch {
+    return undefined;
+  }
+}
+
+function longest(stalls: readonly Stall[], from: number, to: number): number {
+  return Math.max(0, ...stalls.filter(([end]) => end >= from && end <= to).map(([, length]) => length));
+}
+
+function round(ms: number): number {
+  return Math.round(ms * 10) / 10;
+}

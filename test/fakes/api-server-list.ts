@@ -1,0 +1,77 @@
+import { type BodyWriter } from './api-server-body.js';
+import { type Selector } from './api-server-selector.js';
+import { type ResourceType, type StoredObject, itemJson } from './api-server-store.js';
+
+const BLOCK = 128 * 1024;
+const MAX_SNAPSHOTS = 16;
+
+interface Snapshot {
+  readonly revision: number;
+  readonly objects: readonly StoredObject[];
+}
+
+/** One page of a list: what to send, and how to get the next one. */
+export interface Page {
+  readonly revision: number;
+  readonly objects: readonly StoredObject[];
+  readonly continueToken: string;
+}
+
+/** Consistent paged lists: every page of one list shows the same revision, until its snapshot is forgotten. */
+export class Pager {
+  readonly #snapshots = new Map<string, Snapshot>();
+  #serial = 0;
+
+  /** The first page. */
+  first(all: readonly StoredObject[], selector: Selector, revision: number, limit: number): Page {
+    return this.#page({ revision, objects: all.filter(selector) }, '', 0, limit);
+  }
+
+  /** A later page; undefined when the token has expired or is none of ours. */
+  next(token: string, limit: number): Page | undefined {
+    const [id = '', start = ''] = Buffer.from(token, 'base64url').toString('latin1').split(':');
+    const snapshot = this.#snapshots.get(id);
+    return snapshot === undefined ? undefined : this.#page(snapshot, id, Number(start), limit);
+  }
+
+  /** Makes every continue token answer 410 Expired, as compaction does. */
+  forget(): void {
+    this.#snapshots.clear();
+  }
+
+  #page(snapshot: Snapshot, id: string, start: number, limit: number): Page {
+    const end = limit > 0 ? start + limit : snapshot.objects.length;
+    const objects = snapshot.objects.slice(start, end);
+    if (end >= snapshot.objects.length) return { revision: snapshot.revision, objects, continueToken: '' };
+    const key = id === '' ? this.#remember(snapshot) : id;
+    const continueToken = Buffer.from(`${key}:${end}`, 'latin1').toString('base64url');
+    return { revision: snapshot.revision, objects, continueToken };
+  }
+
+  #remember(snapshot: Snapshot): string {
+    const id = `s${++this.#serial}`;
+    this.#snapshots.set(id, snapshot);
+    const oldest = this.#snapshots.keys().next().value;
+    if (this.#snapshots.size > MAX_SNAPSHOTS && oldest !== undefined) this.#snapshots.delete(oldest);
+    return id;
+  }
+}
+
+/** Writes a list body block by block, waiting for the peer in between. */
+export async function writeList(body: BodyWriter, type: ResourceType, page: Page, isGarbage: boolean): Promise<void> {
+  const token = page.continueToken === '' ? '' : `,"continue":"${page.continueToken}"`;
+  let block = `{"kind":"${type.kind}List","apiVersion":"${type.apiVersion}","metadata":{"resourceVersion":"${page.revision}"${token}},"items":[`;
+  if (isGarbage) block += '{"metadata":{"name":<html>';
+  let separator = '';
+  for (const object of page.objects) {
+    block += separator + itemJson(object);
+    separator = ',';
+    if (block.length < BLOCK) continue;
+    body.write(block);
+    block = '';
+    await body.ready();
+    if (!body.isOpen) return;
+  }
+  body.write(`${block}]}\n`);
+  body.end();
+}

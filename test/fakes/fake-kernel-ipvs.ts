@@ -1,0 +1,293 @@
+/** The generic netlink controller and the IPVS family of the fake kernel: the semantics of ip_vs_genl_set_cmd, in memory. */
+import { AttributeReader } from '../../src/netlink/attribute-reader.js';
+import { type NetlinkMessage } from '../../src/netlink/message.js';
+import { NETLINK_GENERIC } from '../../src/netlink/socket.js';
+import {
+  type RealServerKey,
+  type VirtualServerKey,
+  type VirtualServerSettings,
+  formatRealServer,
+  formatVirtualServer,
+  virtualServerFamily,
+} from '../../src/values/virtual-server.js';
+import { type FakeAnswer, type FakeKernel, type FakeMessage } from './fake-kernel.js';
+import { attribute, packed, text, u16, u16be, u32, u8 } from './netlink-bytes.js';
+
+export interface FakeRealServer {
+  weight: number;
+  /** IP_VS_CONN_F_FWD_MASK bits: 0 masquerade. */
+  forwarding: number;
+  active: number;
+  inactive: number;
+}
+
+export interface FakeVirtualServer {
+  settings: VirtualServerSettings;
+  /** The persistence netmask, as the attribute has it. */
+  netmask: number;
+  readonly realServers: Map<RealServerKey, FakeRealServer>;
+}
+
+const IPVS_TYPE = 0x1f;
+const CONTROLLER_TYPE = 0x10;
+const FLAG_HASHED = 2;
+const [NEW_SERVICE, SET_SERVICE, DELETE_SERVICE, GET_SERVICE] = [1, 2, 3, 4];
+const [NEW_DESTINATION, SET_DESTINATION, DELETE_DESTINATION, GET_DESTINATION] = [5, 6, 7, 8];
+const [SET_CONFIG, GET_CONFIG, SET_INFO, GET_INFO] = [12, 13, 14, 15];
+
+export class FakeIpvs {
+  readonly table = new Map<VirtualServerKey, FakeVirtualServer>();
+  readonly timeouts = { tcp: 900, tcpFin: 120, udp: 300 };
+  schedulers = new Set('rr wrr lc wlc lblc lblcr dh sh mh sed nq fo ovf'.split(' '));
+  /** Set to false, the family does not exist: the module is not loaded. */
+  loaded = true;
+  /** Commands handled, by number. */
+  readonly commands = new Map<number, number>();
+
+  constructor(kernel: FakeKernel) {
+    kernel.addFamily(NETLINK_GENERIC, (request, isDump) => this.handle(request, isDump));
+  }
+
+  /** The table for comparing, one line per virtual and real server, sorted. */
+  dump(): string[] {
+    const lines: string[] = [];
+    for (const [key, { settings, realServers }] of this.table) {
+      const name = formatVirtualServer(key);
+      lines.push(`${name} ${settings.scheduler} flags=${settings.flags} timeout=${settings.timeout}`);
+      for (const [real, { weight }] of realServers) lines.push(`${name} -> ${formatRealServer(real)} weight=${weight}`);
+    }
+    return lines.sort();
+  }
+
+  /** The table as /proc/net/ip_vs shows it. */
+  proc(): string {
+    const lines = ['IP Virtual Server version 1.2.1 (size=4096)', 'Prot LocalAddress:Port Scheduler Flags'];
+    lines.push('  -> RemoteAddress:Port Forward Weight ActiveConn InActConn');
+    for (const [key, server] of this.table) {
+      const { settings } = server;
+      const persistent = (settings.flags & 1) === 0 ? '' : `persistent ${settings.timeout * 100} FFFFFFFF`;
+      lines.push(`${procServer(key)} ${settings.scheduler} ${persistent}`);
+      for (const [real, { weight, forwarding, active, inactive }] of server.realServers) {
+        const method = (['Masq', 'Local', 'Tunnel', 'Route'][forwarding] ?? 'Masq').padEnd(7);
+        const counts = [String(weight).padEnd(6), String(active).padEnd(10), String(inactive).padEnd(10)].join(' ');
+        lines.push(`  -> ${procHostPort(real.slice(2), real.slice(0, 2))}      ${method} ${counts}`);
+      }
+    }
+    return lines.map((line) => `${line}\n`).join('');
+  }
+
+  private handle(request: NetlinkMessage, isDump: boolean): FakeAnswer {
+    if (request.end - request.start < 4) return { error: 'EINVAL' };
+    const command = request.buffer[request.start]!;
+    const reader = new AttributeReader().reset(request.buffer, request.start + 4, request.end);
+    if (request.type === CONTROLLER_TYPE) return this.controller(command, reader);
+    if (request.type !== IPVS_TYPE || !this.loaded) return { error: 'ENOENT' };
+    this.commands.set(command, (this.commands.get(command) ?? 0) + 1);
+    if (isDump) return this.dumpCommand(command, reader);
+    if (command === GET_CONFIG || command === GET_INFO) return this.info(command);
+    if (command === SET_CONFIG) return this.setConfig(reader);
+    return this.change(command, reader);
+  }
+
+  private controller(command: number, reader: AttributeReader): FakeAnswer {
+    if (command !== 3) return { error: 'EOPNOTSUPP' };
+    let name = '';
+    while (reader.next()) if (reader.type === 2) name = reader.string();
+    if (name !== 'IPVS' || !this.loaded) return { error: 'ENOENT' };
+    const body = [
+      Buffer.from([1, 2, 0, 0]),
+      attribute(2, text(name)),
+      attribute(1, u16(IPVS_TYPE)),
+      attribute(3, u32(1)),
+    ];
+    return { messages: [{ type: CONTROLLER_TYPE, body: Buffer.concat(body) }] };
+  }
+
+  private dumpCommand(command: number, reader: AttributeReader): FakeAnswer {
+    if (command === GET_SERVICE) {
+      return { messages: [...this.table].map(([key, server]) => ipvsMessage(NEW_SERVICE, serviceBytes(key, server))) };
+    }
+    if (command !== GET_DESTINATION) return { error: 'EOPNOTSUPP' };
+    const key = readParts(reader)?.key;
+    const servers = key === undefined ? [] : [...(this.table.get(key)?.realServers ?? [])];
+    return { messages: servers.map(([real, state]) => ipvsMessage(NEW_DESTINATION, destinationBytes(real, state))) };
+  }
+
+  private info(command: number): FakeAnswer {
+    const { tcp, tcpFin, udp } = this.timeouts;
+    if (command === GET_INFO) {
+      return { messages: [ipvsMessage(SET_INFO, attribute(1, u32(0x010201)), attribute(2, u32(4096)))] };
+    }
+    const timeouts = [attribute(4, u32(tcp)), attribute(5, u32(tcpFin)), attribute(6, u32(udp))];
+    return { messages: [ipvsMessage(SET_CONFIG, ...timeouts)] };
+  }
+
+  private setConfig(reader: AttributeReader): FakeAnswer {
+    while (reader.next()) {
+      const value = reader.u32();
+      if (value === 0) continue;
+      if (reader.type === 4) this.timeouts.tcp = value;
+      if (reader.type === 5) this.timeouts.tcpFin = value;
+      if (reader.type === 6) this.timeouts.udp = value;
+    }
+    return {};
+  }
+
+  private change(command: number, reader: AttributeReader): FakeAnswer {
+    const parts = readParts(reader);
+    if (parts === undefined) return { error: 'EINVAL' };
+    const existing = this.table.get(parts.key);
+    if (existing === undefined && command !== NEW_SERVICE) return { error: 'ESRCH' };
+    if (command >= NEW_DESTINATION && command <= DELETE_DESTINATION) {
+      return { error: changeDestination(command, parts, existing!) };
+    }
+    if (command === DELETE_SERVICE) {
+      this.table.delete(parts.key);
+      return {};
+    }
+    return { error: this.changeService(command, parts, existing) };
+  }
+
+  private changeService(command: number, parts: Parts, existing: FakeVirtualServer | undefined): string | undefined {
+    if (command !== NEW_SERVICE && command !== SET_SERVICE) return 'EOPNOTSUPP';
+    if (parts.settings === undefined) return 'EINVAL';
+    if (existing !== undefined && command === NEW_SERVICE) return 'EEXIST';
+    if (!this.schedulers.has(parts.settings.scheduler)) return 'ENOENT';
+    if (existing === undefined) {
+      this.table.set(parts.key, { settings: parts.settings, netmask: parts.netmask, realServers: new Map() });
+    } else Object.assign(existing, { settings: parts.settings, netmask: parts.netmask });
+    return undefined;
+  }
+}
+
+function changeDestination(command: number, { real, state }: Parts, server: FakeVirtualServer): string | undefined {
+  if (real === undefined) return 'EINVAL';
+  const known = server.realServers.get(real);
+  if (command === DELETE_DESTINATION) return server.realServers.delete(real) ? undefined : 'ENOENT';
+  if (state === undefined) return 'EINVAL';
+  if (state.weight < 0) return 'ERANGE';
+  if (command === NEW_DESTINATION && known !== undefined) return 'EEXIST';
+  if (command === SET_DESTINATION && known === undefined) return 'ENOENT';
+  if (known === undefined) server.realServers.set(real, state);
+  else Object.assign(known, { weight: state.weight, forwarding: state.forwarding });
+  return undefined;
+}
+
+/** A request taken apart; `settings` and `state` only when all that the kernel demands is there. */
+interface Parts {
+  key: VirtualServerKey;
+  settings: VirtualServerSettings | undefined;
+  netmask: number;
+  real: RealServerKey | undefined;
+  state: FakeRealServer | undefined;
+}
+
+/** Attribute payloads by type. */
+type Attributes = Map<number, Buffer>;
+
+function attributesOf(reader: AttributeReader): Attributes {
+  const found: Attributes = new Map();
+  while (reader.next()) found.set(reader.type, Buffer.from(reader.buffer.subarray(reader.start, reader.end)));
+  return found;
+}
+
+function nested(bytes: Buffer): Attributes {
+  return attributesOf(new AttributeReader().reset(bytes, 0, bytes.length));
+}
+
+function readParts(reader: AttributeReader): Parts | undefined {
+  const top = attributesOf(reader);
+  const service = top.get(1) === undefined ? undefined : nested(top.get(1)!);
+  const family = service?.get(1)?.readUInt16LE();
+  if (service === undefined || (family !== 2 && family !== 10)) return undefined;
+  const length = family === 2 ? 4 : 16;
+  const key = identityOf(service, length);
+  if (key === undefined) return undefined;
+  const [scheduler, flags, timeout, netmask] = [6, 7, 8, 9].map((type) => service.get(type));
+  const complete = scheduler !== undefined && flags?.length === 8 && timeout !== undefined && netmask !== undefined;
+  const settings = complete
+    ? {
+        scheduler: scheduler.toString('utf8', 0, scheduler.indexOf(0)),
+        flags: flags.readUInt32LE(0) & flags.readUInt32LE(4) & ~FLAG_HASHED,
+        timeout: timeout.readUInt32LE(),
+      }
+    : undefined;
+  const destination = top.get(2) === undefined ? undefined : nested(top.get(2)!);
+  const [address, port] = [destination?.get(1), destination?.get(2)];
+  const real = address?.length === 16 && port !== undefined ? latin1(port, address.subarray(0, length)) : undefined;
+  const thresholds = destination?.has(5) === true && destination.has(6);
+  const [forwarding, weight] = [destination?.get(3), destination?.get(4)];
+  const state =
+    thresholds && forwarding !== undefined && weight !== undefined
+      ? { weight: weight.readInt32LE(), forwarding: forwarding.readUInt32LE() & 7, active: 0, inactive: 0 }
+      : undefined;
+  return { key, settings, netmask: netmask?.readUInt32LE() ?? 0, real: real as RealServerKey | undefined, state };
+}
+
+function identityOf(service: Attributes, addressLength: number): VirtualServerKey | undefined {
+  const mark = service.get(5)?.readUInt32LE();
+  if (mark !== undefined) {
+    const bytes = Buffer.from([0, mark >>> 24, mark >>> 16, mark >>> 8, mark, addressLength === 4 ? 4 : 6]);
+    return latin1(bytes) as VirtualServerKey;
+  }
+  const [protocol, address, port] = [service.get(2), service.get(3), service.get(4)];
+  if (protocol === undefined || port === undefined || address?.length !== 16) return undefined;
+  return latin1(protocol.subarray(0, 1), port, address.subarray(0, addressLength)) as VirtualServerKey;
+}
+
+function latin1(...parts: Buffer[]): string {
+  return Buffer.concat(parts).toString('latin1');
+}
+
+function ipvsMessage(command: number, ...attributes: Buffer[]): FakeMessage {
+  return { type: IPVS_TYPE, body: Buffer.concat([u8(command), u8(1), u16(0), ...attributes]) };
+}
+
+function serviceBytes(key: VirtualServerKey, { settings, netmask }: FakeVirtualServer): Buffer {
+  const bytes = Buffer.from(key, 'latin1');
+  const identity =
+    bytes[0] === 0
+      ? [attribute(5, u32(bytes.readUInt32BE(1)))]
+      : [attribute(2, u16(bytes[0]!)), attribute(3, packed(key.slice(3), 16)), attribute(4, bytes.subarray(1, 3))];
+  return attribute(
+    1,
+    attribute(1, u16(virtualServerFamily(key) === 4 ? 2 : 10)),
+    ...identity,
+    attribute(6, text(settings.scheduler)),
+    attribute(7, u32(settings.flags | FLAG_HASHED), u32(0xffffffff)),
+    attribute(8, u32(settings.timeout)),
+    attribute(9, u32(netmask)),
+    attribute(10, attribute(1, u32(0))),
+  );
+}
+
+function destinationBytes(key: RealServerKey, server: FakeRealServer): Buffer {
+  return attribute(
+    2,
+    attribute(1, packed(key.slice(2), 16)),
+    attribute(2, u16be((key.charCodeAt(0) << 8) | key.charCodeAt(1))),
+    attribute(3, u32(server.forwarding)),
+    attribute(4, u32(server.weight)),
+    attribute(5, u32(0)),
+    attribute(6, u32(0)),
+    attribute(7, u32(server.active)),
+    attribute(8, u32(server.inactive)),
+    attribute(9, u32(0)),
+    attribute(11, u16(key.length === 6 ? 2 : 10)),
+    attribute(10, attribute(1, u32(0))),
+  );
+}
+
+function procServer(key: VirtualServerKey): string {
+  const bytes = Buffer.from(key, 'latin1');
+  if (bytes[0] === 0) return `FWM  ${bytes.toString('hex', 1, 5).toUpperCase()}`;
+  const protocol = bytes[0] === 6 ? 'TCP' : bytes[0] === 17 ? 'UDP' : 'SCTP';
+  return `${protocol}  ${procHostPort(key.slice(3), key.slice(1, 3))}`;
+}
+
+function procHostPort(address: string, port: string): string {
+  const hex = Buffer.from(address, 'latin1').toString('hex');
+  const portHex = Buffer.from(port, 'latin1').toString('hex').toUpperCase();
+  if (address.length === 4) return `${hex.toUpperCase()}:${portHex}`;
+  return `[${hex.match(/.{4}/g)!.join(':')}]:${portHex}`;
+}

@@ -1,0 +1,274 @@
+/** Other people's hands in the kernel's tables: each act is a small shell script, made from what should be there now. */
+import { type Expected } from './chaos-oracle.js';
+import { type Foreign, VANDAL_PORTS } from './chaos-kernel.js';
+
+export interface Act {
+  readonly name: string;
+  readonly script: string;
+  /**
+   * It removes the traces by which a restarted daemon tells its own virtual servers from other people's, so that the
+   * daemon must live to repair it.
+   */
+  readonly erasesTraces?: boolean;
+}
+
+export interface Prey {
+  readonly expected: Expected;
+  readonly foreign: Foreign;
+  readonly random: () => number;
+}
+
+export const FOREIGN_RULE = '-p tcp -m tcp --dport 12345 -m comment --comment foreign -j ACCEPT';
+export const FOREIGN_SET = 'FOREIGN';
+const SETS = [
+  ...['CLUSTER-IP', 'EXTERNAL-IP', 'EXTERNAL-IP-LOCAL', 'LOAD-BALANCER', 'LOAD-BALANCER-LOCAL', 'LOAD-BALANCER-FW'],
+  ...['NO-ENDPOINTS', 'NO-LOCAL-ENDPOINTS', 'NODE-PORT-SCTP-HASH'],
+];
+const CHAINS = {
+  nat: ['KUBE-SERVICES', 'KUBE-POSTROUTING', 'KUBE-MARK-MASQ', 'KUBE-NODE-PORT', 'KUBE-LOAD-BALANCER'],
+  filter: ['KUBE-FORWARD', 'KUBE-NODE-PORT', 'KUBE-PROXY-FIREWALL', 'KUBE-SOURCE-RANGES-FIREWALL', 'KUBE-IPVS-FILTER'],
+  mangle: ['KUBE-IPVS-OUT-FILTER'],
+} as const;
+
+/** What must exist before the first act: things of others that nobody may touch. */
+export function foreignSetup(foreign: Foreign): string {
+  foreign.elements.add(`${FOREIGN_SET} 192.0.2.200`);
+  const rules = [`IPv4 filter INPUT ${FOREIGN_RULE}`, `IPv6 filter INPUT ${FOREIGN_RULE}`];
+  for (const rule of rules) foreign.rules.add(rule);
+  return [
+    `ipset create ${FOREIGN_SET} hash:ip`,
+    `ipset add ${FOREIGN_SET} 192.0.2.200`,
+    `iptables-legacy -w -A INPUT ${FOREIGN_RULE}`,
+    `ip6tables-legacy -w -A INPUT ${FOREIGN_RULE}`,
+  ].join('\n');
+}
+
+type MakeAct = (prey: Prey) => Act | undefined;
+
+/** Acts on the IPVS table alone: allowed while no daemon runs. */
+const TABLE_ACTS: readonly MakeAct[] = [deleteServers, editServers, deleteReals, addReals, editReals, addForeign];
+const OTHER_ACTS: readonly MakeAct[] = [
+  ...[addServersOnVips, clearTable, deleteAddresses, addAddresses, deleteLink, setLinkDown],
+  ...[deleteElements, addElements, flushSets, flushChain, addRule, deleteJump, resetTables, destroySets, writeSysctls],
+];
+
+export function tableAct(prey: Prey): Act | undefined {
+  return pick(TABLE_ACTS, prey.random)(prey);
+}
+
+export function anyAct(prey: Prey): Act | undefined {
+  return pick(prey.random() < 0.35 ? TABLE_ACTS : OTHER_ACTS, prey.random)(prey);
+}
+
+function deleteServers(prey: Prey): Act {
+  return ipvs(
+    'delete virtual servers',
+    some([...prey.expected.servers.keys()], prey.random).map((name) => `-D ${name}`),
+  );
+}
+
+function editServers({ expected, random }: Prey): Act {
+  const options = (): string => pick(['-s lc', '-s rr -p 77', '-s sh -b sh-fallback', '-s wrr -p 3600'], random);
+  const names = some([...expected.servers.keys()], random);
+  return ipvs(
+    'edit virtual servers',
+    names.map((name) => `-E ${name} ${options()}`),
+  );
+}
+
+function deleteReals(prey: Prey): Act {
+  return ipvs(
+    'delete real servers',
+    someReals(prey).map(([name, real]) => `-d ${name} -r ${real}`),
+  );
+}
+
+function addReals({ expected, random }: Prey): Act {
+  const names = some([...expected.servers.keys()], random);
+  const real = (name: string): string => (name.includes('[') ? '[fd00:66::6]:666' : '10.66.6.6:666');
+  return ipvs(
+    'add real servers',
+    names.map((name) => `-a ${name} -r ${real(name)} -m -w ${pick([0, 1, 3], random)}`),
+  );
+}
+
+function editReals(prey: Prey): Act {
+  const how = (): string => pick(['-m -w 0', '-m -w 7', '-g -w 1'], prey.random);
+  return ipvs(
+    'edit real servers',
+    someReals(prey).map(([name, real]) => `-e ${name} -r ${real} ${how()}`),
+  );
+}
+
+function addForeign({ foreign, random }: Prey): Act {
+  const host = 1 + Math.floor(random() * 200);
+  const [name, real] =
+    random() < 0.6 ? [`-t 172.30.0.${host}:80`, '10.66.0.1:80'] : [`-u [fd00:172:30::${host}]:53`, '[fd00:66::1]:53'];
+  const lines = [`-A ${name} -s wlc`, `-a ${name} -r ${real} -m -w 5`];
+  foreign.servers.add(lines[0]!);
+  foreign.servers.add(`-a ${name} -r ${real} -m -w 5`);
+  return ipvs('add virtual servers of others', lines);
+}
+
+function addServersOnVips({ expected, random }: Prey): Act {
+  const lines = some([...expected.addresses], random).flatMap((address) => {
+    const isIPv6 = address.includes(':');
+    const name = `${pick(['-t', '-u'], random)} ${isIPv6 ? `[${address}]` : address}:${VANDAL_PORTS.first + Math.floor(random() * VANDAL_PORTS.count)}`;
+    return [`-A ${name} -s rr`, `-a ${name} -r ${isIPv6 ? '[fd00:66::7]:7' : '10.66.6.7:7'} -m -w 1`];
+  });
+  return { ...ipvs('add virtual servers on VIPs', lines), erasesTraces: true };
+}
+
+function clearTable({ foreign }: Prey): Act {
+  foreign.servers.clear();
+  return { name: 'ipvsadm -C', script: 'ipvsadm -C' };
+}
+
+function deleteAddresses({ expected, random }: Prey): Act {
+  const lines = some([...expected.addresses], random).map((address) => `addr del ${prefix(address)} dev kube-ipvs0`);
+  return { name: 'delete addresses', script: ip(lines), erasesTraces: true };
+}
+
+function addAddresses({ random }: Prey): Act {
+  const host = (): number => 1 + Math.floor(random() * 200);
+  const lines = [`10.98.0.${host()}`, `fd00:98::${host()}`].map(
+    (address) => `addr add ${prefix(address)} dev kube-ipvs0`,
+  );
+  return { name: 'add addresses', script: ip(lines) };
+}
+
+function deleteLink(): Act {
+  return { name: 'ip link del kube-ipvs0', script: ip(['link del kube-ipvs0']), erasesTraces: true };
+}
+
+function setLinkDown(): Act {
+  return { name: 'kube-ipvs0 down', script: ip(['link set kube-ipvs0 down']), erasesTraces: true };
+}
+
+function deleteElements({ expected, random }: Prey): Act {
+  const all = [...expected.sets].flatMap(([name, elements]) => [...elements].map((element) => `${name} ${element}`));
+  const lines = some(all, random).map((line) => `del ${line}`);
+  return { name: 'delete set elements', script: ipset(lines), erasesTraces: true };
+}
+
+function addElements({ random }: Prey): Act {
+  const port = 7000 + Math.floor(random() * 99);
+  const lines = [
+    `add KUBE-${pick(SETS, random)} 10.97.0.1,tcp:${port}`,
+    `add KUBE-6-${pick(SETS.slice(0, 8), random)} fd00:97::1,udp:${port}`,
+    `add KUBE-IPVS-IPS 10.97.0.2`,
+    `add KUBE-NODE-PORT-TCP ${port}`,
+    `add KUBE-LOOP-BACK 10.97.0.3,tcp:1,10.97.0.3`,
+  ];
+  return { name: 'add set elements', script: ipset(lines) };
+}
+
+function flushSets({ expected, foreign, random }: Prey): Act {
+  if (random() < 0.3) {
+    foreign.elements.clear();
+    return { name: 'ipset flush', script: 'ipset flush', erasesTraces: true };
+  }
+  const names = some([...expected.sets.keys()], random);
+  const script = ipset(names.map((name) => `flush ${name}`));
+  return { name: `flush ${names.length} sets`, script, erasesTraces: true };
+}
+
+function flushChain({ random }: Prey): Act {
+  const [table, chain] = ownChain(random);
+  return { name: `flush ${table} ${chain}`, script: `${iptables(random)} -t ${table} -F ${chain}` };
+}
+
+function addRule({ random }: Prey): Act {
+  const [table, chain] = ownChain(random);
+  const rule = `${pick(['-I', '-A'], random)} ${chain} -p tcp --dport 66 -j ${table === 'filter' ? 'DROP' : 'ACCEPT'}`;
+  return { name: `add a rule to ${table} ${chain}`, script: `${iptables(random)} -t ${table} ${rule}` };
+}
+
+function deleteJump({ random }: Prey): Act {
+  const [chain, comment, target] = pick(
+    [
+      ['PREROUTING', 'kubernetes service portals', 'KUBE-SERVICES'],
+      ['OUTPUT', 'kubernetes service portals', 'KUBE-SERVICES'],
+      ['POSTROUTING', 'kubernetes postrouting rules', 'KUBE-POSTROUTING'],
+    ] as const,
+    random,
+  );
+  const rule = `-m comment --comment "${comment}" -j ${target}`;
+  return { name: `delete the jump in ${chain}`, script: `${iptables(random)} -t nat -D ${chain} ${rule}` };
+}
+
+/** As a firewall's reload does it: a whole table replaced by the firewall's own rules. */
+function resetTables({ random }: Prey): Act {
+  const table = pick(['nat', 'filter', 'mangle'] as const, random);
+  const rules = table === 'filter' ? `-A INPUT ${FOREIGN_RULE}` : '';
+  const script = `${iptables(random).replace(' -w', '-restore')} <<'END'\n*${table}\n${rules}\nCOMMIT\nEND`;
+  return { name: `replace the table ${table}`, script };
+}
+
+/** All rules away, then the sets that they held, one of which comes back as something else. */
+function destroySets({ expected, random }: Prey): Act {
+  const reset = ['iptables-legacy', 'ip6tables-legacy'].flatMap((program) =>
+    (['nat', 'filter', 'mangle'] as const).map((table) => {
+      const rules = table === 'filter' ? `-A INPUT ${FOREIGN_RULE}\n` : '';
+      return `${program}-restore <<'END'\n*${table}\n${rules}COMMIT\nEND`;
+    }),
+  );
+  const names = some([...expected.sets.keys()], random);
+  const wrong = random() < 0.5 ? [`create ${names[0]} hash:net`] : [];
+  const destroy = names.map((name) => ipset([`destroy ${name}`]));
+  const script = [...reset, ...destroy, ...(wrong.length > 0 ? [ipset(wrong)] : [])].join('\n');
+  return { name: `destroy ${names.length} sets and all rules`, script, erasesTraces: true };
+}
+
+function writeSysctls({ random }: Prey): Act {
+  const name = pick(['vs/conntrack', 'vs/expire_nodest_conn', 'vs/expire_quiescent_template'], random);
+  return { name: `sysctl ${name}`, script: `echo 0 >/proc/sys/net/ipv4/${name}` };
+}
+
+function someReals({ expected, random }: Prey): [name: string, real: string][] {
+  const names = some(
+    [...expected.servers].filter(([, { reals }]) => reals.size > 0),
+    random,
+  );
+  return names.map(([name, { reals }]) => [name, pick([...reals], random)]);
+}
+
+function ownChain(random: () => number): [table: string, chain: string] {
+  const table = pick(['nat', 'filter', 'mangle'] as const, random);
+  return [table, pick(CHAINS[table], random)];
+}
+
+function iptables(random: () => number): string {
+  return random() < 0.6 ? 'iptables-legacy -w' : 'ip6tables-legacy -w';
+}
+
+function ipvs(name: string, lines: readonly string[]): Act {
+  return { name, script: heredoc('ipvsadm -R', lines) };
+}
+
+function ip(lines: readonly string[]): string {
+  return heredoc('ip -force -batch -', lines);
+}
+
+function ipset(lines: readonly string[]): string {
+  return heredoc('ipset -exist restore', lines);
+}
+
+function heredoc(command: string, lines: readonly string[]): string {
+  return `${command} <<'END'\n${lines.join('\n')}\nEND`;
+}
+
+function prefix(address: string): string {
+  return address.includes(':') ? `${address}/128 nodad` : `${address}/32`;
+}
+
+/** One to twelve of the values, each at most once. */
+export function some<T>(values: readonly T[], random: () => number): T[] {
+  const left = [...values];
+  const count = Math.min(left.length, 1 + Math.floor(random() * 12));
+  return Array.from({ length: count }, () => left.splice(Math.floor(random() * left.length), 1)[0]!);
+}
+
+export function pick<T>(values: readonly T[], random: () => number): T {
+  return values[Math.floor(random() * values.length)]!;
+}

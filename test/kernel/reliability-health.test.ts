@@ -1,0 +1,195 @@
+// test-kernel: timeout=300
+/** A held xtables lock delays rules and nothing else; /healthz is red exactly when the data plane is behind or cannot know, and says why. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { after, before } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { iptablesRules, shell } from './harness/kernel-state.js';
+import { waitUntil } from './harness/wait.js';
+import { type ServiceSpec, endpointSlice, node, serviceWithEndpoints } from './reliability-objects.js';
+import { type Answer, Rig } from './reliability-rig.js';
+import { steps } from './reliability-steps.js';
+import { boundAddresses, weights } from './reliability-state.js';
+
+const WEB: ServiceSpec = { name: 'web', address: '10.96.1.1', port: 80 };
+const SIX: ServiceSpec = { name: 'six', address: 'fd00:96::6', port: 80 };
+const LOCK_SECONDS = 10;
+
+const step = steps();
+let rig: Rig;
+let config: string;
+
+before(async () => {
+  await shell(`
+    modprobe -q ipv6 || true; modprobe dummy; modprobe ip_vs
+    ip link add eth0 type dummy && ip link set eth0 up && ip addr add 10.200.0.2/24 dev eth0`);
+  rig = await Rig.create([node(), ...serviceWithEndpoints(WEB, ['10.128.0.11'])]);
+  config = rig.config({}, { syncPeriod: '2s' });
+});
+
+after(() => rig.close());
+
+/** Holds the xtables lock as another program's iptables would, for LOCK_SECONDS. */
+async function holdLock(): Promise<{ released: Promise<void> }> {
+  const script = `exec flock -x /run/xtables.lock sh -c 'echo held; exec sleep ${LOCK_SECONDS}'`;
+  const holder = spawn('sh', ['-c', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await new Promise((resolve) => holder.stdout.once('data', resolve));
+  return { released: new Promise((resolve) => holder.once('exit', () => resolve())) };
+}
+
+async function rulesWith(text: string): Promise<boolean> {
+  return (await iptablesRules(4)).some((line) => line.includes(text));
+}
+
+/** Waits until /healthz answers so, and demands that /livez is green. */
+async function waitForHealth(status: number, reason?: RegExp, milliseconds = 60_000): Promise<Answer> {
+  let last: Answer | undefined;
+  await waitUntil(
+    `/healthz ${status} ${reason ?? ''}`,
+    async () => {
+      last = await rig.health();
+      return last.status === status && (reason === undefined || reason.test(JSON.stringify(last.body)));
+    },
+    milliseconds,
+    () => `${JSON.stringify(last)}\n${rig.daemon.tail(5)}`,
+  );
+  const live = await rig.health('/livez');
+  assert.equal(live.status, 200, JSON.stringify(live.body));
+  console.log(`/healthz ${status}, /livez 200: ${last!.body.reasons?.join('; ') ?? ''}`);
+  return last!;
+}
+
+step('another process holds the xtables lock: IPVS changes land, the rules wait, the event loop goes on', async () => {
+  await rig.start(config);
+  await rig.waitForRules();
+  const { released } = await holdLock();
+  let isHeld = true;
+  void released.then(() => (isHeld = false));
+  // By a lock of its own, since the usual one is taken.
+  await rig.behindItsBack('XTABLES_LOCKFILE=/run/other.lock iptables-legacy -t nat -F KUBE-SERVICES');
+  let changes = 0;
+  let slowest = 0;
+  let answers = 0;
+  while (isHeld) {
+    const endpoints = [`10.128.0.${12 + (changes % 100)}`];
+    rig.set(endpointSlice(WEB, endpoints));
+    const begun = performance.now();
+    await waitUntil('the endpoint', () => weights('TCP 10.96.1.1:80').includes(`${endpoints[0]}:8080=1`));
+    slowest = Math.max(slowest, performance.now() - begun);
+    changes++;
+    const health = await rig.health('/livez');
+    assert.equal(health.status, 200);
+    answers++;
+    const isWritten = await rulesWith('-A KUBE-SERVICES ');
+    if (isHeld) assert.equal(isWritten, false, 'the rules did not wait');
+    await sleep(200);
+  }
+  await waitUntil('the rule', () => rulesWith('-A KUBE-SERVICES '));
+  const scrape = await rig.scrape();
+  const waited = scrape.sum('kubeproxy_ipvs_xtables_lock_wait_seconds_sum');
+  assert.ok(waited > LOCK_SECONDS / 2, `the metric says ${waited} s`);
+  assert.ok(rig.daemon.log.some(({ msg }) => msg.includes('xtables lock')));
+  assert.ok(changes > 5);
+  console.log(
+    `xtables lock held for ${LOCK_SECONDS} s: ${changes} endpoint changes landed, the slowest after ${Math.round(slowest)} ms, ${answers} health probes answered, rules waited ${waited.toFixed(1)} s`,
+  );
+});
+
+step('started while the xtables lock is held: IPVS is served before the rules', async () => {
+  await rig.stop();
+  await shell('iptables-legacy -w -t nat -F KUBE-SERVICES; ipvsadm -C');
+  const { released } = await holdLock();
+  let isHeld = true;
+  void released.then(() => (isHeld = false));
+  await rig.start(config);
+  assert.equal(weights('TCP 10.96.1.1:80').length, 1);
+  assert.equal(isHeld, true, 'the start waited for the lock');
+  await released;
+  await waitUntil('the rule', () => rulesWith('-A KUBE-SERVICES '));
+});
+
+step('Node tainted or deleted: /healthz 503 and nodeEligible false, /livez green', async () => {
+  await waitForHealth(200);
+  const taint = { key: 'ToBeDeletedByClusterAutoscaler', value: '1', effect: 'NoSchedule' };
+  rig.set(node({ spec: { taints: [taint] } }));
+  const tainted = await waitForHealth(503);
+  assert.deepEqual([tainted.body.healthy, tainted.body.nodeEligible], [true, false]);
+  rig.set(node());
+  await waitForHealth(200);
+  rig.set(node({ metadata: { deletionTimestamp: '2026-11-21T00:00:00Z' } }));
+  assert.equal((await waitForHealth(503)).body.nodeEligible, false);
+  rig.set(node());
+  await waitForHealth(200);
+  rig.api.delete('nodes', 'node-0');
+  assert.equal((await waitForHealth(503)).body.nodeEligible, false);
+  rig.set(node());
+  await waitForHealth(200);
+});
+
+step(
+  'desired state that the kernel refuses: red after 2 x syncPeriod with the reason, the rest served, green when it lands',
+  async () => {
+    writeFileSync('/proc/sys/net/ipv6/conf/kube-ipvs0/disable_ipv6', '1');
+    rig.set(...serviceWithEndpoints(SIX, ['fd00:10:128::11']), endpointSlice(WEB, ['10.128.0.77']));
+    await waitUntil('the change beside it', () => weights('TCP 10.96.1.1:80').includes('10.128.0.77:8080=1'));
+    await waitForHealth(503, /waiting.*fd00:96::6/);
+    const scrape = await rig.scrape();
+    assert.ok(scrape.sum('kubeproxy_ipvs_netlink_failures_total') > 0);
+    assert.ok(scrape.sum('kubeproxy_ipvs_sync_failures_total') > 0);
+    writeFileSync('/proc/sys/net/ipv6/conf/kube-ipvs0/disable_ipv6', '0');
+    await waitForHealth(200);
+    assert.ok(boundAddresses().includes('fd00:96::6'));
+  },
+);
+
+step('a set that cannot be made right: the rest is served, /healthz says which', async () => {
+  const flush = 'iptables-legacy-save | grep -v KUBE- | sed "s/\\[[0-9:]*\\]//" | iptables-legacy-restore';
+  await rig.behindItsBack(`
+    ${flush}
+    ipset destroy KUBE-EXTERNAL-IP && ipset create KUBE-EXTERNAL-IP hash:ip
+    iptables-legacy -w -N THEIRS && iptables-legacy -w -A THEIRS -m set --match-set KUBE-EXTERNAL-IP dst -j ACCEPT`);
+  await waitForHealth(503, /KUBE-EXTERNAL-IP/);
+  rig.set(endpointSlice(WEB, ['10.128.0.78']));
+  await waitUntil(
+    'a change beside it',
+    () => weights('TCP 10.96.1.1:80').includes('10.128.0.78:8080=1'),
+    10_000,
+    () => rig.daemon.tail(4),
+  );
+  await shell('ipvsadm -D -t 10.96.1.1:80');
+  await waitUntil('repair beside it', () => weights('TCP 10.96.1.1:80').length > 0, 10_000);
+  // Our own rules use it too by now.
+  await rig.behindItsBack(`iptables-legacy -w -F THEIRS; ${flush}; ipset destroy KUBE-EXTERNAL-IP`);
+  await waitForHealth(200);
+});
+
+step('a watch that has gone silent: red with the reason, green when the API server speaks again', async (context) => {
+  if (process.env['TEST_KERNEL'] !== 'uml') {
+    context.skip('SKIPPED: it sets the clock, which only the user-mode kernel has for itself');
+    return;
+  }
+  assert.equal(rig.api.disturb('freeze'), 3);
+  // Silence is told by the clock; four minutes of it are made by setting the clock.
+  await shell('date -s "+4 minutes" >/dev/null');
+  await waitForHealth(503, /watch of services has heard nothing/);
+  await rig.api.outage();
+  await rig.api.recover();
+  await waitForHealth(200);
+});
+
+step('no list yet: red, alive, and nothing touched', async () => {
+  await rig.stop();
+  await rig.api.outage();
+  const before = weights('TCP 10.96.1.1:80');
+  const daemon = rig.launch(['--config', config]);
+  await daemon.waitForLog('start', ({ msg }) => msg === 'started');
+  const health = await waitUntil('an answer', () => rig.health().catch(() => undefined));
+  assert.equal(health.status, 503);
+  assert.match(String(health.body.reasons), /first lists/);
+  assert.equal((await rig.health('/livez')).status, 200);
+  assert.deepEqual(weights('TCP 10.96.1.1:80'), before);
+  await rig.api.recover();
+  await rig.adopt(daemon);
+  await waitForHealth(200);
+});
