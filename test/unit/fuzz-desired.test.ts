@@ -7,7 +7,7 @@ import { RandomCluster } from '../fakes/cluster-generator-random.js';
 import { seededRandom } from '../fakes/cluster-generator.js';
 import { type RawObject, expectedState } from '../kernel/chaos-oracle.js';
 import { CoreCluster, LOCAL_ADDRESSES, NODE, differences, isSelected, keyOf, printExpected } from './fuzz-cluster.js';
-import { fuzzSeeds } from './fuzz-seed.js';
+import { assertReach, fuzzSeeds } from './fuzz-seed.js';
 
 const SCHEDULER = { scheduler: 'rr', nodeName: NODE, zone: 'zone-a', nodeIPs: ['10.200.0.2', 'fd00:200::2'] };
 
@@ -85,8 +85,13 @@ for (const seed of fuzzSeeds('desired state')) {
       const fresh = await fromScratch(all, local);
       assert.deepEqual(differences(printed, fresh), [], `round ${round} against a fresh start`);
     }
-    assert.ok(core.problems.length > 0, 'some objects had bad fields');
-    assert.ok([...objects.values()].some((object) => !isSelected(object)) || seed > 0, 'labels were used');
+    assertReach(seed, core.problems.length, 1, 'bad fields');
+    assertReach(
+      seed,
+      [...objects.values()].filter((object) => !isSelected(object)).length,
+      1,
+      'objects labelled for others',
+    );
   });
 }
 

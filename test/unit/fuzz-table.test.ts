@@ -20,7 +20,7 @@ import {
 import { FakeIpvs, type FakeVirtualServer } from '../fakes/fake-kernel-ipvs.js';
 import { FakeKernel } from '../fakes/fake-kernel.js';
 import { fakeOptionSocket } from '../fakes/fake-option-socket.js';
-import { fuzzRuns, fuzzSeeds } from './fuzz-seed.js';
+import { assertReach, fuzzRuns, fuzzSeeds } from './fuzz-seed.js';
 
 const FILE = join(mkdtempSync(join(tmpdir(), 'fuzz-')), 'ip_vs');
 const port = fc.integer({ min: 1, max: 65535 });
@@ -130,7 +130,7 @@ for (const seed of fuzzSeeds('IPVS tables')) {
       }),
       { seed, numRuns: fuzzRuns(800) },
     );
-    assert.ok(refused > 20, `${refused} refused`);
+    assertReach(seed, refused, 20, 'refusals');
   });
 }
 
