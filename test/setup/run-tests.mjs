@@ -56,10 +56,10 @@ async function runKernel() {
   const times = readTimes();
   const waiting = sources.sort((a, b) => (times[basename(b)] ?? 1e9) - (times[basename(a)] ?? 1e9)); // long ones first
   const total = { pass: 0, fail: 0, skipped: 0 };
-  const worker = async () => {
+  const worker = async (_, cpu) => {
     for (let source = waiting.shift(); source !== undefined; source = waiting.shift()) {
       const begun = performance.now();
-      const { code, output, counts } = await runInKernel(source);
+      const { code, output, counts } = await runInKernel(source, cpu);
       const seconds = (performance.now() - begun) / 1000;
       times[basename(source)] = seconds;
       console.log(`== ${basename(source, '.ts')}: exit ${code}, ${seconds.toFixed(0)} s\n${output.trimEnd()}\n`);
@@ -72,7 +72,7 @@ async function runKernel() {
   return total;
 }
 
-async function runInKernel(source) {
+async function runInKernel(source, cpu) {
   const needs = /^\/\/ test-kernel:(.*)$/m.exec(readFileSync(source, 'utf8'))?.[1] ?? '';
   const [mem, timeout] = ['mem', 'timeout'].map((name) => new RegExp(`${name}=(\\S+)`).exec(needs)?.[1]);
   const name = basename(source, '.ts');
@@ -84,7 +84,7 @@ async function runInKernel(source) {
     process.execPath,
     [
       ...[join(root, 'test/kernel/harness/run.mjs'), '--mem', mem ?? '2G', '--timeout', timeout ?? '300'],
-      ...['--share', directory, '--', 'node', ...testArguments(counts, [compiled(source)])],
+      ...['--cpu', String(cpu), '--share', directory, '--', 'node', ...testArguments(counts, [compiled(source)])],
     ],
     ['ignore', 'pipe', 'pipe'],
     chunks,

@@ -8,6 +8,7 @@
  *   --mem 2G         memory of the test kernel
  *   --timeout 300    seconds until everything is killed and the exit code is 124
  *   --share DIR      a directory of the host that the command may write to, made if need be (repeatable); all else it writes vanishes
+ *   --cpu N          the host's CPU to run on, counted from 0 among those allowed; by default the least busy one
  *   --env NAME[=V]   an environment variable to hand on (repeatable), besides those named in PASSED_ON
  *   --verbose        show the kernel's console log also after success
  *
@@ -30,6 +31,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { onOneCpu } from './pin.mjs';
 
 const UML = '/usr/bin/linux.uml';
 const PASSED_ON = /^(PATH|LANG|CI|HOME|FORCE_COLOR|NO_COLOR|NODE_[A-Z_]+|(TEST|LAB|CHAOS|BENCH|FUZZ|DEMO)_[A-Z0-9_]+)$/;
@@ -40,13 +42,19 @@ const { values, positionals } = parseArgs({
     mem: { type: 'string', default: '2G' },
     timeout: { type: 'string', default: '300' },
     share: { type: 'string', multiple: true, default: [] },
+    cpu: { type: 'string' },
     env: { type: 'string', multiple: true, default: [] },
     verbose: { type: 'boolean', default: false },
   },
 });
-if (positionals.length === 0 || !/^\d+[KMG]?$/i.test(values.mem) || !(Number(values.timeout) > 0)) {
+if (
+  positionals.length === 0 ||
+  !/^\d+[KMG]?$/i.test(values.mem) ||
+  !(Number(values.timeout) > 0) ||
+  !/^\d*$/.test(values.cpu ?? '')
+) {
   fail(
-    'usage: run.mjs [--mem 2G] [--timeout SECONDS] [--share DIR] [--env NAME[=VALUE]] [--verbose] -- command args...',
+    'usage: run.mjs [--mem 2G] [--timeout SECONDS] [--share DIR] [--cpu N] [--env NAME[=VALUE]] [--verbose] -- command args...',
   );
 }
 
@@ -115,7 +123,9 @@ async function runInUml() {
     `RUN_DIR=${runDirectory}`,
     `init=${join(import.meta.dirname, 'init.sh')}`,
   ];
-  const child = spawn(UML, kernelArguments, {
+  const cpu = values.cpu === undefined ? undefined : Number(values.cpu);
+  const [program, programArguments] = await onOneCpu(UML, kernelArguments, cpu);
+  const child = spawn(program, programArguments, {
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     detached: true,
     env: { ...process.env, TMPDIR: memoryDirectory() },
