@@ -92,7 +92,11 @@ export class Daemon {
       (how, count) => observer.metrics.drainFinished(how, count),
       (server, expected) => this.table.connections(server, expected),
     );
-    this.#addresses = new AddressApplier(this.clients.links, () => this.cluster.localAddresses);
+    this.#addresses = new AddressApplier(
+      this.clients.links,
+      () => this.cluster.localAddresses,
+      (index) => this.#watchAddresses(index),
+    );
     this.#fingerprints = openRuleFingerprints(parts.iptables.backend, {
       netlink: parts.open,
       options: openOptionSocket,
@@ -120,9 +124,11 @@ export class Daemon {
       excludeCIDRs,
       clock: systemClock,
       verifyInterval: config.syncPeriodMs,
+      minInterval: config.minSyncPeriodMs,
       cleanConntrack: (stale) => this.#cleanConntrack(stale),
       ensureSysctls: (drift) => this.#ensureSysctls(drift),
       onSync: (report) => observer.synced(report, this),
+      onInterleaved: () => observer.interleaved(),
     });
     this.runner = new BoundedFrequencyRunner(
       () => this.#sync(),
@@ -178,7 +184,6 @@ export class Daemon {
     try {
       const ok = await this.reconciler.sync();
       observer.syncEnded(ok);
-      this.#watchAddresses();
       this.#planDrainPoll();
       return ok;
     } catch (error) {
@@ -196,10 +201,9 @@ export class Daemon {
   }
 
   /** Listens for addresses that come and go; our own additions to the dummy link are filtered out in the kernel. */
-  #watchAddresses(): void {
+  #watchAddresses(index: number): void {
     if (this.#watch === undefined) this.#openWatch();
-    const { index } = this.#addresses;
-    if (index === undefined || index === this.#ignoredIndex) return;
+    if (index === this.#ignoredIndex) return;
     this.#watch?.ignoreAddressesAddedTo(index);
     this.#ignoredIndex = index;
   }
@@ -217,11 +221,12 @@ export class Daemon {
       onError: (error) => {
         this.#watch = undefined;
         this.#ignoredIndex = undefined;
+        this.reconciler.linkLost(); // the next sync looks at the link and listens anew
         relist(error);
       },
     });
+    // What happened before is not told: the sync that this is part of reads the addresses.
     this.reconciler.wantAddresses();
-    this.runner.request();
   }
 
   #onLinkEvent(event: LinkEvent): void {

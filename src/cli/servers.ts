@@ -13,6 +13,7 @@ import { healthSource } from './health-source.js';
 import { type Sources } from './sources.js';
 import { statusSource } from './status-source.js';
 import { type SyncObserver } from './sync-observer.js';
+import { tableSizes } from './sync-report.js';
 
 export interface ServerParts {
   readonly config: ProxyConfig;
@@ -30,6 +31,8 @@ export class Servers {
   readonly #listeners: Listener[] = [];
   readonly #serviceHealth: ServiceHealthServer;
   #lastHealthChecks = '';
+  /** What the health checks follow from, as it was when they were last worked out. */
+  #healthChecksBasis: readonly unknown[] | undefined;
 
   constructor(readonly parts: ServerParts) {
     const { config, nodeName, environment, daemon, sources, metrics, observer, log } = parts;
@@ -54,6 +57,8 @@ export class Servers {
       contentType: metrics.contentType,
       text: () => {
         sources.collect();
+        // Counted when somebody asks: after every sync it would make a change cost what the cluster's size is.
+        for (const [family, size] of tableSizes(daemon)) metrics.tableSize(family, ...size);
         return metrics.text();
       },
     };
@@ -82,13 +87,17 @@ export class Servers {
   /** Health check node ports follow the desired state, and listen on the addresses that serve NodePorts. */
   #updateHealthChecks(): void {
     const { daemon, config } = this.parts;
+    const { cluster, updater } = daemon;
+    const basis = [updater.desired.healthChecksRevision, cluster.localAddresses, cluster.node] as const;
+    if (basis.every((value, i) => value === this.#healthChecksBasis?.[i])) return;
+    this.#healthChecksBasis = basis;
     const wanted = new Map<number, ServiceHealth>();
-    for (const key of daemon.updater.desired.healthChecks) {
-      const check = daemon.updater.desired.services.get(key)?.healthCheck;
+    for (const key of updater.desired.healthChecks) {
+      const check = updater.desired.services.get(key)?.healthCheck;
       const [namespace = '', name = ''] = key.split('/');
       if (check !== undefined) wanted.set(check.port, { namespace, name, localEndpoints: check.localEndpoints });
     }
-    const { nodePortAddresses } = daemon.updater.context;
+    const { nodePortAddresses } = updater.context;
     const isEverywhere = FAMILIES.every((family) => config.nodePortAddresses[family].all);
     const addresses = isEverywhere ? ('all' as const) : [...nodePortAddresses[4], ...nodePortAddresses[6]];
     const identity = JSON.stringify([[...wanted], isEverywhere ? 'all' : (addresses as string[]).map(String)]);

@@ -7,7 +7,7 @@ import { messagesSent } from '../reconcile/kernel.js';
 import { type SyncReport } from '../reconcile/reconciler.js';
 import { type RulesOutcome } from '../reconcile/rules-keeper.js';
 import { type Metrics } from '../serve/metrics.js';
-import { type ReportedDaemon, isWorthALine, syncFields, tableSizes } from './sync-report.js';
+import { type ReportedDaemon, isWorthALine, syncFields } from './sync-report.js';
 
 const MAX_LOGGED_FAILURES = 5;
 const MAX_LOGGED_RULES = 20;
@@ -73,6 +73,16 @@ export class SyncObserver {
     this.metrics.changesTaken();
   }
 
+  /** Changes that came while a sync verified are in the kernel already. */
+  interleaved(): void {
+    this.#taken.push(...this.#pending);
+    this.#pending = [];
+    this.metrics.changesTaken();
+    this.#queuedDuring = false;
+    this.#programmed(Date.now());
+    this.afterSync();
+  }
+
   syncEnded(ok: boolean): void {
     this.metrics.syncRunning(false);
     const { state, metrics } = this;
@@ -87,9 +97,14 @@ export class SyncObserver {
     state.lastSuccess = new Date(now);
     state.lastFailure = undefined;
     for (const family of FAMILIES) metrics.synced(family, seconds, now);
-    for (const { family, triggeredAt } of this.#taken) metrics.networkProgrammed(family, (now - triggeredAt) / 1000);
-    this.#taken = [];
+    this.#programmed(now);
     this.afterSync();
+  }
+
+  #programmed(now: number): void {
+    for (const { family, triggeredAt } of this.#taken)
+      this.metrics.networkProgrammed(family, (now - triggeredAt) / 1000);
+    this.#taken = [];
   }
 
   /** The sync could not even read the kernel. */
@@ -116,7 +131,6 @@ export class SyncObserver {
       metrics.noLocalEndpoints(family, 'external', external);
     }
     if (!isWorthALine(report)) return;
-    for (const [family, size] of tableSizes(daemon)) metrics.tableSize(family, ...size);
     const fields = syncFields(report);
     state.lastSync = { at: new Date(), seconds: report.ms / 1000, result: JSON.stringify(fields) };
     this.log.info(fields, report.adopted ? 'took over the kernel state and synced' : 'synced');

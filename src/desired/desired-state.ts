@@ -45,6 +45,8 @@ export class DesiredState {
   readonly services = new Map<string, DesiredService>();
   /** The Services that have a health check node port. */
   readonly healthChecks = new Set<string>();
+  /** Goes up whenever what a health check node port has to answer may have changed. */
+  healthChecksRevision = 0;
   readonly #addresses = new Map<Address, number>();
   readonly #entries = new Map<SetName, Map<SetEntry, number>>(
     [...allSetDefinitions().keys()].map((name) => [name, new Map<SetEntry, number>()]),
@@ -80,6 +82,7 @@ export class DesiredState {
     const previous = this.services.get(service);
     if (next === undefined) this.services.delete(service);
     else this.services.set(service, next);
+    if (next?.healthCheck !== undefined || previous?.healthCheck !== undefined) this.healthChecksRevision++;
     if (next?.healthCheck === undefined) this.healthChecks.delete(service);
     else this.healthChecks.add(service);
     this.#updateServers(previous, next, touched);

@@ -65,6 +65,8 @@ export const DestinationAttribute = {
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 const ADDRESS_BYTES = 16;
+/** Where in an address-keyed VirtualServerKey the address begins: behind protocol and port. */
+const ADDRESS_IN_KEY = 3;
 const FORWARDING_MASK = 0x7;
 const IPV4_HOST_MASK = 0xffffffff;
 const IPV6_HOST_BITS = 128;
@@ -101,21 +103,49 @@ function familyFromNumber(number: number): Family | undefined {
   return number === AF_INET ? 4 : number === AF_INET6 ? 6 : undefined;
 }
 
-/** Writes the nested service attribute: its identity and, when given, its settings. */
-export function writeService(writer: MessageWriter, key: VirtualServerKey, settings?: VirtualServerSettings): void {
+/** Where in a message the bytes that name an address-keyed virtual server are. */
+export interface ServiceOffsets {
+  readonly protocol: number;
+  readonly address: number;
+  readonly port: number;
+}
+
+/**
+ * Writes the nested service attribute: its identity and, when given, its settings. Returns where the identity is; undefined
+ * for a firewall mark.
+ */
+export function writeService(
+  writer: MessageWriter,
+  key: VirtualServerKey,
+  settings?: VirtualServerSettings,
+): ServiceOffsets | undefined {
   const service = writer.beginNested(IpvsAttribute.service);
   const family = virtualServerFamily(key);
   writer.u16(ServiceAttribute.family, addressFamilyNumber(family));
+  let offsets: ServiceOffsets | undefined;
   if (key.charCodeAt(0) === 0) {
     const [a, b] = [(key.charCodeAt(1) << 8) | key.charCodeAt(2), (key.charCodeAt(3) << 8) | key.charCodeAt(4)];
     writer.u32(ServiceAttribute.mark, ((a << 16) | b) >>> 0);
   } else {
-    writer.u16(ServiceAttribute.protocol, key.charCodeAt(0));
-    writer.packed(ServiceAttribute.address, key.slice(3), ADDRESS_BYTES);
-    writer.u16be(ServiceAttribute.port, (key.charCodeAt(1) << 8) | key.charCodeAt(2));
+    offsets = {
+      protocol: writer.raw(ServiceAttribute.protocol, 2),
+      address: writer.raw(ServiceAttribute.address, ADDRESS_BYTES),
+      port: writer.raw(ServiceAttribute.port, 2),
+    };
+    patchService(writer.buffer, 0, offsets, key);
   }
   if (settings !== undefined) writeSettings(writer, settings, family);
   writer.endNested(service);
+  return offsets;
+}
+
+/** Puts another virtual server's identity, of the same family, into a message that begins at `start`. */
+export function patchService(buffer: Buffer, start: number, offsets: ServiceOffsets, key: VirtualServerKey): void {
+  buffer[start + offsets.protocol] = key.charCodeAt(0);
+  buffer[start + offsets.port] = key.charCodeAt(1);
+  buffer[start + offsets.port + 1] = key.charCodeAt(2);
+  const address = start + offsets.address - ADDRESS_IN_KEY;
+  for (let i = ADDRESS_IN_KEY; i < key.length; i++) buffer[address + i] = key.charCodeAt(i);
 }
 
 function writeSettings(writer: MessageWriter, settings: VirtualServerSettings, family: Family): void {
@@ -135,7 +165,7 @@ export interface DestinationOffsets {
 }
 
 /** Writes the nested destination attribute of a new or changed real server with zero for what differs between them. */
-export function writeDestinationTemplate(writer: MessageWriter): DestinationOffsets {
+export function writeDestination(writer: MessageWriter): DestinationOffsets {
   const destination = writer.beginNested(IpvsAttribute.destination);
   const address = writer.raw(DestinationAttribute.address, ADDRESS_BYTES);
   const port = writer.raw(DestinationAttribute.port, 2);

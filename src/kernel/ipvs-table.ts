@@ -26,5 +26,11 @@ export interface IpvsTableSource {
    * that others change meanwhile may show an entry as it was or as it is. `mayHaveIPv6` false allows to leave out, most of the
    * time, to look for IPv6 virtual servers. Throws the error of the interface in use.
    */
-  read(visit: (server: SeenVirtualServer) => void, options: { readonly mayHaveIPv6: boolean }): Promise<void>;
+  read(visit: (server: SeenVirtualServer) => void, options: ReadOptions): Promise<void>;
+}
+
+export interface ReadOptions {
+  readonly mayHaveIPv6: boolean;
+  /** Lets other work in, between two virtual servers; it may change the table. By default one turn of the event loop. */
+  readonly turn?: (() => Promise<void>) | undefined;
 }

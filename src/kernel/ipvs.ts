@@ -1,14 +1,15 @@
 /** Client for the kernel's IPVS table: queued changes in acknowledged-once batches, and dumps. */
 import { AttributeReader } from '../netlink/attribute-reader.js';
-import { MessageWriter } from '../netlink/attribute-writer.js';
+import { type MessageWriter } from '../netlink/attribute-writer.js';
 import { type BatchOptions, NetlinkBatch } from '../netlink/batch.js';
 import { NetlinkConnection, type NetlinkCounters, type NetlinkRequest } from '../netlink/connection.js';
 import { NetlinkError } from '../netlink/errors.js';
 import { genericAttributes, resolveFamily, writeGenericHeader } from '../netlink/genetlink.js';
-import { HEADER_LENGTH, NLM_F_REQUEST, type NetlinkMessage } from '../netlink/message.js';
+import { type NetlinkMessage } from '../netlink/message.js';
 import { NETLINK_GENERIC, type OpenNetlinkSocket } from '../netlink/socket.js';
 import {
   type RealServerKey,
+  type RealServerList,
   type VirtualServerKey,
   type VirtualServerSettings,
   formatRealServer,
@@ -16,7 +17,6 @@ import {
   virtualServerFamily,
 } from '../values/virtual-server.js';
 import {
-  type DestinationOffsets,
   IPVS_FAMILY,
   IPVS_VERSION,
   IpvsAttribute,
@@ -26,9 +26,9 @@ import {
   type ListedVirtualServer,
   readDestination,
   readService,
-  writeDestinationTemplate,
   writeService,
 } from './ipvs-message.js';
+import { COMMAND_AT, IpvsTemplates, MAX_MESSAGE, nameVirtualServer } from './ipvs-template.js';
 
 export type IpvsOperation =
   | 'add-virtual-server'
@@ -89,25 +89,22 @@ const LIST: DumpOf = {
   attribute: IpvsAttribute.service,
 };
 
-/** Longer than any message here: identity, settings and a real server make 132 bytes. */
-const MAX_MESSAGE = 256;
-const COMMAND_AT = HEADER_LENGTH;
-const REAL_SERVER_COMMANDS = {
-  'add-real-server': IpvsCommand.newDestination,
-  'set-real-server': IpvsCommand.setDestination,
-  'delete-real-server': IpvsCommand.deleteDestination,
-} as const;
+const OPERATIONS: Readonly<Record<number, IpvsOperation>> = {
+  [IpvsCommand.newService]: 'add-virtual-server',
+  [IpvsCommand.setService]: 'set-virtual-server',
+  [IpvsCommand.deleteService]: 'delete-virtual-server',
+  [IpvsCommand.newDestination]: 'add-real-server',
+  [IpvsCommand.setDestination]: 'set-real-server',
+  [IpvsCommand.deleteDestination]: 'delete-real-server',
+};
 
 export class IpvsClient {
   private readonly connection: NetlinkConnection;
   private readonly family: number;
-  private readonly batch: NetlinkBatch<IpvsChange>;
+  private readonly batch: NetlinkBatch<VirtualServerKey>;
   private readonly reader = new AttributeReader();
   private readonly nested = new AttributeReader();
-  private readonly templateWriter = new MessageWriter(Buffer.alloc(MAX_MESSAGE));
-  private templateServer: VirtualServerKey | undefined;
-  private template: Buffer = this.templateWriter.buffer;
-  private offsets: DestinationOffsets = { address: 0, port: 0, weight: 0 };
+  private readonly templates: IpvsTemplates;
 
   /** Throws IpvsUnavailableError without the kernel module, NetlinkError for anything else. */
   constructor(open: OpenNetlinkSocket, options: BatchOptions = {}) {
@@ -119,7 +116,11 @@ export class IpvsClient {
       if (error instanceof NetlinkError && error.code === 'ENOENT') throw new IpvsUnavailableError({ cause: error });
       throw error;
     }
-    this.batch = new NetlinkBatch(this.connection, describe, { maxMessageSize: MAX_MESSAGE, ...options });
+    this.templates = new IpvsTemplates(this.family);
+    this.batch = new NetlinkBatch(this.connection, (server, start) => describe(this.changeAt(server, start)), {
+      maxMessageSize: MAX_MESSAGE,
+      ...options,
+    });
   }
 
   get counters(): Readonly<NetlinkCounters> {
@@ -131,35 +132,57 @@ export class IpvsClient {
     return this.batch.pending;
   }
 
+  /** True when `flush` is due before the next change. */
+  get isFull(): boolean {
+    return this.batch.full;
+  }
+
   // Each of these queues one change and returns true when the batch is full: `flush` is then due.
 
   addVirtualServer(key: VirtualServerKey, settings: VirtualServerSettings): boolean {
-    return this.queueVirtualServer(IpvsCommand.newService, 'add-virtual-server', key, settings);
+    return this.queueVirtualServer(IpvsCommand.newService, key, settings);
   }
 
   setVirtualServer(key: VirtualServerKey, settings: VirtualServerSettings): boolean {
-    return this.queueVirtualServer(IpvsCommand.setService, 'set-virtual-server', key, settings);
+    return this.queueVirtualServer(IpvsCommand.setService, key, settings);
   }
 
   deleteVirtualServer(key: VirtualServerKey): boolean {
-    return this.queueVirtualServer(IpvsCommand.deleteService, 'delete-virtual-server', key);
+    return this.queueVirtualServer(IpvsCommand.deleteService, key);
   }
 
   addRealServer(virtualServer: VirtualServerKey, realServer: RealServerKey, weight: number): boolean {
-    return this.queueRealServer('add-real-server', virtualServer, realServer, weight);
+    this.addRealServers(virtualServer, realServer as string as RealServerList, weight);
+    return this.batch.full;
   }
 
   setRealServer(virtualServer: VirtualServerKey, realServer: RealServerKey, weight: number): boolean {
-    return this.queueRealServer('set-real-server', virtualServer, realServer, weight);
+    this.queueRealServers(IpvsCommand.setDestination, virtualServer, realServer, weight, 0, realServer.length);
+    return this.batch.full;
   }
 
   deleteRealServer(virtualServer: VirtualServerKey, realServer: RealServerKey): boolean {
-    return this.queueRealServer('delete-real-server', virtualServer, realServer, 0);
+    this.queueRealServers(IpvsCommand.deleteDestination, virtualServer, realServer, 0, 0, realServer.length);
+    return this.batch.full;
+  }
+
+  /**
+   * Queues the real servers from offset `from` to `to` of `realServers`, which are of the virtual server's family, until the
+   * batch is full; returns the offset behind the last one queued.
+   */
+  addRealServers(
+    virtualServer: VirtualServerKey,
+    realServers: RealServerList,
+    weight: number,
+    from = 0,
+    to = realServers.length,
+  ): number {
+    return this.queueRealServers(IpvsCommand.newDestination, virtualServer, realServers, weight, from, to);
   }
 
   /** Sends what is queued in one datagram; returns the changes that failed. Does not throw for the kernel's refusals. */
   flush(): IpvsFailure[] {
-    return this.batch.flush().map(({ tag, error }) => ({ ...tag, error }));
+    return this.batch.flush().map(({ tag, start, error }) => ({ ...this.changeAt(tag, start), error }));
   }
 
   /** Every virtual server, by one dump; throws NetlinkError. */
@@ -221,51 +244,54 @@ export class IpvsClient {
     this.connection.close();
   }
 
-  private queueVirtualServer(
+  private queueVirtualServer(command: number, key: VirtualServerKey, settings?: VirtualServerSettings): boolean {
+    const { batch } = this;
+    const template = this.templates.virtualServer(key, settings);
+    const start = batch.append(template.bytes, key);
+    batch.buffer[start + COMMAND_AT] = command;
+    nameVirtualServer(batch.buffer, start, template, key);
+    return batch.full;
+  }
+
+  /** A delete carries forwarding method and weight too; the kernel reads neither. */
+  private queueRealServers(
     command: number,
-    operation: IpvsOperation,
     virtualServer: VirtualServerKey,
-    settings?: VirtualServerSettings,
-  ): boolean {
-    const writer = this.batch.begin(this.family, 0);
-    writeGenericHeader(writer, command, IPVS_VERSION);
-    writeService(writer, virtualServer, settings);
-    this.batch.end({ operation, virtualServer });
-    return this.batch.full;
-  }
-
-  /**
-   * Copies the template of the virtual server and patches the real server's bytes into the copy. A delete carries
-   * forwarding method and weight too; the kernel reads neither.
-   */
-  private queueRealServer(
-    operation: keyof typeof REAL_SERVER_COMMANDS,
-    virtualServer: VirtualServerKey,
-    realServer: RealServerKey,
+    realServers: string,
     weight: number,
-  ): boolean {
-    if (virtualServer !== this.templateServer) this.prepareTemplate(virtualServer);
-    const start = this.batch.append(this.template, { operation, virtualServer, realServer });
-    const { buffer } = this.batch;
-    buffer[start + COMMAND_AT] = REAL_SERVER_COMMANDS[operation];
-    buffer[start + this.offsets.port] = realServer.charCodeAt(0);
-    buffer[start + this.offsets.port + 1] = realServer.charCodeAt(1);
-    const addressAt = start + this.offsets.address;
-    for (let i = 2; i < realServer.length; i++) buffer[addressAt + i - 2] = realServer.charCodeAt(i);
-    buffer.writeInt32LE(weight, start + this.offsets.weight);
-    return this.batch.full;
+    from: number,
+    to: number,
+  ): number {
+    const template = this.templates.realServer(virtualServer);
+    const { bytes, destination, addressLength } = template;
+    bytes[COMMAND_AT] = command;
+    bytes.writeInt32LE(weight, destination.weight);
+    nameVirtualServer(bytes, 0, template, virtualServer);
+    const { batch } = this;
+    const { buffer } = batch;
+    let at = from;
+    while (at < to) {
+      const start = batch.append(bytes, virtualServer);
+      const port = start + destination.port;
+      buffer[port] = realServers.charCodeAt(at++);
+      buffer[port + 1] = realServers.charCodeAt(at++);
+      const address = start + destination.address;
+      for (let i = 0; i < addressLength; i++) buffer[address + i] = realServers.charCodeAt(at++);
+      if (batch.full) break;
+    }
+    return at;
   }
 
-  private prepareTemplate(virtualServer: VirtualServerKey): void {
-    const writer = this.templateWriter;
-    writer.offset = 0;
-    const start = writer.beginMessage(this.family, NLM_F_REQUEST, 0);
-    writeGenericHeader(writer, 0, IPVS_VERSION);
-    writeService(writer, virtualServer);
-    this.offsets = writeDestinationTemplate(writer);
-    writer.endMessage(start);
-    this.template = writer.buffer.subarray(0, writer.offset);
-    this.templateServer = virtualServer;
+  /** What the message at `start` of the batch's buffer was to do. */
+  private changeAt(virtualServer: VirtualServerKey, start: number): IpvsChange {
+    const { buffer } = this.batch;
+    const command = buffer[start + COMMAND_AT]!;
+    const operation = OPERATIONS[command]!;
+    if (command < IpvsCommand.newDestination) return { operation, virtualServer };
+    const { destination, addressLength } = this.templates.realServer(virtualServer);
+    const bytes = (at: number, length: number): string => buffer.toString('latin1', start + at, start + at + length);
+    const realServer = (bytes(destination.port, 2) + bytes(destination.address, addressLength)) as RealServerKey;
+    return { operation, virtualServer, realServer };
   }
 
   private dumpOf<Item>(

@@ -4,7 +4,7 @@ import { type RealServerKey, type VirtualServerKey, virtualServerFamily } from '
 import { type IpvsClient } from './ipvs.js';
 import { type ListedVirtualServer } from './ipvs-message.js';
 import { IpvsSockopt, type OpenOptionSocket, SockoptView } from './ipvs-sockopt.js';
-import { type IpvsTableSource, type SeenVirtualServer } from './ipvs-table.js';
+import { type IpvsTableSource, type ReadOptions, type SeenVirtualServer } from './ipvs-table.js';
 import { ListedView } from './listed-view.js';
 import { readProcIpVs } from './proc-ip-vs-read.js';
 
@@ -13,9 +13,11 @@ export interface IpvsTableOptions {
   readonly openOptionSocket?: OpenOptionSocket | undefined;
   /** /proc/net/ip_vs, where the table is that of `ipvs`; taken for small tables, whatever its cost for large ones. */
   readonly procPath?: string | undefined;
+  /** How long to read before other work gets its turn, in milliseconds. */
+  readonly turnMs?: number | undefined;
 }
 
-/** How long to read before other work gets its turn, in milliseconds. */
+/** The default of `turnMs`. */
 const TURN = 3;
 /** Virtual servers between two looks at the clock: where there is no vDSO, each look is a system call. */
 const CLOCK_INTERVAL = 64;
@@ -37,12 +39,13 @@ export class IpvsTable implements IpvsTableSource {
   #sawIPv6 = false;
   readonly #view = new SockoptView();
   readonly #listed = new ListedView();
-  readonly #pace = new Pace();
+  readonly #pace: Pace;
 
   constructor(
     readonly ipvs: IpvsClient,
     readonly options: IpvsTableOptions = {},
   ) {
+    this.#pace = new Pace(options.turnMs ?? TURN);
     try {
       if (options.openOptionSocket !== undefined) this.#sockopt = new IpvsSockopt(options.openOptionSocket);
     } catch (error) {
@@ -50,8 +53,8 @@ export class IpvsTable implements IpvsTableSource {
     }
   }
 
-  async read(visit: (server: SeenVirtualServer) => void, options: { readonly mayHaveIPv6: boolean }): Promise<void> {
-    this.#pace.start();
+  async read(visit: (server: SeenVirtualServer) => void, options: ReadOptions): Promise<void> {
+    this.#pace.start(options.turn);
     const sockopt = this.#sockopt;
     if (sockopt === undefined) return this.#readListed(await this.#list(), visit);
     const isDumped = this.#reads++ % IPV6_INTERVAL === 0 || this.#sawIPv6 || options.mayHaveIPv6;
@@ -146,10 +149,13 @@ export class IpvsTable implements IpvsTableSource {
 class Pace {
   #left = CLOCK_INTERVAL;
   #turnEnd = 0;
+  #turn: () => Promise<void> = nextTurn;
 
-  start(): void {
-    this.#left = CLOCK_INTERVAL;
-    this.#turnEnd = performance.now() + TURN;
+  constructor(readonly milliseconds: number) {}
+
+  start(turn: () => Promise<void> = nextTurn): void {
+    this.#turn = turn;
+    this.#begin();
   }
 
   /** To be asked once per virtual server. */
@@ -160,12 +166,19 @@ class Pace {
   }
 
   async turn(): Promise<void> {
-    await nextTurn();
-    this.start();
+    await this.#turn();
+    this.#begin();
   }
 
-  /** A datagram of a dump holds about as much as CLOCK_INTERVAL stands for. */
+  /** A datagram of a dump holds about as much as CLOCK_INTERVAL stands for. Nobody else may use the socket until its end. */
   async afterDatagram(): Promise<void> {
-    if (performance.now() >= this.#turnEnd) await this.turn();
+    if (performance.now() < this.#turnEnd) return;
+    await nextTurn();
+    this.#begin();
+  }
+
+  #begin(): void {
+    this.#left = CLOCK_INTERVAL;
+    this.#turnEnd = performance.now() + this.milliseconds;
   }
 }

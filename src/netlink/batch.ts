@@ -11,11 +11,13 @@ import { type NetlinkMessage, NLMSG_ERROR, NLM_F_ACK, NLM_F_REQUEST } from './me
 
 export interface BatchFailure<Tag> {
   readonly tag: Tag;
+  /** Where the message begins in `buffer`, in which it stands until the next one is written. */
+  readonly start: number;
   readonly error: NetlinkError;
 }
 
 export interface BatchOptions {
-  /** Messages per datagram; 128 is where larger ones stop paying. */
+  /** Messages per datagram; 256 is where larger ones stop paying. */
   readonly maxMessages?: number;
   /** Bytes of the buffer. */
   readonly bufferSize?: number;
@@ -23,12 +25,16 @@ export interface BatchOptions {
   readonly maxMessageSize?: number;
 }
 
-const DEFAULT_MAX_MESSAGES = 128;
+const DEFAULT_MAX_MESSAGES = 256;
 const DEFAULT_BUFFER_SIZE = 64 * 1024;
 const DEFAULT_MAX_MESSAGE_SIZE = 1024;
+/** nlmsg_seq of struct nlmsghdr. */
+const SEQUENCE_AT = 8;
 
 export class NetlinkBatch<Tag> {
   private readonly writer: MessageWriter;
+  /** The buffer as 32-bit words: messages are aligned to them. */
+  private readonly words: Uint32Array;
   private readonly maxMessages: number;
   private readonly fullAt: number;
   private readonly tags: Tag[] = [];
@@ -37,11 +43,13 @@ export class NetlinkBatch<Tag> {
 
   constructor(
     private readonly connection: NetlinkConnection,
-    private readonly describe: (tag: Tag) => string,
+    /** Names what a message was to do, for the error of its refusal. */
+    private readonly describe: (tag: Tag, start: number) => string,
     options: BatchOptions = {},
   ) {
     const size = options.bufferSize ?? DEFAULT_BUFFER_SIZE;
-    this.writer = new MessageWriter(Buffer.alloc(size));
+    this.writer = new MessageWriter(Buffer.from(new ArrayBuffer(size)));
+    this.words = new Uint32Array(this.writer.buffer.buffer);
     this.maxMessages = options.maxMessages ?? DEFAULT_MAX_MESSAGES;
     this.fullAt = size - (options.maxMessageSize ?? DEFAULT_MAX_MESSAGE_SIZE);
   }
@@ -112,15 +120,22 @@ export class NetlinkBatch<Tag> {
     } catch (error) {
       this.failUnanswered(first, failures, error);
     }
-    const result = [...failures].sort(([a], [b]) => a - b).map(([index, error]) => ({ tag: this.tags[index]!, error }));
+    const result = failures.size === 0 ? [] : this.failed(failures);
     this.clear();
     return result;
   }
 
+  private failed(failures: ReadonlyMap<number, NetlinkError>): BatchFailure<Tag>[] {
+    return [...failures]
+      .sort(([a], [b]) => a - b)
+      .map(([index, error]) => ({ tag: this.tags[index]!, start: this.starts[index]!, error }));
+  }
+
   private number(first: number): void {
+    const { words, starts } = this;
+    for (let i = 0; i < starts.length; i++) words[(starts[i]! + SEQUENCE_AT) >> 2] = first + i;
     const { buffer } = this.writer;
-    for (let i = 0; i < this.starts.length; i++) buffer.writeUInt32LE(first + i, this.starts[i]! + 8);
-    const last = this.starts[this.starts.length - 1]!;
+    const last = starts[starts.length - 1]!;
     buffer.writeUInt16LE(buffer.readUInt16LE(last + 6) | NLM_F_ACK, last + 6);
   }
 
@@ -131,7 +146,7 @@ export class NetlinkBatch<Tag> {
       if (index < 0 || index >= count || message.type !== NLMSG_ERROR) return false;
       const errno = answerErrno(message);
       if (errno !== 0) {
-        const operation = this.describe(this.tags[index]!);
+        const operation = this.describe(this.tags[index]!, this.starts[index]!);
         const extAck = answerText(message);
         failures.set(index, new NetlinkError({ operation, errno, extAck, sequence: message.sequence }));
       }
@@ -149,7 +164,12 @@ export class NetlinkBatch<Tag> {
     const errno = error instanceof NetlinkError ? error.errno : errnoNumber(code ?? 'EBADMSG');
     for (const [index, tag] of this.tags.entries()) {
       if (failures.has(index)) continue;
-      const details = { operation: this.describe(tag), errno, sequence: first + index, cause: error };
+      const details = {
+        operation: this.describe(tag, this.starts[index]!),
+        errno,
+        sequence: first + index,
+        cause: error,
+      };
       failures.set(index, new NetlinkError({ ...details, resultUnknown: !refused }));
     }
   }

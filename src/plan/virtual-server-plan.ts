@@ -8,6 +8,7 @@ import {
   type VirtualServerKey,
   type VirtualServerSettings,
   isUdp,
+  realServerKeyLength,
   realServerKeys,
   realServerList,
   virtualServerFamily,
@@ -19,7 +20,8 @@ export interface IpvsOperations {
   addVirtualServer(key: VirtualServerKey, settings: VirtualServerSettings): void;
   setVirtualServer(key: VirtualServerKey, settings: VirtualServerSettings): void;
   deleteVirtualServer(key: VirtualServerKey): void;
-  addRealServer(server: VirtualServerKey, real: RealServerKey, weight: number): void;
+  /** Adds real servers of weight 1, those from offset `from` on first, then those before it. */
+  addRealServers(server: VirtualServerKey, reals: RealServerList, from: number): void;
   setRealServer(server: VirtualServerKey, real: RealServerKey, weight: number): void;
   deleteRealServer(server: VirtualServerKey, real: RealServerKey): void;
 }
@@ -47,7 +49,7 @@ export function planVirtualServer(
 ): AppliedVirtualServer {
   if (applied === undefined) {
     operations.addVirtualServer(key, wanted.settings);
-    addRotated(key, realServerKeys(wanted.realServers, virtualServerFamily(key)), operations, rotation);
+    addRotated(key, wanted.realServers, operations, rotation);
     return { settings: wanted.settings, realServers: wanted.realServers, draining: EMPTY, odd: EMPTY };
   }
   if (!sameSettings(applied.settings, wanted.settings)) operations.setVirtualServer(key, wanted.settings);
@@ -75,7 +77,7 @@ function planRealServers(
     if (draining.delete(real) || odd.delete(real)) operations.setRealServer(key, real, 1);
     else added.push(real);
   }
-  addRotated(key, added, operations, rotation);
+  addRotated(key, realServerList(added), operations, rotation);
   for (const real of [...active, ...odd]) {
     if (isUdp(key)) operations.deleteRealServer(key, real);
     else {
@@ -88,14 +90,15 @@ function planRealServers(
   return EMPTY;
 }
 
-function addRotated(
-  key: VirtualServerKey,
-  reals: readonly RealServerKey[],
-  operations: IpvsOperations,
-  rotation: number,
-): void {
-  const count = reals.length;
-  for (let i = 0; i < count; i++) operations.addRealServer(key, reals[(i + rotation) % count]!, 1);
+function addRotated(key: VirtualServerKey, reals: RealServerList, operations: IpvsOperations, rotation: number): void {
+  if (reals === '') return;
+  const length = realServerKeyLength(virtualServerFamily(key));
+  operations.addRealServers(key, reals, (rotation % (reals.length / length)) * length);
+}
+
+/** The keys in the order in which `addRealServers` adds them. */
+export function inAddingOrder(server: VirtualServerKey, reals: RealServerList, from: number): RealServerKey[] {
+  return realServerKeys((reals.slice(from) + reals.slice(0, from)) as RealServerList, virtualServerFamily(server));
 }
 
 /** FNV-1a of the node's name and the virtual server's identity, a non-negative number: the `rotation` above. */

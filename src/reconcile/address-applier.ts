@@ -15,6 +15,8 @@ export class AddressApplier {
   constructor(
     readonly links: LinkClient,
     readonly localAddresses: () => ReadonlySet<Address>,
+    /** The dummy link is there, and nothing was bound to it yet since it was looked at. */
+    readonly onLink: (index: number) => void = () => undefined,
   ) {}
 
   /** The dummy link's index; undefined until `ensureLink` and after `forgetLink`. */
@@ -26,6 +28,7 @@ export class AddressApplier {
   ensureLink(): boolean {
     if (this.#index !== undefined) return false;
     const { index, created } = this.links.ensureDummy(DUMMY_LINK);
+    this.onLink(index);
     this.#index = index;
     return created;
   }

@@ -1,9 +1,9 @@
 /**
  * Kernel against belief: what differs goes into `touched`, to be repaired like any other change, and what the applier
- * believes is corrected. At start nothing is believed yet, so everything of ours is "different": that is adoption.
+ * believes is corrected. At the start, when nothing is believed yet, adopt.ts takes its place.
  */
 import { type Address, formatAddress, isLinkLocal } from '../values/address.js';
-import { formatSetEntry } from '../values/ip-set.js';
+import { type SetEntry, formatSetEntry } from '../values/ip-set.js';
 import { type Prefix } from '../values/prefix.js';
 import {
   type RealServerList,
@@ -31,46 +31,75 @@ export interface Comparison {
   readonly excludeCIDRs: readonly Prefix[];
 }
 
+/** What was changed while the kernel was read: what was read of it may be what was there before. */
+export interface Disturbed {
+  readonly keys: Touched;
+  /** Takes the virtual servers among them that differ, to be read again. */
+  readonly suspects: Set<VirtualServerKey>;
+}
+
 /** Notes every difference in `touched` and returns it as drift; changes nothing in the kernel. */
-export async function compareWithKernel(parts: Comparison, observed: ObservedKernel, touched: Touched): Promise<Drift> {
+export async function compareWithKernel(
+  parts: Comparison,
+  observed: ObservedKernel,
+  disturbed: Disturbed,
+  touched: Touched,
+): Promise<Drift> {
   const drift = new Drift();
   const pacer = new Pacer();
-  await compareServers(parts, observed, touched, drift, pacer);
-  await compareAddresses(parts, observed, touched, drift, pacer);
-  await compareEntries(parts.desired, observed, touched, drift, pacer);
+  await compareServers(parts, observed, disturbed, touched, drift, pacer);
+  await compareAddresses(parts, observed, disturbed.keys.addresses, touched, drift, pacer);
+  await compareEntries(parts.desired, observed, disturbed.keys.entries, touched, drift, pacer);
   return drift;
 }
 
 async function compareServers(
-  { desired, applied, isWanted: isWantedAddress, excludeCIDRs }: Comparison,
+  parts: Comparison,
   observed: ObservedKernel,
+  { keys: { servers: disturbed }, suspects }: Disturbed,
   touched: Touched,
   drift: Drift,
   pacer: Pacer,
 ): Promise<void> {
-  let traces: OwnershipTraces | undefined; // only made when there are virtual servers that nobody here knows
-  const isLeft = (key: VirtualServerKey): boolean => leftByServiceProxy(key, (traces ??= ownershipTraces(observed)));
+  const { desired, applied } = parts;
+  const isOurs = ownership(parts, observed);
   const isThere = (key: VirtualServerKey): boolean =>
     observed.servers.has(key) || (observed.onlyDifferent && applied.has(key));
   for (const [key, seen] of observed.servers) {
+    if (!isOurs(key)) continue;
+    if (pacer.isDue) await pacer.breathe();
     const believed = applied.get(key);
     const isWanted = desired.virtualServers.has(key);
-    const isOurs = isWanted || believed !== undefined || isOnVip(key, isWantedAddress) || isLeft(key);
-    if (!isOurs || (!isWanted && isExcluded(key, excludeCIDRs))) continue;
-    if (pacer.isDue) await pacer.breathe();
     if (isWanted && believed !== undefined && isSame(believed, seen)) continue;
+    if (disturbed.has(key)) {
+      suspects.add(key);
+      continue;
+    }
     if (!isWanted) drift.add('virtual_server', 'extra', () => formatVirtualServer(key));
     else if (believed !== undefined) compareServer(key, believed, seen, drift);
     applied.set(key, seen);
     touched.servers.add(key);
   }
-  for (const key of applied.keys()) if (!isThere(key)) applied.delete(key);
+  for (const key of applied.keys()) if (!isThere(key) && !disturbed.has(key)) applied.delete(key);
   for (const key of desired.virtualServers.keys()) {
     if (pacer.isDue) await pacer.breathe();
-    if (isThere(key)) continue;
+    if (isThere(key) || disturbed.has(key)) continue;
     touched.servers.add(key);
     drift.add('virtual_server', 'missing', () => formatVirtualServer(key));
   }
+}
+
+/** Tells which of the virtual servers that were found are this program's to change, or to delete. */
+export function ownership(
+  { desired, applied, isWanted, excludeCIDRs }: Comparison,
+  observed: ObservedKernel,
+): (key: VirtualServerKey) => boolean {
+  let traces: OwnershipTraces | undefined; // only made when there are virtual servers that nobody here knows
+  const isLeft = (key: VirtualServerKey): boolean => leftByServiceProxy(key, (traces ??= ownershipTraces(observed)));
+  return (key) => {
+    if (desired.virtualServers.has(key)) return true;
+    return (applied.has(key) || isOnVip(key, isWanted) || isLeft(key)) && !isExcluded(key, excludeCIDRs);
+  };
 }
 
 /** Nobody else has business on a VIP, even while its address is off the dummy link (somebody removed that). */
@@ -114,31 +143,42 @@ function compareServer(
 }
 
 async function compareAddresses(
-  { desired, isWanted, excludeCIDRs }: Comparison,
+  parts: Comparison,
   observed: ObservedKernel,
+  disturbed: ReadonlySet<Address>,
   touched: Touched,
   drift: Drift,
   pacer: Pacer,
 ): Promise<void> {
+  const { desired, isWanted } = parts;
   for (const address of desired.addresses()) {
     if (pacer.isDue) await pacer.breathe();
-    if (!isWanted(address) || observed.bound.has(address)) continue;
+    if (!isWanted(address) || observed.bound.has(address) || disturbed.has(address)) continue;
     touched.addresses.add(address);
     drift.add('address', 'missing', () => formatAddress(address));
   }
   for (const address of observed.bound) {
     if (pacer.isDue) await pacer.breathe();
-    // The kernel gives every link that is up an fe80:: address by itself.
-    if (isWanted(address) || (address.length === 16 && isLinkLocal(address))) continue;
-    if (isExcludedAddress(address, excludeCIDRs)) continue;
+    if (!isExtraAddress(address, parts) || disturbed.has(address)) continue;
     touched.addresses.add(address);
     drift.add('address', 'extra', () => formatAddress(address));
   }
 }
 
+/** Whether an address on the dummy link has no business there. */
+export function isExtraAddress(
+  address: Address,
+  { isWanted, excludeCIDRs }: Pick<Comparison, 'isWanted' | 'excludeCIDRs'>,
+): boolean {
+  // The kernel gives every link that is up an fe80:: address by itself.
+  if (isWanted(address) || (address.length === 16 && isLinkLocal(address))) return false;
+  return !isExcludedAddress(address, excludeCIDRs);
+}
+
 async function compareEntries(
   desired: DesiredState,
   observed: ObservedKernel,
+  disturbed: Touched['entries'],
   touched: Touched,
   drift: Drift,
   pacer: Pacer,
@@ -147,7 +187,9 @@ async function compareEntries(
   for (const [set, seen] of observed.sets) {
     const wanted = desired.entries(set);
     if (seen === wanted) continue;
-    const note = (entry: Parameters<typeof formatSetEntry>[1], kind: 'missing' | 'extra'): void => {
+    const changed = disturbed.get(set);
+    const note = (entry: SetEntry, kind: 'missing' | 'extra'): void => {
+      if (changed?.has(entry) === true) return;
       touchEntry(touched, set, entry);
       drift.add('set_entry', kind, () => `${set} ${formatSetEntry(definitions.get(set)!.type, entry)}`);
     };

@@ -15,7 +15,7 @@ import {
 import { newTouched } from '../desired/desired-state.js';
 import { allSetDefinitions } from '../desired/set-definitions.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
-import { type IpvsOperations, planVirtualServer } from '../plan/virtual-server-plan.js';
+import { type IpvsOperations, inAddingOrder, planVirtualServer } from '../plan/virtual-server-plan.js';
 import { DUMMY_LINK } from './address-applier.js';
 import { compareWithKernel } from './compare.js';
 import { type DesiredUpdater } from './desired-updater.js';
@@ -51,7 +51,7 @@ export async function inspect(
   const isWanted = (address: Parameters<typeof formatAddress>[0]): boolean =>
     desired.hasAddress(address) && !cluster.localAddresses.has(address);
   const comparison = { desired, applied, isWanted, excludeCIDRs };
-  const drift = await compareWithKernel(comparison, observed, touched);
+  const drift = await compareWithKernel(comparison, observed, { keys: newTouched(), suspects: new Set() }, touched);
   for (const name of sources.definitions.keys()) if (!present.has(name)) drift.add('set', 'missing', () => name);
   const changes: string[] = [];
   for (const key of touched.servers) {
@@ -89,7 +89,10 @@ function printer(lines: string[]): IpvsOperations {
     addVirtualServer: (key, { scheduler }) => lines.push(`add virtual server ${server(key)} ${scheduler}`),
     setVirtualServer: (key, { scheduler }) => lines.push(`change virtual server ${server(key)} ${scheduler}`),
     deleteVirtualServer: (key) => lines.push(`delete virtual server ${server(key)}`),
-    addRealServer: (key, real) => lines.push(`add real server ${server(key)} -> ${formatRealServer(real)}`),
+    addRealServers: (key, reals, from) => {
+      for (const real of inAddingOrder(key, reals, from))
+        lines.push(`add real server ${server(key)} -> ${formatRealServer(real)}`);
+    },
     setRealServer: (key, real, weight) =>
       lines.push(`change real server ${server(key)} -> ${formatRealServer(real)} weight ${weight}`),
     deleteRealServer: (key, real) => lines.push(`delete real server ${server(key)} -> ${formatRealServer(real)}`),

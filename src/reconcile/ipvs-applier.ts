@@ -1,8 +1,11 @@
 import {
   type RealServerKey,
+  type RealServerList,
   type VirtualServerKey,
   type VirtualServerSettings,
   isUdp,
+  realServerKeyLength,
+  virtualServerFamily,
 } from '../values/virtual-server.js';
 import { type Prefix } from '../values/prefix.js';
 import { type DesiredState } from '../desired/desired-state.js';
@@ -12,6 +15,8 @@ import { isExcluded } from '../plan/ownership.js';
 import { type IpvsOperations, planVirtualServer, rotationOf } from '../plan/virtual-server-plan.js';
 import { observeVirtualServer } from './observe-ipvs.js';
 import { Pacer } from './pacer.js';
+
+const ACTIVE_WEIGHT = 1;
 
 /** A UDP backend that went away: its conntrack entries must go too, or clients with a fixed source port black-hole. */
 export interface StaleUdp {
@@ -133,9 +138,10 @@ export class IpvsApplier implements IpvsOperations {
     if (this.client.deleteVirtualServer(key)) this.#flush();
   }
 
-  addRealServer(server: VirtualServerKey, real: RealServerKey, weight: number): void {
-    this.counts.realServersAdded++;
-    if (this.client.addRealServer(server, real, weight)) this.#flush();
+  addRealServers(server: VirtualServerKey, reals: RealServerList, from: number): void {
+    this.counts.realServersAdded += reals.length / realServerKeyLength(virtualServerFamily(server));
+    this.#addRange(server, reals, from, reals.length);
+    this.#addRange(server, reals, 0, from);
   }
 
   setRealServer(server: VirtualServerKey, real: RealServerKey, weight: number): void {
@@ -147,6 +153,13 @@ export class IpvsApplier implements IpvsOperations {
     this.counts.realServersDeleted++;
     if (isUdp(server)) this.#staleUdp.push({ server, real });
     if (this.client.deleteRealServer(server, real)) this.#flush();
+  }
+
+  #addRange(server: VirtualServerKey, reals: RealServerList, from: number, to: number): void {
+    for (let at = from; at < to;) {
+      at = this.client.addRealServers(server, reals, ACTIVE_WEIGHT, at, to);
+      if (this.client.isFull) this.#flush();
+    }
   }
 
   #flush(): void {

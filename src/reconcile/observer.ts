@@ -47,18 +47,32 @@ export interface Expectation {
   };
 }
 
+/** Lets changes in while the kernel is read. */
+export interface Interruption {
+  /** Called where the reading can be interrupted; may change what is being read. */
+  readonly turn: () => Promise<void>;
+  /** Whether a virtual server was created or deleted since the reading began. */
+  readonly isDisturbed: () => boolean;
+}
+
 /** Throws the error of the first part that cannot be read. */
 export async function observeKernel(
   sources: ObservedSources,
   dummyIndex: number,
   expected: Expectation,
+  interruption?: Interruption,
 ): Promise<ObservedKernel> {
   const { bound, local } = await readAddresses(sources.links, dummyIndex);
   return {
-    ...(await readTable(sources.table, expected)),
+    ...(await readTable(sources.table, expected, interruption)),
     bound,
     local,
-    sets: await readSets(sources.ipset, sources.definitions, (set) => expected.desired.entries(set)),
+    sets: await readSets(
+      sources.ipset,
+      sources.definitions,
+      (set) => expected.desired.entries(set),
+      interruption?.turn,
+    ),
   };
 }
 
@@ -76,25 +90,29 @@ export async function readAddresses(
 }
 
 /**
- * Reads the IPVS table. When a virtual server that is believed is missing, it is read once more, so that all is there for a
- * comparison. Throws NetlinkError, IpvsSockoptError or ProcFormatError.
+ * Reads the IPVS table. When a virtual server that is believed is missing, or was created or deleted meanwhile, it is read
+ * once more without interruption, so that all is there for a comparison. Throws NetlinkError, IpvsSockoptError or ProcFormatError.
  */
 export async function readTable(
   table: IpvsTableSource,
   { believed, desired }: Pick<Expectation, 'believed'> & { desired: Pick<Expectation['desired'], 'virtualServers'> },
+  interruption?: Interruption,
 ): Promise<ObservedTable> {
   const servers = new Map<VirtualServerKey, AppliedVirtualServer>();
   const options = { mayHaveIPv6: hasIPv6(believed) };
   let known = 0;
-  await table.read((seen) => {
-    if (isMarkKey(seen.key)) return;
-    const before = believed.get(seen.key);
-    const wanted = desired.virtualServers.get(seen.key);
-    const now = observeSeen(seen, before ?? asApplied(wanted));
-    if (before !== undefined) known++;
-    if (now !== before || wanted === undefined) servers.set(seen.key, now);
-  }, options);
-  if (known === believed.size) return { servers, onlyDifferent: true };
+  await table.read(
+    (seen) => {
+      if (isMarkKey(seen.key)) return;
+      const before = believed.get(seen.key);
+      const wanted = desired.virtualServers.get(seen.key);
+      const now = observeSeen(seen, before ?? asApplied(wanted));
+      if (before !== undefined) known++;
+      if (now !== before || wanted === undefined) servers.set(seen.key, now);
+    },
+    { ...options, turn: interruption?.turn },
+  );
+  if (known === believed.size && interruption?.isDisturbed() !== true) return { servers, onlyDifferent: true };
   servers.clear();
   await table.read((seen) => {
     if (!isMarkKey(seen.key)) servers.set(seen.key, observeSeen(seen, believed.get(seen.key)));

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 /** How often to look at the clock, ms; without a vDSO (virtual machines, sandboxes) a look is a system call. */
-const LOOK_MS = 0.5;
+const LOOK_MS = 1;
 const MOST_CALLS_BETWEEN_LOOKS = 64;
 /** So few calls, all that one changed EndpointSlice makes, need no clock at all. */
 const FIRST_CALLS = 4;
@@ -24,7 +24,7 @@ export class Pacer {
     this.#left = firstCalls;
   }
 
-  /** True when the current slice of work has used up its time; looks at the clock about twice a millisecond. */
+  /** True when the current slice of work has used up its time; looks at the clock about once a millisecond. */
   get isDue(): boolean {
     if (this.#isDue) return true;
     if (--this.#left > 0) return false;

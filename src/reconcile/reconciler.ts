@@ -1,18 +1,27 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Address, isLinkLocal } from '../values/address.js';
 import { type Prefix } from '../values/prefix.js';
 import { type ClusterState } from '../model/cluster-state.js';
 import { type Touched, keepTouched, mergeTouched, newTouched } from '../desired/desired-state.js';
 import { type SetName } from '../desired/set-definitions.js';
 import { type SetDefinition } from '../values/ip-set.js';
+import { type VirtualServerKey } from '../values/virtual-server.js';
 import { isExcludedAddress } from '../plan/ownership.js';
 import { type AddressApplier } from './address-applier.js';
+import { adopt, touchAll } from './adopt.js';
 import { type Clock } from './clock.js';
-import { compareWithKernel } from './compare.js';
+import { type Comparison, compareWithKernel } from './compare.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type DrainTracker } from './drain.js';
 import { Drift } from './drift.js';
 import { type IpvsApplier, type IpvsCounts, type StaleUdp } from './ipvs-applier.js';
-import { type ObservedKernel, type ObservedSources, observeKernel, readAddresses } from './observer.js';
+import {
+  type Interruption,
+  type ObservedKernel,
+  type ObservedSources,
+  observeKernel,
+  readAddresses,
+} from './observer.js';
 import { type RulesKeeper } from './rules-keeper.js';
 import { type SetApplier } from './set-applier.js';
 import { type EnsuredSets, ensureSets } from './set-keeper.js';
@@ -35,11 +44,15 @@ export interface ReconcilerParts {
   readonly clock: Clock;
   /** How often the whole kernel state is read back and repaired, ms (syncPeriod). */
   readonly verifyInterval: number;
+  /** At least so long between two times that changes go to the kernel, ms (minSyncPeriod). */
+  readonly minInterval: number;
   /** Removes conntrack entries of UDP backends that are gone; returns how many. */
   readonly cleanConntrack: (stale: readonly StaleUdp[]) => number;
   /** Sets sysctls that differ; adds them to the drift. */
   readonly ensureSysctls: (drift: Drift) => void;
   readonly onSync: (report: SyncReport) => void;
+  /** Changes went to the kernel while a verification was going on. */
+  readonly onInterleaved: () => void;
 }
 
 /** What one sync did. */
@@ -59,10 +72,12 @@ export interface SyncReport {
 /**
  * One sync at a time: desired state of what changed, then the messages that close the gap, then (every syncPeriod) the
  * whole kernel state read back. Order within a sync: a virtual server is in the sets before it exists and exists before its
- * address is bound; an address is gone before its virtual server is.
+ * address is bound; an address is gone before its virtual server is. Changes that come while the kernel is read back do not
+ * wait for its end: they are made in between, and what was read of them is not compared.
  */
 export class Reconciler {
-  #touched: Touched = newTouched();
+  /** Until the kernel's state has been taken over: all that is desired. */
+  #touched: Touched;
   #adopted = false;
   #linkLost = true;
   #setsLost = true;
@@ -72,8 +87,13 @@ export class Reconciler {
   #addressesStale = true;
   #drainsPolledAt: number | undefined;
   #precomputing: Promise<number> | undefined;
+  #appliedAt = -Infinity;
+  #conntrackDeleted = 0;
+  #servicesChanged = 0;
 
-  constructor(readonly parts: ReconcilerParts) {}
+  constructor(readonly parts: ReconcilerParts) {
+    this.#touched = touchAll(parts.updater.desired);
+  }
 
   /** True once the kernel's state has been taken over: nothing is changed before. */
   get adopted(): boolean {
@@ -127,7 +147,7 @@ export class Reconciler {
     const failures: Failure[] = [];
     await this.#ensureObjects(failures);
     const adopting = !this.#adopted;
-    const services = cluster.dirtyCount;
+    this.#servicesChanged = cluster.dirtyCount;
     await this.#precomputing;
     await updater.updateDirty(this.#touched);
     if (adopting) {
@@ -139,7 +159,7 @@ export class Reconciler {
     await this.#pollDrains();
     this.#collectFailures(failures);
     const verified = adopting ? undefined : await this.#verifyIfDue(failures);
-    this.#report({ start, services, failures, verified, adopted: adopting });
+    this.#report({ start, failures, verified, adopted: adopting });
     return failures.length === 0;
   }
 
@@ -168,7 +188,9 @@ export class Reconciler {
       if (this.#adopted && created.length + replaced.length > 0) this.#verifyWanted = true;
     }
     if (this.#addressesStale) await this.#refreshAddresses();
-    if (!this.#adopted) this.parts.rules.check();
+    if (this.#adopted) return;
+    this.parts.rules.check();
+    await nextTurn(); // all of that was in one go
   }
 
   /** One set that cannot be made right is a failure of its own: it is left out, tried again, and nothing else waits for it. */
@@ -204,22 +226,68 @@ export class Reconciler {
 
   /** Takes over what is in the kernel: only differences are changed afterwards, among what goes `first` too. */
   async #adopt(first: Touched): Promise<void> {
-    this.#touched = newTouched(); // all that is desired; the comparison finds what of it is missing
-    await this.#compare();
+    try {
+      const observed = await this.#observe(undefined);
+      await adopt(this.#comparison, observed, this.#touched);
+    } catch (error) {
+      this.#touched = touchAll(this.parts.updater.desired);
+      throw error;
+    }
     keepTouched(first, this.#touched);
     this.#adopted = true;
     this.#verifiedAt = this.parts.clock.now();
   }
 
-  async #compare(): Promise<Drift> {
-    const { updater, ipvs, addresses, sources, excludeCIDRs } = this.parts;
-    const definitions = new Map([...sources.definitions].filter(([name]) => !this.#brokenSets.has(name)));
+  get #comparison(): Comparison {
+    const { updater, ipvs, addresses, excludeCIDRs } = this.parts;
     const { desired } = updater;
-    const expected = { believed: ipvs.applied, desired };
-    const observed: ObservedKernel = await observeKernel({ ...sources, definitions }, addresses.index!, expected);
-    this.#takeLocalAddresses(observed.local);
     const isWanted = (address: Address): boolean => addresses.isWanted(address, desired);
-    return compareWithKernel({ desired, applied: ipvs.applied, isWanted, excludeCIDRs }, observed, this.#touched);
+    return { desired, applied: ipvs.applied, isWanted, excludeCIDRs };
+  }
+
+  async #observe(interruption: Interruption | undefined): Promise<ObservedKernel> {
+    const { updater, ipvs, addresses, sources } = this.parts;
+    const definitions = new Map([...sources.definitions].filter(([name]) => !this.#brokenSets.has(name)));
+    const expected = { believed: ipvs.applied, desired: updater.desired };
+    const observed = await observeKernel({ ...sources, definitions }, addresses.index!, expected, interruption);
+    this.#takeLocalAddresses(observed.local);
+    return observed;
+  }
+
+  async #compare(failures: Failure[]): Promise<Drift> {
+    const keys = newTouched();
+    let isDisturbed = false;
+    const observed = await this.#observe({
+      turn: async () => {
+        await nextTurn();
+        if (await this.#interleave(keys, failures)) isDisturbed = true;
+      },
+      isDisturbed: () => isDisturbed,
+    });
+    const disturbed = { keys, suspects: this.parts.ipvs.suspects };
+    return compareWithKernel(this.#comparison, observed, disturbed, this.#touched);
+  }
+
+  /** Makes the changes that came meanwhile, adding their keys to `disturbed`; true when virtual servers came or went. */
+  async #interleave(disturbed: Touched, failures: Failure[]): Promise<boolean> {
+    const { clock, cluster, updater, ipvs, minInterval } = this.parts;
+    if (cluster.dirtyCount === 0 || clock.now() - this.#appliedAt < minInterval) return false;
+    this.#servicesChanged += cluster.dirtyCount;
+    const touched = newTouched();
+    try {
+      await updater.updateDirty(touched);
+    } catch (error) {
+      mergeTouched(this.#touched, touched);
+      throw error;
+    }
+    mergeTouched(disturbed, touched);
+    const { virtualServers } = updater.desired;
+    const comesOrGoes = (key: VirtualServerKey): boolean => virtualServers.has(key) !== ipvs.applied.has(key);
+    const isMembership = [...touched.servers].some(comesOrGoes);
+    await this.#apply(touched, failures);
+    this.#cleanConntrack();
+    this.parts.onInterleaved();
+    return isMembership;
   }
 
   async #verifyIfDue(failures: Failure[]): Promise<SyncReport['verified']> {
@@ -237,7 +305,7 @@ export class Reconciler {
   async #verify(failures: Failure[]): Promise<SyncReport['verified']> {
     const start = this.parts.clock.now();
     const { created, replaced } = await this.#ensureSets(failures);
-    const drift = await this.#compare();
+    const drift = await this.#compare(failures);
     for (const name of created) drift.add('set', 'missing', () => name);
     for (const name of replaced) drift.add('set', 'changed', () => name);
     this.parts.ensureSysctls(drift);
@@ -262,6 +330,7 @@ export class Reconciler {
       mergeTouched(this.#touched, touched);
       throw error;
     }
+    this.#appliedAt = this.parts.clock.now();
     this.#collectFailures(failures);
   }
 
@@ -292,18 +361,23 @@ export class Reconciler {
     failures.push(...describeFailures(failed));
   }
 
+  #cleanConntrack(): void {
+    const stale = this.parts.ipvs.takeStaleUdp();
+    if (stale.length > 0) this.#conntrackDeleted += this.parts.cleanConntrack(stale);
+  }
+
   #report(facts: {
     start: number;
-    services: number;
     failures: readonly Failure[];
     verified: SyncReport['verified'];
     adopted: boolean;
   }): void {
-    const { ipvs, addresses, sets, clock, cleanConntrack, onSync } = this.parts;
-    const stale = ipvs.takeStaleUdp();
-    const conntrackDeleted = stale.length === 0 ? 0 : cleanConntrack(stale);
+    const { ipvs, addresses, sets, clock, onSync } = this.parts;
+    this.#cleanConntrack();
+    const conntrackDeleted = this.#conntrackDeleted;
+    this.#conntrackDeleted = 0;
     onSync({
-      servicesChanged: facts.services,
+      servicesChanged: this.#servicesChanged,
       ipvs: ipvs.takeCounts(),
       addresses: addresses.takeChanges(),
       setEntries: sets.takeChanges(),
@@ -313,5 +387,6 @@ export class Reconciler {
       adopted: facts.adopted,
       ms: clock.now() - facts.start,
     });
+    this.#servicesChanged = 0;
   }
 }

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Family } from '../values/address.js';
 import { type RuleSet } from '../desired/rule-set.js';
 import { type Iptables } from '../kernel/iptables.js';
@@ -88,6 +89,7 @@ export class RulesKeeper {
 
   async #run(): Promise<RulesOutcome> {
     await this.#prefetching;
+    await nextTurn(); // reading and comparing the rules is a piece of work of its own
     const differences: (RuleDifference & { family: Family })[] = [];
     let family: Family = 4;
     try {

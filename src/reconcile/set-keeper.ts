@@ -50,6 +50,7 @@ export async function readSets(
   ipset: IpsetClient,
   definitions: ReadonlyMap<string, SetDefinition>,
   expected: (set: SetName) => SetEntries = () => NONE,
+  betweenSets: () => Promise<void> = () => Promise.resolve(),
 ): Promise<Map<SetName, SetEntries>> {
   const pacer = new Pacer();
   const sets = new Map<SetName, SetEntries>();
@@ -59,6 +60,7 @@ export async function readSets(
     const wanted = expected(name);
     const isAsWanted = entries.length === wanted.size && entries.every((entry) => wanted.has(entry));
     sets.set(name, isAsWanted ? wanted : new Set(entries));
+    await betweenSets();
   }
   return sets;
 }

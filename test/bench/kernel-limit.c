@@ -130,7 +130,8 @@ int main(int argc, char **argv) {
 
   int sockets[MAX_SOCKETS] = {0}, refused = 0;
   long datagrams = 0, messages = 0, bytes = 0;
-  double start = milliseconds(), per_socket[MAX_SOCKETS] = {0};
+  double start = milliseconds(), per_socket[MAX_SOCKETS] = {0}, since = start;
+  uint32_t current = 0;
   for (char *at = trace; at + 4 <= end;) {
     uint32_t *record = (uint32_t *)at;
     if (record[0] == RECORD_FAMILY) {
@@ -139,24 +140,30 @@ int main(int argc, char **argv) {
     } else if (record[0] == RECORD_START) {
       datagrams = messages = bytes = refused = 0;
       memset(per_socket, 0, sizeof per_socket);
-      start = milliseconds();
+      start = since = milliseconds();
       at += 4;
     } else {
       uint32_t socket = record[0], last = 0;
       if (socket >= MAX_SOCKETS) return fprintf(stderr, "kernel-limit: socket %u\n", socket), 2;
-      double before = milliseconds();
+      if (socket != current) { /* a look at the clock is a system call where there is no vDSO: one per run of datagrams */
+        double now = milliseconds();
+        per_socket[current] += now - since;
+        since = now;
+        current = socket;
+      }
       if (sockets[socket] == 0) sockets[socket] = open_socket(record[1]);
       messages += prepare(at + 12, record[2], record[1], &last);
       if (send(sockets[socket], at + 12, record[2], 0) < 0) die("send");
       refused += read_answers(sockets[socket], last);
-      per_socket[socket] += milliseconds() - before;
       datagrams++;
       bytes += record[2];
       at += 12 + record[2];
     }
   }
+  double end_time = milliseconds();
+  per_socket[current] += end_time - since;
   printf("{\"ms\":%.3f,\"datagrams\":%ld,\"messages\":%ld,\"bytes\":%ld,\"refused\":%d,\"perSocket\":[",
-         milliseconds() - start, datagrams, messages, bytes, refused);
+         end_time - start, datagrams, messages, bytes, refused);
   for (int i = 0; i < MAX_SOCKETS; i++) printf("%s%.3f", i ? "," : "", per_socket[i]);
   printf("]}\n");
   return refused != 0;

@@ -21,7 +21,7 @@ async function adopted(): Promise<FaultRig> {
   return rig;
 }
 
-/** The cluster arrives: 40 virtual servers with 5 real servers each, 240 messages in batches of 128. */
+/** The cluster arrives: 40 virtual servers with 5 real servers each, 240 messages in one batch. */
 function addCluster(rig: FaultRig): void {
   for (const object of scaleCluster(SERVICES)) rig.core.set(object);
 }
@@ -36,7 +36,7 @@ async function assertRecovered(rig: FaultRig, what: string): Promise<void> {
 }
 
 for (const code of ['EBUSY', 'ENOBUFS', 'EINTR', 'ENOMEM', 'EPERM']) {
-  test(`message 3 of 128 refused with ${code}: the rest lands, it alone is tried again`, async () => {
+  test(`message 3 of 240 refused with ${code}: the rest lands, it alone is tried again`, async () => {
     const rig = await adopted();
     addCluster(rig);
     rig.kernel.faults.push({ at: 'message', code, skip: 2, protocol: NETLINK_GENERIC, text: 'injected' });

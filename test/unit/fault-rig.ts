@@ -89,12 +89,14 @@ export class FaultRig {
       excludeCIDRs: [],
       clock,
       verifyInterval: SYNC_PERIOD,
+      minInterval: 0,
       cleanConntrack: (stale) => cleanConntrack(clients.conntrack, stale).deleted,
       ensureSysctls: () => undefined, // this machine's own are not for tests to write
       onSync: (report) => {
         this.reports.push(report);
         observer.synced(report, this.#daemon);
       },
+      onInterleaved: () => observer.interleaved(),
     });
     // Of the daemon the observer and health read only these; its constructor would open this machine's own kernel.
     const seen = { clients, drains, ipvs, updater: core.updater, cluster: core.cluster, reconciler: this.reconciler };

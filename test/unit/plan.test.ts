@@ -4,7 +4,12 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { type AppliedVirtualServer, sameSettings } from '../../src/plan/applied.js';
 import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../../src/plan/ownership.js';
-import { type IpvsOperations, planVirtualServer, rotationOf } from '../../src/plan/virtual-server-plan.js';
+import {
+  type IpvsOperations,
+  inAddingOrder,
+  planVirtualServer,
+  rotationOf,
+} from '../../src/plan/virtual-server-plan.js';
 import { type Address, parseAddress } from '../../src/values/address.js';
 import { type SetEntry, addressPortEntry, portEntry } from '../../src/values/ip-set.js';
 import { parsePrefix } from '../../src/values/prefix.js';
@@ -56,10 +61,12 @@ class Table implements IpvsOperations {
     assert.fail('a plan for a wanted virtual server deletes none');
   }
 
-  addRealServer(_server: VirtualServerKey, key: RealServerKey, weight: number): void {
-    assert.ok(this.exists && !this.weights.has(key));
-    this.weights.set(key, weight);
-    this.#note(`add ${name(key)} w${weight}`);
+  addRealServers(server: VirtualServerKey, reals: RealServerList, from: number): void {
+    for (const key of inAddingOrder(server, reals, from)) {
+      assert.ok(this.exists && !this.weights.has(key));
+      this.weights.set(key, 1);
+      this.#note(`add ${name(key)} w1`);
+    }
   }
 
   setRealServer(_server: VirtualServerKey, key: RealServerKey, weight: number): void {

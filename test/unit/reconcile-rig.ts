@@ -93,12 +93,14 @@ export class ReconcileRig {
       excludeCIDRs,
       clock: this.clock,
       verifyInterval: VERIFY_MS,
+      minInterval: 0,
       cleanConntrack: (stale) => {
         this.stale.push(...stale);
         return stale.length;
       },
       ensureSysctls: (drift) => this.sysctlDrift(drift),
       onSync: (report) => this.reports.push(report),
+      onInterleaved: () => undefined,
     });
   }
 

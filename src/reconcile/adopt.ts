@@ -1,0 +1,48 @@
+import { type Touched, newTouched, touchEntry } from '../desired/desired-state.js';
+import { allSetDefinitions, type SetName } from '../desired/set-definitions.js';
+import { type DesiredState } from '../desired/desired-state.js';
+import { type Comparison, isExtraAddress, ownership } from './compare.js';
+import { type ObservedKernel } from './observer.js';
+import { Pacer } from './pacer.js';
+
+/**
+ * Takes over what is in the kernel, this program's from an earlier run or kube-proxy's: afterwards `applied` knows it and
+ * `touched` names what is to be changed. `touched` comes in naming all that is desired, so that a start on an empty node,
+ * where nothing is found, has next to nothing to do here. Changes nothing in the kernel.
+ */
+export async function adopt(parts: Comparison, observed: ObservedKernel, touched: Touched): Promise<void> {
+  const pacer = new Pacer();
+  const isOurs = ownership(parts, observed);
+  for (const [key, seen] of observed.servers) {
+    if (pacer.isDue) await pacer.breathe();
+    if (!isOurs(key)) continue;
+    parts.applied.set(key, seen);
+    touched.servers.add(key);
+  }
+  for (const address of observed.local) if (!observed.bound.has(address)) touched.addresses.delete(address);
+  for (const address of observed.bound) {
+    if (pacer.isDue) await pacer.breathe();
+    if (parts.isWanted(address)) touched.addresses.delete(address);
+    else if (isExtraAddress(address, parts)) touched.addresses.add(address);
+  }
+  for (const [set, seen] of observed.sets) {
+    const wanted = parts.desired.entries(set);
+    if (seen === wanted) touched.entries.delete(set);
+    else
+      for (const entry of seen.keys()) {
+        if (pacer.isDue) await pacer.breathe();
+        if (wanted.has(entry)) touched.entries.get(set)?.delete(entry);
+        else touchEntry(touched, set, entry);
+      }
+  }
+}
+
+/** All that is desired: what `adopt` begins with. */
+export function touchAll(desired: DesiredState): Touched {
+  const touched = newTouched();
+  for (const key of desired.virtualServers.keys()) touched.servers.add(key);
+  for (const address of desired.addresses()) touched.addresses.add(address);
+  for (const set of allSetDefinitions().keys() as Iterable<SetName>)
+    for (const entry of desired.entries(set).keys()) touchEntry(touched, set, entry);
+  return touched;
+}
