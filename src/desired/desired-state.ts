@@ -65,6 +65,10 @@ export class DesiredState {
     return this.#addresses.has(address);
   }
 
+  get addressCount(): number {
+    return this.#addresses.size;
+  }
+
   addresses(): IterableIterator<Address> {
     return this.#addresses.keys();
   }

@@ -172,12 +172,12 @@ export class IpsetListReader {
   }
 
   /** Appends the elements in one message's attributes to `entries`. */
-  elements(attributes: AttributeReader, type: SetType, entries: SetEntry[]): void {
+  elements(attributes: AttributeReader, type: SetType, add: (entry: SetEntry) => void): void {
     while (attributes.next()) {
       if (attributes.type !== IpsetAttribute.adt) continue;
       const list = this.data.enter(attributes);
       while (list.next()) {
-        if (list.type === IpsetAttribute.data) entries.push(this.entry(this.element.enter(list), type));
+        if (list.type === IpsetAttribute.data) add(this.entry(this.element.enter(list), type));
       }
     }
   }

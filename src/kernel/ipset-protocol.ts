@@ -84,13 +84,14 @@ export class IpsetProtocol {
   }
 
   /** Lists one set, with a `pause` after each datagram. Rejects with IpsetError. */
-  async dumpPaced<Item>(
+  async dumpPaced<Found>(
     set: string,
-    decode: (message: NetlinkMessage, items: Item[]) => void,
+    decode: (message: NetlinkMessage, found: Found) => void,
+    fresh: () => Found,
     pause: () => Promise<void>,
-  ): Promise<Item[]> {
+  ): Promise<Found> {
     try {
-      return await this.connection.dumpPaced(this.listRequest('list', set), decode, pause);
+      return await this.connection.dumpPaced(this.listRequest('list', set), decode, fresh, pause);
     } catch (error) {
       throw error instanceof NetlinkError ? new IpsetError('list', set, error) : error;
     }

@@ -42,10 +42,6 @@ export interface IpsetFailure {
 }
 
 export class IpsetClient {
-  private elementDecoder({ type }: SetDefinition): (message: NetlinkMessage, entries: SetEntry[]) => void {
-    return (message, entries) => this.listReader.elements(netfilterAttributes(message, this.attributes), type, entries);
-  }
-
   private readonly protocol: IpsetProtocol;
   private readonly sender: IpsetElementSender;
   private readonly attributes = new AttributeReader();
@@ -83,12 +79,31 @@ export class IpsetClient {
 
   /** All elements of one set, in the kernel's order. Throws IpsetError (`ENOENT` when there is no such set). */
   listEntries(definition: SetDefinition): SetEntry[] {
-    return this.protocol.dump('list', definition.name, undefined, this.elementDecoder(definition));
+    const decode = this.elementDecoder<SetEntry[]>(definition, (entries, entry) => entries.push(entry));
+    return this.protocol.dump('list', definition.name, undefined, decode);
   }
 
-  /** As `listEntries`, with a `pause` after each datagram, so that a set of 50,000 does not hold up the event loop. */
-  listEntriesPaced(definition: SetDefinition, pause: () => Promise<void>): Promise<SetEntry[]> {
-    return this.protocol.dumpPaced(definition.name, this.elementDecoder(definition), pause);
+  /**
+   * Puts all elements of one set into what `fresh` makes (once for each attempt), with a `pause` after each datagram, so that
+   * a set of 50,000 does not hold up the event loop. Throws as `listEntries` does.
+   */
+  listEntriesPaced<Found>(
+    definition: SetDefinition,
+    fresh: () => Found,
+    add: (found: Found, entry: SetEntry) => void,
+    pause: () => Promise<void>,
+  ): Promise<Found> {
+    return this.protocol.dumpPaced(definition.name, this.elementDecoder(definition, add), fresh, pause);
+  }
+
+  private elementDecoder<Found>(
+    { type }: SetDefinition,
+    add: (found: Found, entry: SetEntry) => void,
+  ): (message: NetlinkMessage, found: Found) => void {
+    return (message, found) => {
+      const attributes = netfilterAttributes(message, this.attributes);
+      this.listReader.elements(attributes, type, (entry) => add(found, entry));
+    };
   }
 
   /** Makes a new, empty set; throws IpsetError `EEXIST` when there is one of that name. */

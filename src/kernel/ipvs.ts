@@ -193,7 +193,7 @@ export class IpvsClient {
   /** As `listVirtualServers`, with a `pause` after each datagram. Nothing else may be asked of this client meanwhile. */
   async listVirtualServersPaced(pause: () => Promise<void>): Promise<VirtualServerListing> {
     const [request, decode] = this.dumpOf(LIST, readService);
-    return listing(await this.connection.dumpPaced(request, decode, pause));
+    return listing(await this.connection.dumpPaced(request, decode, () => [], pause));
   }
 
   /** The real servers of one virtual server; empty, too, when there is no such virtual server. Throws NetlinkError. */

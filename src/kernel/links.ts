@@ -43,8 +43,8 @@ export interface AddressFailure extends AddressChange {
 /** IFNAMSIZ without the NUL. */
 const NAME_MAX = 15;
 const MAX_MESSAGE = 96;
-/** The kernel goes through all addresses of the link for each new one: with 10,000 there, 16 take some milliseconds. */
-const BATCH = 16;
+/** A datagram that fits into one page: the kernel has to map memory for a larger one. */
+const BATCH = 32;
 
 export class LinkClient {
   private readonly connection: NetlinkConnection;
@@ -105,7 +105,7 @@ export class LinkClient {
 
   /** Addresses of both families, of one link or (0) of all. */
   listAddresses(index = 0): LinkAddress[] {
-    const [request, decode] = this.addressDump<LinkAddress>((address, found) => {
+    const [request, decode] = this.addressDump<LinkAddress[]>((address, found) => {
       // Kernels before 4.20 do not filter by link.
       if (index === 0 || address.index === index) found.push(address);
     }, index);
@@ -113,14 +113,16 @@ export class LinkClient {
   }
 
   /**
-   * Addresses of all links as link index, address, link index, address and so on (an object for each of 50,000 would be
-   * garbage for the collector to move), with a `pause` after each datagram of the dump.
+   * Puts the addresses of all links into what `fresh` makes (once for each attempt: a dump that was interrupted begins
+   * again), with a `pause` after each datagram of the dump. `index` is the link's.
    */
-  listAddressesPaced(pause: () => Promise<void>): Promise<(number | Address)[]> {
-    const [request, decode] = this.addressDump<number | Address>(({ index, address }, found) => {
-      found.push(index, address);
-    });
-    return this.connection.dumpPaced(request, decode, pause);
+  listAddressesPaced<Found>(
+    fresh: () => Found,
+    add: (found: Found, index: number, address: Address) => void,
+    pause: () => Promise<void>,
+  ): Promise<Found> {
+    const [request, decode] = this.addressDump<Found>(({ index, address }, found) => add(found, index, address));
+    return this.connection.dumpPaced(request, decode, fresh, pause);
   }
 
   /** Changes that wait for `flush`. */
@@ -165,12 +167,12 @@ export class LinkClient {
     this.connection.close();
   }
 
-  private addressDump<Item>(
-    add: (address: LinkAddress, found: Item[]) => void,
+  private addressDump<Found>(
+    add: (address: LinkAddress, found: Found) => void,
     index = 0,
-  ): [NetlinkRequest, (message: NetlinkMessage, found: Item[]) => void] {
+  ): [NetlinkRequest, (message: NetlinkMessage, found: Found) => void] {
     const write: NetlinkRequest['write'] = (writer) => void writeAddressHeader(writer, index);
-    const decode = (message: NetlinkMessage, found: Item[]): void => {
+    const decode = (message: NetlinkMessage, found: Found): void => {
       if (message.type !== RTM_NEWADDR) return;
       const address = readAddress(message, this.reader);
       if (address !== undefined) add(address, found);

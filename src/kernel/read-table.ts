@@ -13,7 +13,7 @@ export interface IpvsTableOptions {
   readonly openOptionSocket?: OpenOptionSocket | undefined;
   /** /proc/net/ip_vs, where the table is that of `ipvs`; taken for small tables, whatever its cost for large ones. */
   readonly procPath?: string | undefined;
-  /** How long to read before other work gets its turn, in milliseconds. */
+  /** How long to read before other work gets its turn, in milliseconds; 0: a turn after every virtual server. */
   readonly turnMs?: number | undefined;
 }
 
@@ -178,7 +178,7 @@ class Pace {
   }
 
   #begin(): void {
-    this.#left = CLOCK_INTERVAL;
+    this.#left = this.milliseconds === 0 ? 1 : CLOCK_INTERVAL;
     this.#turnEnd = performance.now() + this.milliseconds;
   }
 }

@@ -43,7 +43,7 @@ const DUMP_ATTEMPTS = 8;
 const DRAIN_LIMIT = 65_536;
 
 type Outcome = 'done' | 'interrupted';
-type Decode<Item> = (message: NetlinkMessage, items: Item[]) => void;
+type Decode<Found> = (message: NetlinkMessage, found: Found) => void;
 
 export class NetlinkConnection {
   readonly counters: NetlinkCounters = {
@@ -89,20 +89,21 @@ export class NetlinkConnection {
    * Sends a dump request; `decode` puts what it finds in each message into the result. A dump that the kernel marks as
    * interrupted is thrown away and started again, up to 8 times; then, or when the kernel refuses, throws NetlinkError.
    */
-  dump<Item>(request: NetlinkRequest, decode: Decode<Item>): Item[] {
-    return finish(this.dumpSteps(request, decode));
+  dump<Item>(request: NetlinkRequest, decode: Decode<Item[]>): Item[] {
+    return finish(this.dumpSteps<Item[]>(request, decode, () => []));
   }
 
   /**
    * As `dump`, calling `pause` after each datagram, so that a long one does not hold up the event loop. Nothing else may
-   * use this connection meanwhile.
+   * use this connection meanwhile. Each attempt begins with what `fresh` makes.
    */
-  async dumpPaced<Item>(
+  async dumpPaced<Found>(
     request: NetlinkRequest,
-    decode: Decode<Item>,
+    decode: Decode<Found>,
+    fresh: () => Found,
     pause: () => Promise<void> | undefined,
-  ): Promise<Item[]> {
-    const steps = this.dumpSteps(request, decode);
+  ): Promise<Found> {
+    const steps = this.dumpSteps(request, decode, fresh);
     for (;;) {
       const step = steps.next();
       if (step.done === true) return step.value;
@@ -183,10 +184,14 @@ export class NetlinkConnection {
     return sequence;
   }
 
-  private *dumpSteps<Item>(request: NetlinkRequest, decode: Decode<Item>): Generator<void, Item[]> {
+  private *dumpSteps<Found>(
+    request: NetlinkRequest,
+    decode: Decode<Found>,
+    fresh: () => Found,
+  ): Generator<void, Found> {
     for (let attempt = 1; ; attempt++) {
-      const items: Item[] = [];
-      if ((yield* this.dumpOnce(request, decode, items)) === 'done') return items;
+      const found = fresh();
+      if ((yield* this.dumpOnce(request, decode, found)) === 'done') return found;
       this.counters.dumpRetries++;
       if (attempt === DUMP_ATTEMPTS) {
         throw new NetlinkError({ operation: `${request.operation} (dump interrupted)`, errno: errnoNumber('EINTR') });
@@ -194,14 +199,14 @@ export class NetlinkConnection {
     }
   }
 
-  private *dumpOnce<Item>(request: NetlinkRequest, decode: Decode<Item>, items: Item[]): Generator<void, Outcome> {
+  private *dumpOnce<Found>(request: NetlinkRequest, decode: Decode<Found>, found: Found): Generator<void, Outcome> {
     const sequence = this.transmit(request, NLM_F_REQUEST | NLM_F_DUMP);
     let interrupted = false;
     try {
       yield* this.collect(request.operation, sequence, (message) => {
         if ((message.flags & NLM_F_DUMP_INTR) !== 0) interrupted = true;
         if (message.type === NLMSG_DONE || message.type === NLMSG_ERROR) return true;
-        if (!interrupted) decode(message, items);
+        if (!interrupted) decode(message, found);
         // A single answer without NLM_F_MULTI has no NLMSG_DONE after it.
         return (message.flags & NLM_F_MULTI) === 0;
       });

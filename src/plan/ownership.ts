@@ -11,7 +11,7 @@ import { type VirtualServerKey, virtualServerIdentity } from '../values/virtual-
 /** The traces by which a virtual server is recognised. */
 export interface OwnershipTraces {
   /** Addresses on kube-ipvs0. */
-  readonly boundAddresses: ReadonlySet<Address>;
+  readonly boundAddresses: Pick<ReadonlySet<Address>, 'has'>;
   /** Elements of the KUBE-* sets of type hash:ip,port. */
   readonly addressPorts: ReadonlySet<SetEntry>;
   /** Elements of the KUBE-NODE-PORT-* bitmaps, by protocol. */

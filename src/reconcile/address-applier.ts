@@ -6,6 +6,13 @@ import { Pacer } from './pacer.js';
 /** The dummy link that holds the VIPs; kube-proxy's name, so that takeover and rollback find it. */
 export const DUMMY_LINK = 'kube-ipvs0';
 
+/**
+ * The kernel goes through all addresses of the link for each one that comes or goes. A batch makes it pass so many of them,
+ * which takes some milliseconds, and the event loop waits.
+ */
+const WALK_LENGTH = 320_000;
+const FEWEST = 8;
+
 /** Binds VIPs to the dummy link, so that the kernel takes packets for them in. */
 export class AddressApplier {
   #index: number | undefined;
@@ -48,12 +55,17 @@ export class AddressApplier {
     const index = this.#index;
     if (index === undefined) throw new Error('the dummy link is missing');
     const pacer = new Pacer();
+    const most = Math.max(FEWEST, WALK_LENGTH / desired.addressCount);
+    let queued = 0;
     for (const address of addresses) {
       if (this.isWanted(address, desired) !== (pass === 'add')) continue;
       this.changes++;
       const isFull = pass === 'add' ? this.links.addAddress(index, address) : this.links.deleteAddress(index, address);
-      if (isFull) this.#flush();
-      await pacer.breathe();
+      if (isFull || ++queued >= most) {
+        this.#flush();
+        queued = 0;
+      }
+      if (pacer.isDue) await pacer.breathe();
     }
     this.#flush();
   }

@@ -19,8 +19,9 @@ export async function adopt(parts: Comparison, observed: ObservedKernel, touched
     parts.applied.set(key, seen);
     touched.servers.add(key);
   }
+  if (observed.bound.isComplete) touched.addresses.clear();
   for (const address of observed.local) if (!observed.bound.has(address)) touched.addresses.delete(address);
-  for (const address of observed.bound) {
+  for (const address of observed.bound.others) {
     if (pacer.isDue) await pacer.breathe();
     if (parts.isWanted(address)) touched.addresses.delete(address);
     else if (isExtraAddress(address, parts)) touched.addresses.add(address);

@@ -90,13 +90,13 @@ async function removeTable(
   const dummy = links.findLink(DUMMY_LINK);
   const { bound } = await readAddresses(links, dummy?.index);
   const traces = ownershipTraces({
-    bound: dummy === undefined ? new Set() : bound,
+    bound,
     sets: await readSets(ipset, definitions),
   });
   const servers = ipvs.listVirtualServers().servers.map(({ key }) => key);
   const ours = servers.filter((key) => leftByServiceProxy(key, traces) && !isExcluded(key, excludeCIDRs));
   // Packets stop arriving before nobody answers them: first the addresses, then the virtual servers.
-  const addresses = dummy === undefined ? 0 : removeAddresses(links, dummy.index, bound, excludeCIDRs, failures);
+  const addresses = dummy === undefined ? 0 : removeAddresses(links, dummy.index, bound.others, excludeCIDRs, failures);
   deleteServers(ipvs, ours, failures);
   return { virtualServers: ours.length, addresses };
 }

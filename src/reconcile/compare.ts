@@ -151,13 +151,13 @@ async function compareAddresses(
   pacer: Pacer,
 ): Promise<void> {
   const { desired, isWanted } = parts;
-  for (const address of desired.addresses()) {
+  for (const address of observed.bound.isComplete ? [] : desired.addresses()) {
     if (pacer.isDue) await pacer.breathe();
     if (!isWanted(address) || observed.bound.has(address) || disturbed.has(address)) continue;
     touched.addresses.add(address);
     drift.add('address', 'missing', () => formatAddress(address));
   }
-  for (const address of observed.bound) {
+  for (const address of observed.bound.others) {
     if (pacer.isDue) await pacer.breathe();
     if (!isExtraAddress(address, parts) || disturbed.has(address)) continue;
     touched.addresses.add(address);

@@ -20,7 +20,7 @@ import { DUMMY_LINK } from './address-applier.js';
 import { compareWithKernel } from './compare.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type Drift } from './drift.js';
-import { type ObservedSources, observeKernel, readAddresses } from './observer.js';
+import { NO_ADDRESSES, type ObservedSources, observeKernel, readAddresses } from './observer.js';
 
 export interface Inspection {
   readonly drift: Drift;
@@ -45,7 +45,11 @@ export async function inspect(
   const applied = new Map<VirtualServerKey, AppliedVirtualServer>();
   for (const { key, settings, realServers } of desired.virtualServers.values())
     applied.set(key, { settings, realServers, draining: EMPTY, odd: EMPTY });
-  const observed = await observeKernel({ ...sources, definitions }, index, { believed: applied, desired });
+  const observed = await observeKernel({ ...sources, definitions }, index, {
+    believed: applied,
+    desired,
+    addresses: NO_ADDRESSES,
+  });
   for (const [key, seen] of observed.servers) expectDrains(applied, key, seen);
   const touched = newTouched();
   const isWanted = (address: Parameters<typeof formatAddress>[0]): boolean =>

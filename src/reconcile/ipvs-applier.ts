@@ -76,7 +76,7 @@ export class IpvsApplier implements IpvsOperations {
       const after = planVirtualServer(key, wanted, before, this, rotationOf(this.nodeSeed, key));
       this.applied.set(key, after);
       this.onChanged(key);
-      await pacer.breathe();
+      if (pacer.isDue) await pacer.breathe();
     }
     this.#flush();
   }
@@ -88,7 +88,7 @@ export class IpvsApplier implements IpvsOperations {
       if (desired.virtualServers.has(key) || !this.applied.delete(key)) continue;
       if (!isExcluded(key, this.excludeCIDRs)) this.deleteVirtualServer(key);
       this.onChanged(key);
-      await pacer.breathe();
+      if (pacer.isDue) await pacer.breathe();
     }
     this.#flush();
   }

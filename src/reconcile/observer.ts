@@ -16,12 +16,20 @@ const EMPTY = '' as RealServerList;
 
 /** All that this program keeps in the kernel, as it is now, other people's included where they share a table. */
 export interface ObservedKernel extends ObservedTable {
-  /** Addresses on the dummy link. */
-  readonly bound: Set<Address>;
+  readonly bound: BoundAddresses;
   /** Addresses on every other link. */
-  readonly local: Set<Address>;
+  readonly local: ReadonlySet<Address>;
   /** The entries of a set that holds what is desired are `desired.entries` itself. */
   readonly sets: Map<SetName, SetEntries>;
+}
+
+/** The addresses on the dummy link. */
+export interface BoundAddresses {
+  has(address: Address): boolean;
+  /** True: every address that was expected is there. */
+  readonly isComplete: boolean;
+  /** Those that were not expected; all of them unless `isComplete`. */
+  readonly others: ReadonlySet<Address>;
 }
 
 export interface ObservedTable {
@@ -45,6 +53,13 @@ export interface Expectation {
     readonly virtualServers: { get(key: VirtualServerKey): WantedVirtualServer | undefined };
     entries(set: SetName): SetEntries;
   };
+  readonly addresses: ExpectedAddresses;
+}
+
+/** Those that belong on the dummy link. */
+export interface ExpectedAddresses {
+  readonly count: number;
+  has(address: Address): boolean;
 }
 
 /** Lets changes in while the kernel is read. */
@@ -62,7 +77,7 @@ export async function observeKernel(
   expected: Expectation,
   interruption?: Interruption,
 ): Promise<ObservedKernel> {
-  const { bound, local } = await readAddresses(sources.links, dummyIndex);
+  const { bound, local } = await readAddresses(sources.links, dummyIndex, expected.addresses);
   return {
     ...(await readTable(sources.table, expected, interruption)),
     bound,
@@ -76,17 +91,41 @@ export async function observeKernel(
   };
 }
 
-/** The addresses on the dummy link and those on the others, by one dump. Throws NetlinkError. */
+/** Expects none: every address is told. */
+export const NO_ADDRESSES: ExpectedAddresses = { count: -1, has: () => false };
+
+/** The addresses on the dummy link and those on the others, by one dump, two when not all are as expected. Throws NetlinkError. */
 export async function readAddresses(
   links: LinkClient,
   dummyIndex: number | undefined,
-): Promise<Pick<ObservedKernel, 'bound' | 'local'>> {
-  const bound = new Set<Address>();
-  const local = new Set<Address>();
-  const pacer = new Pacer();
-  const listed = await links.listAddressesPaced(() => pacer.breathe());
-  for (let i = 0; i < listed.length; i += 2) (listed[i] === dummyIndex ? bound : local).add(listed[i + 1] as Address);
-  return { bound, local };
+  expected: ExpectedAddresses = NO_ADDRESSES,
+): Promise<{ readonly bound: BoundAddresses; readonly local: ReadonlySet<Address> }> {
+  const pacer = new Pacer(undefined, undefined, 1);
+  const read = (isExpected: (address: Address) => boolean): Promise<SeenAddresses> =>
+    links.listAddressesPaced(
+      () => ({ expected: 0, others: new Set<Address>(), local: new Set<Address>() }),
+      (seen, index, address) => {
+        if (index !== dummyIndex) seen.local.add(address);
+        else if (isExpected(address)) seen.expected++;
+        else seen.others.add(address);
+      },
+      () => pacer.breathe(),
+    );
+  // Nearly always all are there, and a set of them would only be something for the garbage collector to move.
+  const { expected: found, others, local } = await read((address) => expected.has(address));
+  if (found === expected.count) {
+    const has = (address: Address): boolean => expected.has(address) || others.has(address);
+    return { bound: { has, isComplete: true, others }, local };
+  }
+  const all = found === 0 ? { others, local } : await read(() => false);
+  const has = (address: Address): boolean => all.others.has(address);
+  return { bound: { has, isComplete: false, others: all.others }, local: all.local };
+}
+
+interface SeenAddresses {
+  expected: number;
+  readonly others: Set<Address>;
+  readonly local: Set<Address>;
 }
 
 /**
@@ -95,7 +134,10 @@ export async function readAddresses(
  */
 export async function readTable(
   table: IpvsTableSource,
-  { believed, desired }: Pick<Expectation, 'believed'> & { desired: Pick<Expectation['desired'], 'virtualServers'> },
+  {
+    believed,
+    desired,
+  }: Pick<Expectation, 'believed'> & { readonly desired: Pick<Expectation['desired'], 'virtualServers'> },
   interruption?: Interruption,
 ): Promise<ObservedTable> {
   const servers = new Map<VirtualServerKey, AppliedVirtualServer>();

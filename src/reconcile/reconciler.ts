@@ -16,6 +16,7 @@ import { type DrainTracker } from './drain.js';
 import { Drift } from './drift.js';
 import { type IpvsApplier, type IpvsCounts, type StaleUdp } from './ipvs-applier.js';
 import {
+  type ExpectedAddresses,
   type Interruption,
   type ObservedKernel,
   type ObservedSources,
@@ -208,11 +209,12 @@ export class Reconciler {
   /** Reads the node's addresses and touches what they decide, on the dummy link too. Throws NetlinkError. */
   async #refreshAddresses(): Promise<void> {
     const { sources, addresses } = this.parts;
-    const { local, bound } = await readAddresses(sources.links, addresses.index);
+    const { local, bound } = await readAddresses(sources.links, addresses.index, this.#expectedAddresses);
     this.#addressesStale = false;
     this.#takeLocalAddresses(local);
     if (!this.#adopted) return;
-    for (const address of bound) this.touchAddress(address, true);
+    for (const address of bound.others) this.touchAddress(address, true);
+    if (bound.isComplete) return;
     for (const address of this.parts.updater.desired.addresses())
       if (!bound.has(address)) this.touchAddress(address, false);
   }
@@ -245,10 +247,18 @@ export class Reconciler {
     return { desired, applied: ipvs.applied, isWanted, excludeCIDRs };
   }
 
+  get #expectedAddresses(): ExpectedAddresses {
+    const { cluster, updater, addresses } = this.parts;
+    const { desired } = updater;
+    let count = desired.addressCount;
+    for (const address of cluster.localAddresses) if (desired.hasAddress(address)) count--;
+    return { count, has: (address) => addresses.isWanted(address, desired) };
+  }
+
   async #observe(interruption: Interruption | undefined): Promise<ObservedKernel> {
     const { updater, ipvs, addresses, sources } = this.parts;
     const definitions = new Map([...sources.definitions].filter(([name]) => !this.#brokenSets.has(name)));
-    const expected = { believed: ipvs.applied, desired: updater.desired };
+    const expected = { believed: ipvs.applied, desired: updater.desired, addresses: this.#expectedAddresses };
     const observed = await observeKernel({ ...sources, definitions }, addresses.index!, expected, interruption);
     this.#takeLocalAddresses(observed.local);
     return observed;

@@ -56,10 +56,15 @@ export async function readSets(
   const sets = new Map<SetName, SetEntries>();
   for (const definition of definitions.values()) {
     const name = definition.name as SetName;
-    const entries = await ipset.listEntriesPaced(definition, () => pacer.breathe());
     const wanted = expected(name);
-    const isAsWanted = entries.length === wanted.size && entries.every((entry) => wanted.has(entry));
-    sets.set(name, isAsWanted ? wanted : new Set(entries));
+    const pause = (): Promise<void> => pacer.breathe();
+    // Nearly always the set is as wanted: then nothing is made that the garbage collector would have to move.
+    const count = (found: { wanted: number; others: number }, entry: SetEntry): void =>
+      void (wanted.has(entry) ? found.wanted++ : found.others++);
+    const counts = await ipset.listEntriesPaced(definition, () => ({ wanted: 0, others: 0 }), count, pause);
+    const isAsWanted = counts.wanted === wanted.size && counts.others === 0;
+    const keep = (found: Set<SetEntry>, entry: SetEntry): void => void found.add(entry);
+    sets.set(name, isAsWanted ? wanted : await ipset.listEntriesPaced(definition, () => new Set(), keep, pause));
     await betweenSets();
   }
   return sets;

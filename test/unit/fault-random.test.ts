@@ -1,6 +1,7 @@
 /** Random changes of the cluster, random netlink faults and vandalism at once: when the faults end, nothing is lost. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type FakeFault } from '../fakes/fake-kernel.js';
 import { socketFault } from '../fakes/fake-nfnetlink.js';
 import { RandomCluster } from '../fakes/cluster-generator-random.js';
@@ -100,6 +101,17 @@ class Storm {
     else netfilter.ipset!.sets.clear();
   }
 
+  /** Changes the cluster now and then until `work` is done. */
+  async during(work: Promise<unknown>): Promise<void> {
+    let isDone = false;
+    const end = work.finally(() => (isDone = true));
+    while (!isDone) {
+      if (this.#chance(0.1)) this.#apply(this.#cluster.step());
+      await nextTurn();
+    }
+    await end;
+  }
+
   calm(): void {
     this.rig.kernel.faults.length = 0;
     this.rig.kernel.permitted = true;
@@ -132,6 +144,24 @@ for (const seed of fuzzSeeds('netlink faults')) {
         assert.deepEqual(rig.health().reasons, [], `round ${round}`);
       }
       assertReach(seed, failed, 4, 'syncs failed by faults');
+    });
+
+    test(`changes while the kernel is read back by ${reader}: made meanwhile, and taken for no drift (seed ${seed})`, async () => {
+      const storm = new Storm(seed, reader, false);
+      const { rig } = storm;
+      await rig.sync();
+      for (let round = 0; round < fuzzRuns(30); round++) {
+        const isVandalised = round % 3 === 2;
+        if (isVandalised) storm.vandalise();
+        await storm.during(rig.verify());
+        const { drift } = rig.lastReport.verified!;
+        if (!isVandalised) assert.equal(drift.total, 0, `round ${round}: ${drift.names.join()}`);
+        for (let i = 0; i < SYNCS; i++) await rig.sync();
+        if (isVandalised) await rig.verify(); // what was changed meanwhile was not compared
+        assert.deepEqual(rig.drift(), [], `round ${round}`);
+        assert.deepEqual(rig.health().reasons, [], `round ${round}`);
+      }
+      assertReach(seed, rig.interleaved, 30, 'changes in the middle of a verification');
     });
 
     test(`lies and vandalism, table read by ${reader}: one good verification repairs all (seed ${seed})`, async () => {

@@ -45,6 +45,8 @@ export class FaultRig {
   readonly reports: SyncReport[] = [];
   /** Every message so far that changes something. */
   readonly written: string[] = [];
+  /** How often changes were made while the kernel was read back. */
+  interleaved = 0;
   readonly metrics = new Metrics({ version: '0.0.0' });
   readonly observer = new SyncObserver(this.metrics, pino({ level: 'silent' }));
   readonly reconciler: Reconciler;
@@ -96,7 +98,10 @@ export class FaultRig {
         this.reports.push(report);
         observer.synced(report, this.#daemon);
       },
-      onInterleaved: () => observer.interleaved(),
+      onInterleaved: () => {
+        this.interleaved++;
+        observer.interleaved();
+      },
     });
     // Of the daemon the observer and health read only these; its constructor would open this machine's own kernel.
     const seen = { clients, drains, ipvs, updater: core.updater, cluster: core.cluster, reconciler: this.reconciler };
@@ -181,8 +186,8 @@ export class FaultRig {
 
   #tableOptions(reader: 'sockopt' | 'proc' | 'dump'): IpvsTableOptions {
     const { table } = this;
-    if (reader === 'sockopt') return { openOptionSocket: fakeOptionSocket(table) };
-    if (reader === 'dump') return {};
+    if (reader === 'sockopt') return { openOptionSocket: fakeOptionSocket(table), turnMs: 0 };
+    if (reader === 'dump') return { turnMs: 0 };
     const file = join(mkdtempSync(join(tmpdir(), 'fault-')), 'ip_vs');
     return {
       get procPath() {

@@ -140,7 +140,7 @@ function decodeMessage(message: NetlinkMessage): unknown[] {
 
 function setEntries(attributes: AttributeReader, type: SetType): SetEntry[] {
   const entries: SetEntry[] = [];
-  new IpsetListReader().elements(attributes, type, entries);
+  new IpsetListReader().elements(attributes, type, (entry) => entries.push(entry));
   return entries;
 }
 

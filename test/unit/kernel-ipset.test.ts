@@ -251,7 +251,7 @@ test('elements that lie or lack a part give a typed error', () => {
   const read = (type: SetType, ...element: Buffer[]): SetEntry[] => {
     const entries: SetEntry[] = [];
     const bytes = nested(8, nested(7, ...element));
-    reader.elements(new AttributeReader().reset(bytes, 0, bytes.length), type, entries);
+    reader.elements(new AttributeReader().reset(bytes, 0, bytes.length), type, (entry) => entries.push(entry));
     return entries;
   };
   const ip = nested(1, attribute(0x4001, Buffer.from([10, 0, 0, 1])));
