@@ -184,7 +184,8 @@ test('every request is recorded for the metrics, failed ones as <error>', async 
     ],
     reflector: { streaming: false },
   });
-  await rig.watching();
+  // The server sees the watch before the client has its answer.
+  await until('four requests', () => rig.records.length >= 4);
   assert.deepEqual(
     rig.records.map(({ code }) => code),
     ['<error>', '500', '200', '200'],
