@@ -19,7 +19,8 @@ import {
   netfilterType,
   writeNetfilterHeader,
 } from '../netlink/nfnetlink.js';
-import { type SetDefinition, type SetEntry } from '../values/ip-set.js';
+import { MessageTemplate, differences } from '../netlink/message-template.js';
+import { type SetDefinition, type SetEntry, type SetType } from '../values/ip-set.js';
 import { IpsetAttribute, IpsetCommand, MAX_ELEMENT_LENGTH, writeElement } from './ipset-message.js';
 
 export interface ElementFailure {
@@ -32,6 +33,13 @@ export interface ElementOutcome {
   /** Index of the first entry that was not tried: behind the end, unless the set is full. */
   readonly next: number;
   readonly isFull: boolean;
+}
+
+interface ElementTemplate {
+  readonly type: SetType;
+  readonly element: MessageTemplate;
+  /** Where the line number is. */
+  readonly lineAt: number;
 }
 
 interface Answer {
@@ -50,6 +58,8 @@ const IPSET_ERR_HASH_FULL = 4352;
 export class IpsetElementSender {
   private readonly writer = new MessageWriter(Buffer.allocUnsafeSlow(MESSAGE_SIZE));
   private readonly reader = new AttributeReader();
+  /** Of the last element: those of one set are alike. */
+  private template: ElementTemplate | undefined;
 
   constructor(
     private readonly connection: NetlinkConnection,
@@ -108,12 +118,28 @@ export class IpsetElementSender {
     const last = Math.min(entries.length, from + most);
     let index = from;
     while (index < last && writer.offset + MAX_ELEMENT_LENGTH <= MESSAGE_SIZE) {
-      writeElement(writer, set.type, entries[index]!, index + 1); // line 0 would mean that there is none
-      index++;
+      const entry = entries[index]!;
+      const { element, lineAt } = this.templateOf(set.type, entry.length);
+      const start = writer.reserve(element.bytes.length);
+      element.copy(writer.buffer, start, entry);
+      writer.buffer.writeUInt32LE(++index, start + lineAt); // line 0 would mean that there is none
     }
     writer.endNested(list);
     writer.endMessage(message);
     return index;
+  }
+
+  private templateOf(type: SetType, length: number): ElementTemplate {
+    let { template } = this;
+    if (template?.type === type && template.element.length === length) return template;
+    const element = new MessageTemplate(length, (writer, entry) => writeElement(writer, type, entry as SetEntry, 0));
+    const numbered = new MessageTemplate(length, (writer, entry) =>
+      writeElement(writer, type, entry as SetEntry, 0xff),
+    );
+    const lineAt = differences(element.bytes, numbered.bytes)[0]!;
+    template = { type, element, lineAt };
+    this.template = template;
+    return template;
   }
 
   /** Undefined when the kernel accepted all elements. */

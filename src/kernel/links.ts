@@ -4,7 +4,8 @@ import { NLA_F_NESTED } from '../netlink/attribute-writer.js';
 import { NetlinkBatch } from '../netlink/batch.js';
 import { NetlinkConnection, type NetlinkCounters, type NetlinkRequest } from '../netlink/connection.js';
 import { NetlinkError, errnoNumber } from '../netlink/errors.js';
-import { type NetlinkMessage, NLM_F_CREATE, NLM_F_EXCL } from '../netlink/message.js';
+import { type NetlinkMessage, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST } from '../netlink/message.js';
+import { MessageTemplate } from '../netlink/message-template.js';
 import { NETLINK_ROUTE, type OpenNetlinkSocket } from '../netlink/socket.js';
 import { type Address, formatAddress } from '../values/address.js';
 import {
@@ -46,10 +47,18 @@ const MAX_MESSAGE = 96;
 /** A datagram that fits into one page: the kernel has to map memory for a larger one. */
 const BATCH = 32;
 
+interface AddressTemplate {
+  readonly operation: AddressOperation;
+  readonly index: number;
+  readonly template: MessageTemplate;
+}
+
 export class LinkClient {
   private readonly connection: NetlinkConnection;
   private readonly batch: NetlinkBatch<AddressChange>;
   private readonly reader = new AttributeReader();
+  /** Of the last change, by the address's length: those that come in a row are alike. */
+  private readonly templates = new Map<number, AddressTemplate>();
   private readonly nested = new AttributeReader();
 
   constructor(open: OpenNetlinkSocket) {
@@ -132,18 +141,34 @@ export class LinkClient {
 
   /** Queues a /32 or /128; returns true when the batch is full. That it is there already counts as success. */
   addAddress(index: number, address: Address): boolean {
-    const writer = this.batch.begin(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL);
-    writeHostAddress(writer, index, address);
-    this.batch.end({ operation: 'add-address', index, address });
-    return this.batch.full;
+    return this.queue('add-address', index, address);
   }
 
   /** Queues the removal of a /32 or /128; returns true when the batch is full. That it is gone already counts as success. */
   deleteAddress(index: number, address: Address): boolean {
-    const writer = this.batch.begin(RTM_DELADDR, 0);
-    writeHostAddress(writer, index, address);
-    this.batch.end({ operation: 'delete-address', index, address });
-    return this.batch.full;
+    return this.queue('delete-address', index, address);
+  }
+
+  private queue(operation: AddressOperation, index: number, address: Address): boolean {
+    const { batch } = this;
+    const { template } = this.templateOf(operation, index, address.length);
+    const start = batch.append(template.bytes, { operation, index, address });
+    template.patch(batch.buffer, start, address);
+    return batch.full;
+  }
+
+  private templateOf(operation: AddressOperation, index: number, length: number): AddressTemplate {
+    const last = this.templates.get(length);
+    if (last?.operation === operation && last.index === index) return last;
+    const [type, flags] = operation === 'add-address' ? [RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL] : [RTM_DELADDR, 0];
+    const template = new MessageTemplate(length, (writer, address) => {
+      const start = writer.beginMessage(type, NLM_F_REQUEST | flags, 0);
+      writeHostAddress(writer, index, address as Address);
+      writer.endMessage(start);
+    });
+    const made = { operation, index, template };
+    this.templates.set(length, made);
+    return made;
   }
 
   /** Sends what is queued in one datagram; returns the changes that failed. */
