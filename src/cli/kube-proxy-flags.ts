@@ -61,13 +61,23 @@ const IGNORED_FLAGS: Readonly<Record<string, string>> = {
   'metrics-port': 'use --metrics-bind-address',
   'log-flush-frequency': 'log lines are written at once',
   'logging-format': 'the log is JSON',
+  'log-json-info-buffer-size': 'log lines are written at once',
+  'log-json-split-stream': 'the log goes to standard output',
+  'log-text-info-buffer-size': 'log lines are written at once',
+  'log-text-split-stream': 'the log goes to standard output',
   logtostderr: 'the log goes to standard output',
   alsologtostderr: 'the log goes to standard output',
   stderrthreshold: 'the log goes to standard output',
   vmodule: 'use --log-level',
 };
 
-const IGNORED_BOOLEANS = ['iptables-localhost-nodeports', 'logtostderr', 'alsologtostderr'];
+const IGNORED_BOOLEANS = [
+  'iptables-localhost-nodeports',
+  'log-json-split-stream',
+  'log-text-split-stream',
+  'logtostderr',
+  'alsologtostderr',
+];
 
 /** Booleans that Go's flag library also accepts as `--name=true`. */
 export const BOOLEAN_FLAGS: ReadonlySet<string> = new Set([

@@ -236,4 +236,5 @@ Examples:
   kube-proxy-ipvs status              what is the daemon doing?
   kube-proxy-ipvs cleanup             take everything out of the kernel again
 
-All flags of kube-proxy 1.36 are accepted; without --config those that IPVS mode uses have their effect.`;
+All flags of kube-proxy 1.36 but --write-config-to are accepted; without --config those that IPVS mode uses have
+their effect.`;

@@ -1,5 +1,6 @@
 /** Rule fingerprints of the real kernel: packets leave them alone, any change of any rule does not. */
 import assert from 'node:assert/strict';
+import { createSocket } from 'node:dgram';
 import { before, test } from 'node:test';
 import { openNetlinkSocket } from '../../native/libc.js';
 import { openOptionSocket } from '../../native/option-socket.js';
@@ -40,14 +41,25 @@ function read(family: Family): string {
   return fingerprint;
 }
 
+/** To this host itself, where nobody listens. */
+function sendDatagram(family: Family): Promise<void> {
+  const socket = createSocket(family === 4 ? 'udp4' : 'udp6');
+  return new Promise((resolve, reject) => {
+    socket.send('x', 9, family === 4 ? '127.0.0.1' : '::1', (error) => {
+      socket.close();
+      if (error === null) resolve();
+      else reject(error);
+    });
+  });
+}
+
 for (const family of FAMILIES) {
   test(`IPv${family}: packets are no change; rules, chains, policies and other tables are`, async () => {
     await iptables.restore(family, RULES);
     const before = read(family);
-    const [ping, address] = family === 4 ? ['-4', '127.0.0.1'] : ['-6', '::1'];
-    await run('ping', [ping, '-c', '2', '-i', '0.2', address]);
+    await sendDatagram(family);
     const [, packets] = /:OUTPUT ACCEPT \[(\d+):/.exec(await iptables.save(family, 'nat')) ?? [];
-    assert.ok(Number(packets) > 0, 'the ping was not counted');
+    assert.ok(Number(packets) > 0, 'the datagram was not counted');
     assert.equal(read(family), before);
     const changes = [
       '*nat\n-A KUBE-ONE -j RETURN\nCOMMIT\n',

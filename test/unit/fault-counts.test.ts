@@ -71,3 +71,39 @@ test('a change costs its own messages and no process, with 100 Services as with 
   assert.deepEqual(large['verification']!.written, [], 'a verification that finds nothing writes nothing');
   assert.ok(large['verification']!.processes <= 2, 'at most iptables-save, once per family');
 });
+
+test('a change walks through no map or set that is as large as the cluster', async () => {
+  const rig = await rigOf(2000);
+  const walked = await walksDuring(1000, async () => {
+    moved(rig, 7);
+    assert.equal(await rig.sync(), true);
+  });
+  assert.deepEqual(walked, []);
+  assert.notDeepEqual(
+    await walksDuring(1000, () => rig.verify()),
+    [],
+    'what looks for walks finds those of a verification',
+  );
+});
+
+/** Where maps and sets of `size` and more were iterated while `work` went on. */
+async function walksDuring(size: number, work: () => Promise<unknown>): Promise<string[]> {
+  const walks: string[] = [];
+  const restore: (() => void)[] = [];
+  for (const prototype of [Map.prototype, Set.prototype] as { readonly size: number }[])
+    for (const name of ['keys', 'values', 'entries', 'forEach', Symbol.iterator]) {
+      const original = Object.getOwnPropertyDescriptor(prototype, name)!;
+      const value = function (this: { readonly size: number }, ...args: unknown[]): unknown {
+        if (this.size >= size) walks.push(new Error(`${String(name)} of ${this.size}`).stack ?? '');
+        return (original.value as (...args: unknown[]) => unknown).apply(this, args);
+      };
+      Object.defineProperty(prototype, name, { ...original, value });
+      restore.push(() => Object.defineProperty(prototype, name, original));
+    }
+  try {
+    await work();
+  } finally {
+    for (const undo of restore) undo();
+  }
+  return walks;
+}
