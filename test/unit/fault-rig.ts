@@ -55,8 +55,8 @@ export class FaultRig {
   readonly #rules: RulesKeeper;
   #now = 0;
 
-  /** `reader`: the interface that the whole table is read by. */
-  constructor(reader: 'sockopt' | 'proc' | 'dump' = 'sockopt') {
+  /** `reader`: the interface that the whole table is read by; `minInterval`: minSyncPeriod, ms. */
+  constructor(reader: 'sockopt' | 'proc' | 'dump' = 'sockopt', minInterval = 0) {
     this.links.addLink('eth0');
     this.links.addAddress('eth0', '10.200.0.2', 24);
     this.links.addAddress('eth0', 'fd00:200::2', 64);
@@ -91,7 +91,7 @@ export class FaultRig {
       excludeCIDRs: [],
       clock,
       verifyInterval: SYNC_PERIOD,
-      minInterval: 0,
+      minInterval,
       cleanConntrack: (stale) => cleanConntrack(clients.conntrack, stale).deleted,
       ensureSysctls: () => undefined, // this machine's own are not for tests to write
       onSync: (report) => {
