@@ -3,6 +3,7 @@
  * processes of the host; every system call goes from one to the other and back, which takes 13 us on the same CPU and 60 us
  * when the host's scheduler spreads them over two (measured in a virtual machine).
  */
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -11,7 +12,8 @@ const SAMPLE_MS = 100;
 
 /**
  * The command line that runs `program` on CPU number `wanted` of those that this process may use (modulo their count), by
- * default on the one that is least busy now. Without taskset the program is left to the scheduler.
+ * default on the one that is least busy now. Without taskset, or leave to use it, the
+ * program is left to the scheduler.
  * @param {string} program
  * @param {readonly string[]} args
  * @param {number | undefined} wanted
@@ -21,7 +23,10 @@ export async function onOneCpu(program, args, wanted) {
   if (!existsSync(TASKSET)) return [program, [...args]];
   const allowed = allowedCpus(readFileSync('/proc/self/status', 'utf8'));
   const cpu = wanted === undefined ? await leastBusy(allowed) : allowed[wanted % allowed.length];
-  return [TASKSET, ['--cpu-list', String(cpu), program, ...args]];
+  const pin = ['--cpu-list', String(cpu)];
+  // A sandbox may forbid it.
+  if (spawnSync(TASKSET, [...pin, 'true'], { stdio: 'ignore' }).status !== 0) return [program, [...args]];
+  return [TASKSET, [...pin, program, ...args]];
 }
 
 /** @param {string} status the text of /proc/self/status, with a line like `Cpus_allowed_list: 0-3,6` */
