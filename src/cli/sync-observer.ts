@@ -67,18 +67,12 @@ export class SyncObserver {
   syncStarted(): void {
     this.metrics.syncRunning(true);
     this.state.runningSince = performance.now();
-    this.#queuedDuring = false;
-    this.#taken.push(...this.#pending);
-    this.#pending = [];
-    this.metrics.changesTaken();
+    this.#takePending();
   }
 
   /** Changes that came while a sync verified are in the kernel already. */
   interleaved(): void {
-    this.#taken.push(...this.#pending);
-    this.#pending = [];
-    this.metrics.changesTaken();
-    this.#queuedDuring = false;
+    this.#takePending();
     this.#programmed(Date.now());
     this.afterSync();
   }
@@ -99,6 +93,13 @@ export class SyncObserver {
     for (const family of FAMILIES) metrics.synced(family, seconds, now);
     this.#programmed(now);
     this.afterSync();
+  }
+
+  #takePending(): void {
+    this.#queuedDuring = false;
+    this.#taken.push(...this.#pending);
+    this.#pending = [];
+    this.metrics.changesTaken();
   }
 
   #programmed(now: number): void {

@@ -21,27 +21,30 @@ export const MAX_MESSAGE = 256;
 /** Where the command is in a message: the first byte of struct genlmsghdr. */
 export const COMMAND_AT = HEADER_LENGTH;
 
-export interface MessageTemplate {
+export interface VirtualServerTemplate {
   readonly bytes: Buffer;
   /** Where the virtual server is named; undefined for one keyed by a firewall mark, whose template is its own. */
   readonly service: ServiceOffsets | undefined;
 }
 
-export interface RealServerTemplate extends MessageTemplate {
+export interface RealServerTemplate extends VirtualServerTemplate {
   readonly destination: DestinationOffsets;
   /** Bytes of a real server's address. */
   readonly addressLength: 4 | 16;
 }
 
 export class IpvsTemplates {
-  readonly #virtualServers = new Map<Family, { settings: VirtualServerSettings | undefined; made: MessageTemplate }>();
+  readonly #virtualServers = new Map<
+    Family,
+    { settings: VirtualServerSettings | undefined; made: VirtualServerTemplate }
+  >();
   readonly #realServers = new Map<Family, RealServerTemplate>();
 
   /** `type` is the number of the generic netlink family. */
   constructor(readonly type: number) {}
 
   /** A message about a virtual server, with its settings if given. Its own bytes are still to be patched (`service`). */
-  virtualServer(key: VirtualServerKey, settings: VirtualServerSettings | undefined): MessageTemplate {
+  virtualServer(key: VirtualServerKey, settings: VirtualServerSettings | undefined): VirtualServerTemplate {
     const family = virtualServerFamily(key);
     const last = this.#virtualServers.get(family);
     if (last?.made.service !== undefined && last.settings === settings && !isMark(key)) return last.made;
@@ -78,7 +81,7 @@ export class IpvsTemplates {
 export function nameVirtualServer(
   buffer: Buffer,
   start: number,
-  template: MessageTemplate,
+  template: VirtualServerTemplate,
   virtualServer: VirtualServerKey,
 ): void {
   if (template.service !== undefined) patchService(buffer, start, template.service, virtualServer);

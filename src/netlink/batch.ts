@@ -120,7 +120,7 @@ export class NetlinkBatch<Tag> {
     } catch (error) {
       this.failUnanswered(first, failures, error);
     }
-    const result = failures.size === 0 ? [] : this.failed(failures);
+    const result = this.failed(failures);
     this.clear();
     return result;
   }

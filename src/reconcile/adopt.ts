@@ -1,6 +1,5 @@
-import { type Touched, newTouched, touchEntry } from '../desired/desired-state.js';
+import { type DesiredState, type Touched, newTouched, touchEntry } from '../desired/desired-state.js';
 import { allSetDefinitions, type SetName } from '../desired/set-definitions.js';
-import { type DesiredState } from '../desired/desired-state.js';
 import { type Comparison, isExtraAddress, ownership } from './compare.js';
 import { type ObservedKernel } from './observer.js';
 import { Pacer } from './pacer.js';

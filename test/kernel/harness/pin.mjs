@@ -12,8 +12,7 @@ const SAMPLE_MS = 100;
 
 /**
  * The command line that runs `program` on CPU number `wanted` of those that this process may use (modulo their count), by
- * default on the one that is least busy now. Without taskset, or leave to use it, the
- * program is left to the scheduler.
+ * default on the one that is least busy now. Without taskset, or leave to use it, the program is left to the scheduler.
  * @param {string} program
  * @param {readonly string[]} args
  * @param {number | undefined} wanted
