@@ -13,8 +13,8 @@ RUN npm ci --no-audit --no-fund
 COPY tsconfig.json ./
 COPY src ./src
 COPY native ./native
-COPY test/setup/bundle.mjs test/setup/bundle-plugins.mjs ./test/setup/
-RUN node test/setup/bundle.mjs
+COPY scripts/bundle.mjs scripts/bundle-plugins.mjs ./scripts/
+RUN node scripts/bundle.mjs
 
 FROM ${BASE}
 # iptables: both backends, of which the daemon takes the one that the node uses. kmod: loading modules.

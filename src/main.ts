@@ -5,7 +5,7 @@ import { destination, pino } from 'pino';
 import { openNetlinkSocket } from '../native/libc.js';
 import { openOptionSocket } from '../native/option-socket.js';
 import { startProgram } from '../native/spawn.js';
-import { type Environment } from './cli/environment.js';
+import { type Environment } from './daemon/environment.js';
 import { runCommandLine } from './cli/options.js';
 import { commandHandlers } from './cli/commands.js';
 import { errorMessage } from './values/errors.js';

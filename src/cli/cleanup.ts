@@ -1,11 +1,12 @@
 import { CommandRunner, type RunCommand } from '../kernel/command.js';
-import { Iptables } from '../kernel/iptables.js';
-import { IptablesMissingError, detectIptables } from '../kernel/iptables-detect.js';
+import { Iptables } from '../kernel/iptables/iptables.js';
+import { IptablesMissingError, detectIptables } from '../kernel/iptables/detect.js';
 import { cleanup, cleanupOwn } from '../reconcile/cleanup.js';
-import { closeKernelClients, openKernelClients } from '../reconcile/kernel.js';
-import { type Environment } from './environment.js';
-import { type CleanupOptions, loadDaemonConfig } from './options.js';
-import { requireNetAdmin, servedFamilies } from './preflight-checks.js';
+import { closeKernelClients, openKernelClients } from '../kernel/clients.js';
+import { type Environment } from '../daemon/environment.js';
+import { loadDaemonConfig } from '../daemon/daemon-options.js';
+import { type CleanupOptions } from './options.js';
+import { requireNetAdmin, servedFamilies } from '../daemon/preflight-checks.js';
 
 /**
  * Removes what this program or kube-proxy's IPVS mode made, or (`ownOnly`) what kube-proxy would leave behind; 1 when

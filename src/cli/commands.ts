@@ -1,9 +1,9 @@
 import { runCleanup } from './cleanup.js';
-import { type Environment } from './environment.js';
+import { type Environment } from '../daemon/environment.js';
 import { type CommandHandlers } from './options.js';
 import { runPlan } from './plan.js';
 import { runPreflight } from './preflight.js';
-import { runDaemon } from './run.js';
+import { runDaemon } from '../daemon/run.js';
 import { runStatus } from './status.js';
 import { runVerify } from './verify.js';
 

@@ -1,22 +1,9 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { parseGoDuration } from '../config/go-duration.js';
-import { type LoadedConfig, loadConfigDocument, loadConfigFile } from '../config/load.js';
 import { LOG_LEVELS, type LogLevel } from '../config/proxy-config.js';
-import { type ConfigOverrides, levelOfVerbosity } from '../config/resolve.js';
+import { levelOfVerbosity } from '../config/resolve.js';
+import { type DaemonOptions } from '../daemon/daemon-options.js';
 import { BOOLEAN_FLAGS, addKubeProxyFlags, readKubeProxyFlags } from './kube-proxy-flags.js';
-
-/** What every command knows from the command line. */
-export interface DaemonOptions {
-  /** The configuration file; undefined when the configuration is in the flags alone. */
-  readonly configFile: string | undefined;
-  /** The configuration that the flags make, for when there is no file. */
-  readonly document: Record<string, unknown>;
-  readonly overrides: ConfigOverrides;
-  /** A directory of manifests instead of an API server. */
-  readonly manifests: string | undefined;
-  /** Flags without effect, one line each, for the log. */
-  readonly warnings: readonly string[];
-}
 
 export interface OutputOptions extends DaemonOptions {
   readonly json: boolean;
@@ -73,13 +60,6 @@ export async function runCommandLine(
     throw error;
   }
   return exitCode;
-}
-
-/** Loads the configuration that the command line names. Throws ConfigError. */
-export async function loadDaemonConfig(options: DaemonOptions): Promise<LoadedConfig> {
-  const { configFile, document, overrides } = options;
-  if (configFile !== undefined) return loadConfigFile(configFile, overrides);
-  return loadConfigDocument(document, 'command line', overrides);
 }
 
 /** Go's `-v=2` and `--masquerade-all=true` as commander understands them; `=false` leaves the default, false, in place. */

@@ -1,13 +1,14 @@
 import { CommandRunner } from '../kernel/command.js';
-import { detectIptables } from '../kernel/iptables-detect.js';
-import { Sysctl } from '../kernel/sysctl.js';
-import { closeKernelClients, openKernelClients } from '../reconcile/kernel.js';
+import { detectIptables } from '../kernel/iptables/detect.js';
+import { Sysctl } from '../kernel/node/sysctl.js';
+import { closeKernelClients, openKernelClients } from '../kernel/clients.js';
 import { ensureSysctls } from '../reconcile/sysctl-keeper.js';
 import { errorMessage } from '../values/errors.js';
-import { type Environment } from './environment.js';
-import { type PreflightOptions, loadDaemonConfig } from './options.js';
-import { probeRequiredModules } from './preflight-checks.js';
-import { sysctlsOf } from './sysctls.js';
+import { type Environment } from '../daemon/environment.js';
+import { loadDaemonConfig } from '../daemon/daemon-options.js';
+import { type PreflightOptions } from './options.js';
+import { probeRequiredModules } from '../daemon/preflight-checks.js';
+import { sysctlsOf } from '../daemon/sysctls.js';
 
 interface Check {
   readonly name: string;

@@ -1,7 +1,8 @@
 import { get } from 'node:http';
 import { errorMessage } from '../values/errors.js';
-import { type Environment } from './environment.js';
-import { type OutputOptions, loadDaemonConfig } from './options.js';
+import { type Environment } from '../daemon/environment.js';
+import { loadDaemonConfig } from '../daemon/daemon-options.js';
+import { type OutputOptions } from './options.js';
 import { formatBindAddress } from '../config/bind-address.js';
 
 /** Asks the daemon on this node what it is doing; 1 when it does not answer or is not healthy. */

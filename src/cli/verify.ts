@@ -1,5 +1,5 @@
-import { dryRun } from './dry-run.js';
-import { type Environment } from './environment.js';
+import { dryRun } from '../daemon/dry-run.js';
+import { type Environment } from '../daemon/environment.js';
 import { type OutputOptions } from './options.js';
 
 /** Exit code when the kernel differs from the desired state. */

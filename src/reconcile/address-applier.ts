@@ -1,6 +1,6 @@
 import { type Address } from '../values/address.js';
 import { type DesiredState } from '../desired/desired-state.js';
-import { type AddressFailure, type LinkClient } from '../kernel/links.js';
+import { type AddressFailure, type LinkClient } from '../kernel/rtnetlink/client.js';
 import { Pacer } from './pacer.js';
 
 /** The dummy link that holds the VIPs; kube-proxy's name, so that takeover and rollback find it. */

@@ -1,4 +1,4 @@
-import { type ConntrackClient, type ConntrackResult, StaleFlows } from '../kernel/conntrack.js';
+import { type ConntrackClient, type ConntrackResult, StaleFlows } from '../kernel/conntrack/client.js';
 import { type StaleUdp } from './ipvs-applier.js';
 
 /**

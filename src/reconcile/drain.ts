@@ -6,7 +6,7 @@ import {
   realServerList,
   virtualServerFamily,
 } from '../values/virtual-server.js';
-import { type IpvsClient } from '../kernel/ipvs.js';
+import { type IpvsClient } from '../kernel/ipvs/client.js';
 import { type Clock } from './clock.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { Pacer } from './pacer.js';

@@ -1,7 +1,7 @@
 /** What `verify` and `plan` look at beside the tables of inspect.ts: rules and sysctls. Writes nothing. */
 import { type RuleSet } from '../desired/rule-set.js';
-import { type Iptables } from '../kernel/iptables.js';
-import { type Sysctl } from '../kernel/sysctl.js';
+import { type Iptables } from '../kernel/iptables/iptables.js';
+import { type Sysctl } from '../kernel/node/sysctl.js';
 import { planRules } from '../plan/rule-diff.js';
 import { parseSavedRules } from '../plan/rule-save.js';
 import { type Inspection } from './inspect.js';

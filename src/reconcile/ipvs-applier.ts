@@ -9,7 +9,7 @@ import {
 } from '../values/virtual-server.js';
 import { type Prefix } from '../values/prefix.js';
 import { type DesiredState } from '../desired/desired-state.js';
-import { type IpvsClient, type IpvsFailure } from '../kernel/ipvs.js';
+import { type IpvsClient, type IpvsFailure } from '../kernel/ipvs/client.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
 import { isExcluded } from '../plan/ownership.js';
 import { type IpvsOperations, planVirtualServer, rotationOf } from '../plan/virtual-server-plan.js';

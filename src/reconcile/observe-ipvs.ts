@@ -7,8 +7,8 @@ import {
   realServerList,
   virtualServerFamily,
 } from '../values/virtual-server.js';
-import { type Forwarding, type ListedRealServer } from '../kernel/ipvs-message.js';
-import { type SeenVirtualServer } from '../kernel/ipvs-table.js';
+import { type Forwarding, type ListedRealServer } from '../kernel/ipvs/message.js';
+import { type SeenVirtualServer } from '../kernel/ipvs/observed-table.js';
 import { type AppliedVirtualServer, sameSettings } from '../plan/applied.js';
 
 /** A flag no kernel has: settings that carry it equal none of ours, so the virtual server is set anew. */

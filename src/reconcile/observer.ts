@@ -1,9 +1,9 @@
 import { type Address } from '../values/address.js';
 import { type SetDefinition, type SetEntry } from '../values/ip-set.js';
 import { type RealServerList, type VirtualServerKey, virtualServerFamily } from '../values/virtual-server.js';
-import { type IpsetClient } from '../kernel/ipset.js';
-import { type IpvsTableSource } from '../kernel/ipvs-table.js';
-import { type LinkClient } from '../kernel/links.js';
+import { type IpsetClient } from '../kernel/ipset/client.js';
+import { type IpvsTableSource } from '../kernel/ipvs/observed-table.js';
+import { type LinkClient } from '../kernel/rtnetlink/client.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
 import { type OwnershipTraces } from '../plan/ownership.js';
 import { type WantedVirtualServer } from '../plan/virtual-server-plan.js';

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Family } from '../values/address.js';
 import { type RuleSet } from '../desired/rule-set.js';
-import { type Iptables } from '../kernel/iptables.js';
+import { type Iptables } from '../kernel/iptables/iptables.js';
 import { type RuleDifference, planRules } from '../plan/rule-diff.js';
 import { parseSavedRules } from '../plan/rule-save.js';
 

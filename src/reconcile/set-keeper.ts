@@ -1,6 +1,6 @@
 import { type SetDefinition, type SetEntry } from '../values/ip-set.js';
-import { type IpsetClient } from '../kernel/ipset.js';
-import { IpsetError } from '../kernel/ipset-error.js';
+import { type IpsetClient } from '../kernel/ipset/client.js';
+import { IpsetError } from '../kernel/ipset/error.js';
 import { type SetName } from '../desired/set-definitions.js';
 import { Pacer } from './pacer.js';
 

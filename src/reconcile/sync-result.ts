@@ -1,7 +1,7 @@
 import { formatAddress } from '../values/address.js';
 import { formatSetEntry } from '../values/ip-set.js';
-import { type AddressFailure } from '../kernel/links.js';
-import { type IpvsFailure } from '../kernel/ipvs.js';
+import { type AddressFailure } from '../kernel/rtnetlink/client.js';
+import { type IpvsFailure } from '../kernel/ipvs/client.js';
 import { type Touched, touchEntry } from '../desired/desired-state.js';
 import { type SetName, allSetDefinitions } from '../desired/set-definitions.js';
 import { type SetFailure } from './set-applier.js';

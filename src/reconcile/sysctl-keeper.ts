@@ -1,5 +1,5 @@
 import { errorMessage } from '../values/errors.js';
-import { type Sysctl } from '../kernel/sysctl.js';
+import { type Sysctl } from '../kernel/node/sysctl.js';
 
 /** One kernel parameter and what it must be; `atLeast` never lowers it. */
 export interface WantedSysctl {

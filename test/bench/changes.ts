@@ -1,7 +1,7 @@
 /** How long a change takes from the API server's write to the real server in the kernel, on one clock (CLOCK_MONOTONIC). */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openNetlinkSocket } from '../../native/libc.js';
-import { IpvsClient } from '../../src/kernel/ipvs.js';
+import { IpvsClient } from '../../src/kernel/ipvs/client.js';
 import { parseAddress } from '../../src/values/address.js';
 import {
   type RealServerKey,

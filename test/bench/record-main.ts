@@ -9,7 +9,7 @@ import { openNetlinkSocket } from '../../native/libc.js';
 import { openOptionSocket } from '../../native/option-socket.js';
 import { startProgram } from '../../native/spawn.js';
 import { commandHandlers } from '../../src/cli/commands.js';
-import { type Environment } from '../../src/cli/environment.js';
+import { type Environment } from '../../src/daemon/environment.js';
 import { runCommandLine } from '../../src/cli/options.js';
 import { NETLINK_GENERIC, type NetlinkSocket, type OpenNetlinkSocket } from '../../src/netlink/socket.js';
 

@@ -10,10 +10,10 @@ import { type LocalDetection, iptablesRules } from '../../src/desired/iptables-r
 import { type RuleSet } from '../../src/desired/rule-set.js';
 import { allSetDefinitions } from '../../src/desired/set-definitions.js';
 import { CommandRunner } from '../../src/kernel/command.js';
-import { Iptables } from '../../src/kernel/iptables.js';
-import { isLockHeld } from '../../src/kernel/xtables-lock.js';
-import { detectIptables } from '../../src/kernel/iptables-detect.js';
-import { IpsetClient } from '../../src/kernel/ipset.js';
+import { Iptables } from '../../src/kernel/iptables/iptables.js';
+import { isLockHeld } from '../../src/kernel/iptables/xtables-lock.js';
+import { detectIptables } from '../../src/kernel/iptables/detect.js';
+import { IpsetClient } from '../../src/kernel/ipset/client.js';
 import { planRules, removeChains } from '../../src/plan/rule-diff.js';
 import { parseSavedRules } from '../../src/plan/rule-save.js';
 import { FAMILIES, type Family } from '../../src/values/address.js';

@@ -6,16 +6,16 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { openNetlinkSocket } from '../../native/libc.js';
 import { openOptionSocket } from '../../native/option-socket.js';
-import { IpvsClient } from '../../src/kernel/ipvs.js';
-import { type SeenVirtualServer } from '../../src/kernel/ipvs-table.js';
-import { PROC_IP_VS } from '../../src/kernel/proc-ip-vs-read.js';
-import { IpvsTable } from '../../src/kernel/read-table.js';
+import { IpvsClient } from '../../src/kernel/ipvs/client.js';
+import { type SeenVirtualServer } from '../../src/kernel/ipvs/observed-table.js';
+import { PROC_IP_VS } from '../../src/kernel/ipvs/proc-ip-vs-read.js';
+import { IpvsTable } from '../../src/kernel/ipvs/table.js';
 import { type AppliedVirtualServer } from '../../src/plan/applied.js';
 import { readTable } from '../../src/reconcile/observer.js';
 import { type VirtualServerKey, formatVirtualServer } from '../../src/values/virtual-server.js';
 import { writeRecording } from '../fakes/netlink-recording.js';
 import { recordingOptionSocket } from '../fakes/option-recording.js';
-import { RR, SERVERS, real, seenLines, sockoptSession } from '../unit/netlink-sessions.js';
+import { RR, SERVERS, real, seenLines, sockoptSession } from '../support/netlink-sessions.js';
 
 /** As `ipvsadm -R` takes it. */
 const MIXED = `
@@ -100,7 +100,7 @@ test('the bytes are those of the structures in the header file', () => {
   const text = printedLines().filter((line) => !/ -6 |\[/.test(line));
   assert.deepEqual(lines, text);
   const directory = process.env['RECORD_DIR'];
-  const description = 'sockoptSession of test/unit/netlink-sessions.ts; text: ipvsadm -Sn, IPv4 only, sorted';
+  const description = 'sockoptSession of test/support/netlink-sessions.ts; text: ipvsadm -Sn, IPv4 only, sorted';
   if (directory !== undefined)
     writeRecording(join(directory, 'ipvs-sockopt.json'), { description, kernel: release(), datagrams, text });
 });

@@ -5,11 +5,11 @@ import { release } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { openNetlinkSocket } from '../../native/libc.js';
-import { IpsetClient } from '../../src/kernel/ipset.js';
-import { IpsetError } from '../../src/kernel/ipset-error.js';
+import { IpsetClient } from '../../src/kernel/ipset/client.js';
+import { IpsetError } from '../../src/kernel/ipset/error.js';
 import { type SetDefinition, addressPortEntry } from '../../src/values/ip-set.js';
 import { type Recording, recordingSocket, writeRecording } from '../fakes/netlink-recording.js';
-import { FLOWS, SETS, conntrackSession, ipsetSession, parseEntry, server } from '../unit/netfilter-sessions.js';
+import { FLOWS, SETS, conntrackSession, ipsetSession, parseEntry, server } from '../support/netfilter-sessions.js';
 
 function record(name: string, description: string, recording: Pick<Recording, 'datagrams' | 'text'>): void {
   const directory = process.env['RECORD_DIR'];
@@ -36,7 +36,7 @@ test('every set type and family holds what ipset(8) prints', () => {
     [[SETS.source.name, parseEntry(SETS.source.type, '192.0.2.23,tcp:80,0.0.0.0/0'), 'IPSET_ERR_INVALID_CIDR']],
   );
   assert.ok(text.includes('add KUBE-LOAD-BALANCER-SOURCE-CIDR 192.0.2.23,tcp:80,172.16.0.0/12'), 'the one behind it');
-  record('ipset.json', 'ipsetSession of test/unit/netfilter-sessions.ts; text: ipset save, elements sorted', {
+  record('ipset.json', 'ipsetSession of test/support/netfilter-sessions.ts; text: ipset save, elements sorted', {
     datagrams,
     text,
   });
@@ -106,7 +106,7 @@ test('stale UDP flows are deleted, the others stay', () => {
     assert.ok(isListed(before), `${args} was there`);
     assert.equal(isListed(kept), !isStale, `${args} is ${isStale ? 'gone' : 'kept'}`);
   }
-  record('conntrack.json', 'conntrackSession of test/unit/netfilter-sessions.ts; text: conntrack -L before it', {
+  record('conntrack.json', 'conntrackSession of test/support/netfilter-sessions.ts; text: conntrack -L before it', {
     datagrams,
     text: before,
   });

@@ -6,10 +6,10 @@ import { release } from 'node:os';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { openNetlinkSocket } from '../../native/libc.js';
-import { IpvsClient } from '../../src/kernel/ipvs.js';
-import { LinkClient } from '../../src/kernel/links.js';
-import { type LinkEvent, LinkWatch } from '../../src/kernel/links-watch.js';
-import { readProcIpVs } from '../../src/kernel/proc-ip-vs-read.js';
+import { IpvsClient } from '../../src/kernel/ipvs/client.js';
+import { LinkClient } from '../../src/kernel/rtnetlink/client.js';
+import { type LinkEvent, LinkWatch } from '../../src/kernel/rtnetlink/watch.js';
+import { readProcIpVs } from '../../src/kernel/ipvs/proc-ip-vs-read.js';
 import { formatAddress } from '../../src/values/address.js';
 import { addressServerKey, formatRealServer, formatVirtualServer } from '../../src/values/virtual-server.js';
 import { recordingSocket, writeRecording } from '../fakes/netlink-recording.js';
@@ -22,7 +22,7 @@ import {
   linksSession,
   real,
   tableLines,
-} from '../unit/netlink-sessions.js';
+} from '../support/netlink-sessions.js';
 
 before(() => {
   for (const module of ['ip_vs', 'ip_vs_rr', 'ip_vs_mh', 'dummy', 'ipv6']) execFileSync('modprobe', [module]);
@@ -51,7 +51,7 @@ test('the table is what ipvsadm prints, and every refused change is found in its
   assert.deepEqual(session.failures, IPVS_FAILURES);
   assert.equal(session.info.version, '1.2.1');
   assert.deepEqual(session.timeouts[1], { ...session.timeouts[0], tcp: 800, udp: 200 });
-  record('ipvs.json', 'ipvsSession of test/unit/netlink-sessions.ts; text: ipvsadm -Sn, sorted', datagrams, text);
+  record('ipvs.json', 'ipvsSession of test/support/netlink-sessions.ts; text: ipvsadm -Sn, sorted', datagrams, text);
 });
 
 test('/proc/net/ip_vs parses into the same table', async () => {
@@ -124,7 +124,7 @@ test('addresses of the dummy are what ip prints; added twice or deleted twice is
   assert.ok(!shown.some((line) => line.includes('tentative')), 'usable at once');
   assert.deepEqual(session.failures, ['add-address 10.96.0.3: ENODEV']);
   assert.deepEqual([session.made, session.kind, session.deleted], [[true, false], 'dummy', [true, false]]);
-  record('links.json', 'linksSession of test/unit/netlink-sessions.ts; text: addresses by ip addr', datagrams, text);
+  record('links.json', 'linksSession of test/support/netlink-sessions.ts; text: addresses by ip addr', datagrams, text);
 });
 
 test('changes by others arrive as events; additions to the ignored link do not; close ends the wait', async () => {

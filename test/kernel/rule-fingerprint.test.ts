@@ -5,9 +5,9 @@ import { before, test } from 'node:test';
 import { openNetlinkSocket } from '../../native/libc.js';
 import { openOptionSocket } from '../../native/option-socket.js';
 import { CommandRunner } from '../../src/kernel/command.js';
-import { type IptablesTools, detectIptables } from '../../src/kernel/iptables-detect.js';
-import { Iptables } from '../../src/kernel/iptables.js';
-import { type RuleFingerprints, openRuleFingerprints } from '../../src/kernel/rule-fingerprint.js';
+import { type IptablesTools, detectIptables } from '../../src/kernel/iptables/detect.js';
+import { Iptables } from '../../src/kernel/iptables/iptables.js';
+import { type RuleFingerprints, openRuleFingerprints } from '../../src/kernel/iptables/fingerprint.js';
 import { FAMILIES, type Family } from '../../src/values/address.js';
 
 const { run } = new CommandRunner();

@@ -1,0 +1,139 @@
+#!/usr/bin/env node
+/**
+ * Runs compiled tests with Node's own runner and ends with their counts.
+ *
+ *   node scripts/run-tests.mjs unit             test/unit, in this process's kernel
+ *   node scripts/run-tests.mjs kernel           test/kernel, each file in a test kernel of its own, two at a time
+ *   node scripts/run-tests.mjs kernel traffic   only files whose name contains "traffic"
+ *
+ * A kernel test may say what it needs in a line of its source: `// test-kernel: mem=4G timeout=600`.
+ * With `--counts FILE` the counts are added to the file, for a sum over several runs. Exit code 1 when a test failed.
+ */
+import { spawn } from 'node:child_process';
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { performance } from 'node:perf_hooks';
+import { parseArgs } from 'node:util';
+
+const root = fileURLToPath(new URL('../', import.meta.url));
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { counts: { type: 'string' } } });
+const [kind, ...patterns] = positionals;
+if (kind !== 'unit' && kind !== 'kernel')
+  throw new Error('usage: run-tests.mjs unit|kernel [--counts FILE] [pattern...]');
+
+const sources = findTests(join(root, 'test', kind)).filter(
+  (path) => patterns.length === 0 || patterns.some((pattern) => path.includes(pattern)),
+);
+if (sources.length === 0) {
+  console.log(`${kind} tests: no file matches ${patterns.join(' ') || `test/${kind}/**/*.test.ts`}`);
+  process.exit(1);
+}
+const scratch = mkdtempSync(join(tmpdir(), 'test-counts-'));
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
+const total = kind === 'unit' ? await runUnit() : await runKernel();
+if (values.counts !== undefined) appendFileSync(values.counts, `${JSON.stringify(total)}\n`);
+console.log(`${kind} tests: ${total.pass} passed, ${total.fail} failed, ${total.skipped} skipped`);
+process.exitCode = total.fail > 0 ? 1 : 0;
+
+async function runUnit() {
+  const counts = join(scratch, 'unit');
+  const code = await run(process.execPath, testArguments(counts, sources.map(compiled)), 'inherit');
+  return readCounts(counts, code);
+}
+
+async function runKernel() {
+  const times = readTimes();
+  const waiting = sources.sort((a, b) => (times[basename(b)] ?? 1e9) - (times[basename(a)] ?? 1e9)); // long ones first
+  const total = { pass: 0, fail: 0, skipped: 0 };
+  const worker = async (_, cpu) => {
+    for (let source = waiting.shift(); source !== undefined; source = waiting.shift()) {
+      const begun = performance.now();
+      const { code, output, counts } = await runInKernel(source, cpu);
+      const seconds = (performance.now() - begun) / 1000;
+      times[basename(source)] = seconds;
+      console.log(`== ${basename(source, '.ts')}: exit ${code}, ${seconds.toFixed(0)} s\n${output.trimEnd()}\n`);
+      for (const name of Object.keys(total)) total[name] += counts[name];
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(2, availableParallelism()) }, worker));
+  mkdirSync(join(root, 'build'), { recursive: true });
+  writeFileSync(timesFile(), JSON.stringify(times, null, 1));
+  return total;
+}
+
+async function runInKernel(source, cpu) {
+  const needs = /^\/\/ test-kernel:(.*)$/m.exec(readFileSync(source, 'utf8'))?.[1] ?? '';
+  const [mem, timeout] = ['mem', 'timeout'].map((name) => new RegExp(`${name}=(\\S+)`).exec(needs)?.[1]);
+  const name = basename(source, '.ts');
+  const directory = join(scratch, name);
+  mkdirSync(directory);
+  const counts = join(directory, 'counts');
+  const chunks = [];
+  const code = await run(
+    process.execPath,
+    [
+      ...[join(root, 'test/kernel/harness/run.mjs'), '--mem', mem ?? '2G', '--timeout', timeout ?? '300'],
+      ...['--cpu', String(cpu), '--share', directory, '--', 'node', ...testArguments(counts, [compiled(source)])],
+    ],
+    ['ignore', 'pipe', 'pipe'],
+    chunks,
+  );
+  return { code, output: Buffer.concat(chunks).toString(), counts: readCounts(counts, code) };
+}
+
+function testArguments(counts, files) {
+  return [
+    ...['--enable-source-maps', '--test', '--test-reporter=spec', '--test-reporter-destination=stdout'],
+    `--test-reporter=${new URL('counts-reporter.mjs', import.meta.url).href}`,
+    `--test-reporter-destination=${counts}`,
+    ...files,
+  ];
+}
+
+/** A run without counts (a crash, a time-out) is one failure; cancelled tests are failures. */
+function readCounts(file, code) {
+  const counts = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8') || '{}') : {};
+  const fail = (counts.fail ?? 0) + (counts.cancelled ?? 0);
+  return { pass: counts.pass ?? 0, fail: fail === 0 && code !== 0 ? 1 : fail, skipped: counts.skipped ?? 0 };
+}
+
+function run(program, args, stdio, chunks) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { cwd: root, stdio });
+    child.stdout?.on('data', (chunk) => chunks.push(chunk));
+    child.stderr?.on('data', (chunk) => chunks.push(chunk));
+    child.on('error', reject);
+    child.on('close', (code) => resolve(code ?? 1));
+    for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => child.kill(signal));
+  });
+}
+
+function findTests(directory) {
+  return readdirSync(directory, { recursive: true })
+    .filter((name) => name.endsWith('.test.ts'))
+    .map((name) => join(directory, name))
+    .sort();
+}
+
+function compiled(source) {
+  return join(root, 'build', source.slice(root.length)).replace(/\.ts$/, '.js');
+}
+
+function timesFile() {
+  return join(root, 'build', 'kernel-test-seconds.json');
+}
+
+function readTimes() {
+  return existsSync(timesFile()) ? JSON.parse(readFileSync(timesFile(), 'utf8')) : {};
+}

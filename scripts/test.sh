@@ -1,0 +1,33 @@
+#!/bin/sh
+# npm test: set-up, type check, lint, unit tests, bundle, kernel tests; the last line counts all tests.
+# A failing stage fails the whole, but the stages that can still run do, so that one run shows everything.
+set -u
+cd "$(dirname "$0")/.."
+sh scripts/setup.sh || exit 1
+counts=$(mktemp)
+trap 'rm -f "$counts"' EXIT
+failed=
+
+stage() {
+  echo "--- $1"
+  shift
+  "$@"
+}
+stage 'type check' node_modules/.bin/tsc -p tsconfig.json || failed="$failed type-check"
+stage 'lint' node_modules/.bin/eslint --max-warnings 0 . || failed="$failed lint"
+stage 'format' node_modules/.bin/prettier --check --log-level warn . || failed="$failed format"
+stage 'unit tests' node scripts/run-tests.mjs unit --counts "$counts" || failed="$failed unit-tests"
+if stage 'bundle' node scripts/bundle.mjs; then
+  stage 'kernel tests' node scripts/run-tests.mjs kernel --counts "$counts" || failed="$failed kernel-tests"
+else
+  failed="$failed bundle (kernel tests not run)"
+fi
+
+[ -z "$failed" ] || echo "failed:$failed"
+node -e '
+  const total = { pass: 0, fail: 0, skipped: 0 };
+  for (const line of require("node:fs").readFileSync(process.argv[1], "utf8").split("\n").filter(Boolean)) {
+    for (const [name, count] of Object.entries(JSON.parse(line))) total[name] += count;
+  }
+  console.log(`${total.pass} passed, ${total.fail} failed, ${total.skipped} skipped`);' "$counts"
+[ -z "$failed" ]

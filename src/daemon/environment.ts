@@ -1,0 +1,23 @@
+import { type Logger } from 'pino';
+import { type OpenOptionSocket } from '../kernel/ipvs/sockopt.js';
+import { type StartProgram } from '../kernel/command.js';
+import { type OpenNetlinkSocket } from '../netlink/socket.js';
+
+/** What main.ts hands to the commands: the outside world, so that nothing below touches process or native code. */
+export interface Environment {
+  readonly openNetlinkSocket: OpenNetlinkSocket;
+  /** Starts programs without forking; child_process otherwise. */
+  readonly startProgram?: StartProgram;
+  /** For reading the IPVS table; without it the table is read through netlink, at three times the cost. */
+  readonly openOptionSocket?: OpenOptionSocket;
+  readonly version: string;
+  readonly hostname: string;
+  /** Makes the JSON logger; writes to stdout. */
+  readonly logger: (level: string) => Logger;
+  readonly out: (text: string) => void;
+  readonly err: (text: string) => void;
+  /** Aborts on SIGTERM and SIGINT. */
+  readonly stop: AbortSignal;
+  /** Milliseconds since the epoch at which the process started. */
+  readonly startedAt: number;
+}

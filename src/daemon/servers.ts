@@ -1,0 +1,108 @@
+import { type Logger } from 'pino';
+import { FAMILIES } from '../values/address.js';
+import { type BindAddress } from '../config/bind-address.js';
+import { type ProxyConfig } from '../config/proxy-config.js';
+import { healthHandler } from '../serve/health.js';
+import { Listener, type ListenerOptions } from '../serve/listener.js';
+import { metricsHandler } from '../serve/metrics-server.js';
+import { type Metrics } from '../serve/metrics.js';
+import { type ServiceHealth, ServiceHealthServer } from '../serve/service-health.js';
+import { type DataPlane } from './data-plane.js';
+import { type Environment } from './environment.js';
+import { healthSource } from './health-source.js';
+import { type Sources } from './sources.js';
+import { statusSource } from './status-source.js';
+import { type SyncReporter } from './sync-reporter.js';
+import { tableSizes } from './sync-report.js';
+
+export interface ServerParts {
+  readonly config: ProxyConfig;
+  readonly nodeName: string;
+  readonly environment: Environment;
+  readonly dataPlane: DataPlane;
+  readonly sources: Sources;
+  readonly metrics: Metrics;
+  readonly observer: SyncReporter;
+  readonly log: Logger;
+}
+
+/** Everything that listens: health, metrics and status, and the health check node ports of Services. */
+export class Servers {
+  readonly #listeners: Listener[] = [];
+  readonly #serviceHealth: ServiceHealthServer;
+  #lastHealthChecks = '';
+  /** What the health checks follow from, as it was when they were last worked out. */
+  #healthChecksBasis: readonly unknown[] | undefined;
+
+  constructor(readonly parts: ServerParts) {
+    const { config, nodeName, environment, dataPlane, sources, metrics, observer, log } = parts;
+    const health = healthSource({
+      dataPlane,
+      state: observer.state,
+      syncPeriodMs: config.syncPeriodMs,
+      watches: () => sources.watches(),
+      isSynced: () => sources.isSynced,
+      isEligible: () => sources.isNodeEligible,
+    });
+    const status = statusSource({
+      dataPlane,
+      state: observer.state,
+      health,
+      node: nodeName,
+      version: environment.version,
+      startedAt: new Date(environment.startedAt),
+    });
+    this.#add('health server', config.healthzBindAddress, healthHandler(health, metrics), 'healthzBindAddress');
+    const scraped = {
+      contentType: metrics.contentType,
+      text: () => {
+        sources.collect();
+        // Counted when somebody asks: after every sync it would make a change cost what the cluster's size is.
+        for (const [family, size] of tableSizes(dataPlane)) metrics.tableSize(family, ...size);
+        return metrics.text();
+      },
+    };
+    const metricsServer = metricsHandler({ metrics: scraped, status, config });
+    this.#add('metrics server', config.metricsBindAddress, metricsServer, 'metricsBindAddress');
+    this.#serviceHealth = new ServiceHealthServer({ log, isProxyHealthy: () => health.healthz().healthy });
+  }
+
+  async start(): Promise<void> {
+    await Promise.all(this.#listeners.map((listener) => listener.start()));
+    this.parts.observer.afterSync = () => this.#updateHealthChecks();
+  }
+
+  async close(): Promise<void> {
+    this.parts.observer.afterSync = () => undefined;
+    await Promise.all([this.#serviceHealth.close(), ...this.#listeners.map((listener) => listener.close())]);
+  }
+
+  #add(name: string, address: BindAddress | undefined, handler: ListenerOptions['handler'], setting: string): void {
+    if (address === undefined) return;
+    const { config, log } = this.parts;
+    const fix = `end the process that uses it (kube-proxy?), or set ${setting}`;
+    this.#listeners.push(new Listener({ name, ...address, handler, log, fix, hardFail: config.bindAddressHardFail }));
+  }
+
+  /** Health check node ports follow the desired state, and listen on the addresses that serve NodePorts. */
+  #updateHealthChecks(): void {
+    const { dataPlane, config } = this.parts;
+    const { cluster, updater } = dataPlane;
+    const basis = [updater.desired.healthChecksRevision, cluster.localAddresses, cluster.node] as const;
+    if (basis.every((value, i) => value === this.#healthChecksBasis?.[i])) return;
+    this.#healthChecksBasis = basis;
+    const wanted = new Map<number, ServiceHealth>();
+    for (const key of updater.desired.healthChecks) {
+      const check = updater.desired.services.get(key)?.healthCheck;
+      const [namespace = '', name = ''] = key.split('/');
+      if (check !== undefined) wanted.set(check.port, { namespace, name, localEndpoints: check.localEndpoints });
+    }
+    const { nodePortAddresses } = updater.context;
+    const isEverywhere = FAMILIES.every((family) => config.nodePortAddresses[family].all);
+    const addresses = isEverywhere ? ('all' as const) : [...nodePortAddresses[4], ...nodePortAddresses[6]];
+    const identity = JSON.stringify([[...wanted], isEverywhere ? 'all' : (addresses as string[]).map(String)]);
+    if (identity === this.#lastHealthChecks) return;
+    this.#lastHealthChecks = identity;
+    void this.#serviceHealth.update(wanted, addresses);
+  }
+}

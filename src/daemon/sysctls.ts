@@ -1,0 +1,14 @@
+import { availableParallelism } from 'node:os';
+import { type ProxyConfig } from '../config/proxy-config.js';
+import { connReuseMode, parseKernelRelease, readKernelReleaseText } from '../kernel/node/kernel-release.js';
+import { type WantedSysctl, wantedSysctls } from '../reconcile/sysctl-keeper.js';
+
+/** The kernel parameters that this configuration asks for, on this kernel. */
+export function sysctlsOf(config: ProxyConfig): WantedSysctl[] {
+  return wantedSysctls({
+    strictARP: config.strictARP,
+    connReuseMode: connReuseMode(parseKernelRelease(readKernelReleaseText())),
+    conntrack: config.conntrack,
+    cores: availableParallelism(),
+  });
+}

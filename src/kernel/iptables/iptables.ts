@@ -1,0 +1,96 @@
+import { type Family } from '../../values/address.js';
+import { type RunCommand } from '../command.js';
+import { type IptablesTools } from './detect.js';
+import { isLockHeld } from './xtables-lock.js';
+
+/** How long one iptables-restore waits for the xtables lock before it gives up and is started anew, in seconds: first try, later tries. */
+const WAIT_SECONDS = [1, 5] as const;
+/** A program that neither gets the lock nor gives up is killed after this, in milliseconds. */
+const TRY_TIMEOUT = 30_000;
+const BACKOFF = { first: 200, most: 5000 };
+
+export interface RestoreOptions {
+  /** Gives up when aborted, at once. */
+  readonly signal?: AbortSignal;
+  /**
+   * Milliseconds spent waiting for another holder of the xtables lock since the last call: after each try in vain and at the end.
+   * A wait of less than a second, within the first try, is not seen.
+   */
+  readonly onWait?: (milliseconds: number) => void;
+  /** Give up (with the last CommandError) after so many milliseconds of waiting; without it, wait as long as it takes. */
+  readonly deadline?: number;
+}
+
+/** Clock and timer of the waiting, for tests. */
+export interface WaitClock {
+  now(): number;
+  sleep(milliseconds: number, signal?: AbortSignal): Promise<void>;
+}
+
+/** Reads and writes rules through the iptables programs: one process a read, one a write. Errors are CommandError. */
+export class Iptables {
+  constructor(
+    readonly tools: IptablesTools,
+    private readonly run: RunCommand,
+    private readonly clock: WaitClock = systemClock,
+  ) {}
+
+  /** The text of iptables-save: all tables that exist, or one. Takes no lock. */
+  async save(family: Family, table?: string): Promise<string> {
+    const args = table === undefined ? [] : ['-t', table];
+    return (await this.run(this.tools.commands[family].save, args)).stdout;
+  }
+
+  /**
+   * Feeds `text` to `iptables-restore --noflush`, each table of which is applied as a whole or not at all. While another
+   * process holds the xtables lock this waits its turn; the event loop goes on. Rejects with CommandError.
+   */
+  async restore(family: Family, text: string, options: RestoreOptions = {}): Promise<void> {
+    const start = this.clock.now();
+    let reported = start;
+    const report = (): void => {
+      const now = this.clock.now();
+      options.onWait?.(now - reported);
+      reported = now;
+    };
+    for (let attempt = 0; ; attempt++) {
+      try {
+        await this.tryRestore(family, text, attempt, options.signal);
+        if (attempt > 0) report();
+        return;
+      } catch (error) {
+        if (!isLockHeld(error)) throw error;
+        report();
+        if (options.deadline !== undefined && reported - start >= options.deadline) throw error;
+        await this.clock.sleep(Math.min(BACKOFF.first * 2 ** attempt, BACKOFF.most), options.signal);
+      }
+    }
+  }
+
+  private async tryRestore(family: Family, text: string, attempt: number, signal?: AbortSignal): Promise<void> {
+    const seconds = attempt === 0 ? WAIT_SECONDS[0] : WAIT_SECONDS[1];
+    const args = ['--noflush', ...(this.tools.restoreWaits ? ['-w', `${seconds}`] : [])];
+    await this.run(this.tools.commands[family].restore, args, {
+      input: text,
+      timeout: TRY_TIMEOUT,
+      ...(signal && { signal }),
+    });
+  }
+}
+
+const systemClock: WaitClock = {
+  now: () => performance.now(),
+  sleep: (milliseconds, signal) =>
+    new Promise((resolve, reject) => {
+      const stop = (): void => {
+        clearTimeout(timer);
+        reject(signal?.reason instanceof Error ? signal.reason : new Error('aborted'));
+      };
+      const timer = setTimeout(() => {
+        signal?.removeEventListener('abort', stop);
+        resolve();
+      }, milliseconds);
+      if (signal?.aborted) stop();
+      else signal?.addEventListener('abort', stop, { once: true });
+    }),
+};

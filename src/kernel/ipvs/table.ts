@@ -1,0 +1,184 @@
+/** Reads the IPVS table by the cheapest interface that the kernel offers. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { type RealServerKey, type VirtualServerKey, virtualServerFamily } from '../../values/virtual-server.js';
+import { type IpvsClient } from './client.js';
+import { type ListedVirtualServer } from './message.js';
+import { IpvsSockopt, type OpenOptionSocket, SockoptView } from './sockopt.js';
+import { type IpvsTableSource, type ReadOptions, type SeenVirtualServer } from './observed-table.js';
+import { ListedView } from './listed-view.js';
+import { readProcIpVs } from './proc-ip-vs-read.js';
+
+export interface IpvsTableOptions {
+  /** Without it, or when the kernel refuses, everything is read through netlink and /proc. */
+  readonly openOptionSocket?: OpenOptionSocket | undefined;
+  /** /proc/net/ip_vs, where the table is that of `ipvs`; taken for small tables, whatever its cost for large ones. */
+  readonly procPath?: string | undefined;
+  /** How long to read before other work gets its turn, in milliseconds; 0: a turn after every virtual server. */
+  readonly turnMs?: number | undefined;
+}
+
+/** The default of `turnMs`. */
+const TURN = 3;
+/** Virtual servers between two looks at the clock: where there is no vDSO, each look is a system call. */
+const CLOCK_INTERVAL = 64;
+/** One in so many reads looks for IPv6 virtual servers that nobody expects. */
+const IPV6_INTERVAL = 10;
+/** Above it the quadratic cost of /proc/net/ip_vs is more than that of three system calls per virtual server. */
+const PROC_LIMIT = 2000;
+
+/**
+ * IPv4 virtual servers come through getsockopt: one system call for all of them and one for each one's real servers. What
+ * that cannot show (IPv6, real servers of the other family, persistence engines) comes through netlink: a dump of all
+ * virtual servers, and three system calls for each one's real servers.
+ */
+export class IpvsTable implements IpvsTableSource {
+  #sockopt: IpvsSockopt | undefined;
+  /** Why getsockopt is not in use; undefined while it is. */
+  readonly refusal: unknown;
+  #reads = 0;
+  #sawIPv6 = false;
+  readonly #view = new SockoptView();
+  readonly #listed = new ListedView();
+  readonly #pace: Pace;
+
+  constructor(
+    readonly ipvs: IpvsClient,
+    readonly options: IpvsTableOptions = {},
+  ) {
+    this.#pace = new Pace(options.turnMs ?? TURN);
+    try {
+      if (options.openOptionSocket !== undefined) this.#sockopt = new IpvsSockopt(options.openOptionSocket);
+    } catch (error) {
+      this.refusal = error;
+    }
+  }
+
+  async read(visit: (server: SeenVirtualServer) => void, options: ReadOptions): Promise<void> {
+    this.#pace.start(options.turn);
+    const sockopt = this.#sockopt;
+    if (sockopt === undefined) return this.#readListed(await this.#list(), visit);
+    const isDumped = this.#reads++ % IPV6_INTERVAL === 0 || this.#sawIPv6 || options.mayHaveIPv6;
+    const dumped = isDumped ? await this.#list() : [];
+    const ipv6 = dumped.filter(({ key }) => virtualServerFamily(key) === 6);
+    this.#sawIPv6 = ipv6.length > 0;
+    const unusual = new Set(dumped.filter((server) => server.unusual).map(({ key }) => key));
+    await this.#readSockopt(sockopt, unusual, visit);
+    await this.#readDumps(ipv6, visit);
+  }
+
+  /**
+   * Active and inactive connections, added up, of each real server of one virtual server that is thought to have `expected`
+   * of them; empty when there is no such virtual server. Throws NetlinkError or IpvsSockoptError.
+   */
+  connections(server: VirtualServerKey, expected: number): Map<RealServerKey, number> {
+    const view = this.#view;
+    const found = new Map<RealServerKey, number>();
+    const isHere = this.#sockopt !== undefined && virtualServerFamily(server) === 4;
+    const outcome = isHere ? this.#sockopt!.readRealServersOf(server, expected, view) : 'partial';
+    if (outcome === 'read') for (let i = 0; i < view.count; i++) found.set(view.realServer(i), view.connections(i));
+    if (outcome === 'partial') {
+      for (const { key, activeConnections, inactiveConnections } of this.ipvs.listRealServers(server))
+        found.set(key, activeConnections + inactiveConnections);
+    }
+    return found;
+  }
+
+  close(): void {
+    this.#sockopt?.close();
+    this.#sockopt = undefined;
+  }
+
+  async #list(): Promise<ListedVirtualServer[]> {
+    const { servers } = await this.ipvs.listVirtualServersPaced(() => this.#pace.afterDatagram());
+    return servers;
+  }
+
+  async #readSockopt(
+    sockopt: IpvsSockopt,
+    unusual: ReadonlySet<VirtualServerKey>,
+    visit: (server: SeenVirtualServer) => void,
+  ): Promise<void> {
+    const view = this.#view;
+    const count = sockopt.readVirtualServers();
+    for (let i = 0; i < count; i++) {
+      const key = sockopt.keyOf(i);
+      if (key === undefined) continue;
+      view.key = key;
+      view.settings = sockopt.settingsOf(i);
+      view.unusual = sockopt.isUnusual(i) || unusual.has(key);
+      const outcome = sockopt.readRealServers(i, view);
+      if (outcome === 'read') visit(view);
+      else if (outcome === 'partial') this.#visitDump(view, visit);
+      if (this.#pace.isDue) await this.#pace.turn();
+    }
+  }
+
+  async #readDumps(servers: readonly ListedVirtualServer[], visit: (server: SeenVirtualServer) => void): Promise<void> {
+    for (const server of servers) {
+      this.#visitDump(server, visit);
+      if (this.#pace.isDue) await this.#pace.turn();
+    }
+  }
+
+  #visitDump(server: ListedVirtualServer, visit: (server: SeenVirtualServer) => void): void {
+    this.#listed.begin(server);
+    for (const { key, weight, forwarding } of this.ipvs.listRealServers(server.key))
+      this.#listed.add(key, weight, forwarding);
+    visit(this.#listed);
+  }
+
+  /** Without getsockopt. */
+  async #readListed(
+    servers: readonly ListedVirtualServer[],
+    visit: (server: SeenVirtualServer) => void,
+  ): Promise<void> {
+    const { procPath } = this.options;
+    if (procPath === undefined || servers.length > PROC_LIMIT) return this.#readDumps(servers, visit);
+    const listed = new Map(servers.map((server) => [server.key, server]));
+    await readProcIpVs((seen) => {
+      const server = seen.key === undefined ? undefined : listed.get(seen.key);
+      if (server === undefined) return;
+      this.#listed.begin(server);
+      for (let i = 0; i < seen.count; i++)
+        this.#listed.add(seen.realServers[i]!, seen.weights[i]!, seen.forwardings[i]!);
+      visit(this.#listed);
+    }, procPath);
+  }
+}
+
+class Pace {
+  #left = CLOCK_INTERVAL;
+  #turnEnd = 0;
+  #turn: () => Promise<void> = nextTurn;
+
+  constructor(readonly milliseconds: number) {}
+
+  start(turn: () => Promise<void> = nextTurn): void {
+    this.#turn = turn;
+    this.#begin();
+  }
+
+  /** To be asked once per virtual server. */
+  get isDue(): boolean {
+    if (--this.#left > 0) return false;
+    this.#left = CLOCK_INTERVAL;
+    return performance.now() >= this.#turnEnd;
+  }
+
+  async turn(): Promise<void> {
+    await this.#turn();
+    this.#begin();
+  }
+
+  /** A datagram of a dump holds about as much as CLOCK_INTERVAL stands for. Nobody else may use the socket until its end. */
+  async afterDatagram(): Promise<void> {
+    if (performance.now() < this.#turnEnd) return;
+    await nextTurn();
+    this.#begin();
+  }
+
+  #begin(): void {
+    this.#left = this.milliseconds === 0 ? 1 : CLOCK_INTERVAL;
+    this.#turnEnd = performance.now() + this.milliseconds;
+  }
+}

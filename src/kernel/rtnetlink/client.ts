@@ -1,0 +1,254 @@
+/** Client for rtnetlink: the dummy link that holds the virtual addresses, and the addresses of every link. */
+import { AttributeReader } from '../../netlink/attribute-reader.js';
+import { NLA_F_NESTED } from '../../netlink/attribute-writer.js';
+import { NetlinkBatch } from '../../netlink/batch.js';
+import { NetlinkConnection, type NetlinkCounters, type NetlinkRequest } from '../../netlink/connection.js';
+import { NetlinkError, errnoNumber } from '../../netlink/errors.js';
+import { type NetlinkMessage, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST } from '../../netlink/message.js';
+import { MessageTemplate } from '../../netlink/message-template.js';
+import { NETLINK_ROUTE, type OpenNetlinkSocket } from '../../netlink/socket.js';
+import { type Address, formatAddress } from '../../values/address.js';
+import {
+  IFF_UP,
+  type Link,
+  type LinkAddress,
+  LINK_INFO_KIND,
+  LinkAttribute,
+  RTM_DELADDR,
+  RTM_DELLINK,
+  RTM_GETADDR,
+  RTM_GETLINK,
+  RTM_NEWADDR,
+  RTM_NEWLINK,
+  readAddress,
+  readLink,
+  writeAddressHeader,
+  writeHostAddress,
+  writeLinkHeader,
+} from './message.js';
+
+export type AddressOperation = 'add-address' | 'delete-address';
+
+interface AddressChange {
+  readonly operation: AddressOperation;
+  /** Index of the link. */
+  readonly index: number;
+  readonly address: Address;
+}
+
+/** One address that the kernel refused to add or delete, or whose answer was lost (`error.resultUnknown`). */
+export interface AddressFailure extends AddressChange {
+  readonly error: NetlinkError;
+}
+
+/** IFNAMSIZ without the NUL. */
+const NAME_MAX = 15;
+const MAX_MESSAGE = 96;
+/** A datagram that fits into one page: the kernel has to map memory for a larger one. */
+const BATCH = 32;
+
+interface AddressTemplate {
+  readonly operation: AddressOperation;
+  readonly index: number;
+  readonly template: MessageTemplate;
+}
+
+export class LinkClient {
+  private readonly connection: NetlinkConnection;
+  private readonly batch: NetlinkBatch<AddressChange>;
+  private readonly reader = new AttributeReader();
+  /** Of the last change, by the address's length: those that come in a row are alike. */
+  private readonly templates = new Map<number, AddressTemplate>();
+  private readonly nested = new AttributeReader();
+
+  constructor(open: OpenNetlinkSocket) {
+    this.connection = new NetlinkConnection(open(NETLINK_ROUTE));
+    this.batch = new NetlinkBatch(this.connection, describe, {
+      maxMessages: BATCH,
+      maxMessageSize: MAX_MESSAGE,
+      bufferSize: BATCH * 2 * MAX_MESSAGE,
+    });
+  }
+
+  get counters(): Readonly<NetlinkCounters> {
+    return this.connection.counters;
+  }
+
+  /** Makes sure that a link of this name exists (a dummy, if it has to be made) and is up; throws NetlinkError. */
+  ensureDummy(name: string): { readonly index: number; readonly created: boolean } {
+    const existing = this.findLink(name);
+    if (existing !== undefined) {
+      if (!existing.up) this.setUp(existing.index, name);
+      return { index: existing.index, created: false };
+    }
+    const created = this.createDummy(name);
+    const link = this.findLink(name);
+    if (link === undefined) throw new NetlinkError({ operation: `find link ${name}`, errno: errnoNumber('ENODEV') });
+    if (!link.up) this.setUp(link.index, name);
+    return { index: link.index, created };
+  }
+
+  /** The link of this name; undefined when there is none. */
+  findLink(name: string): Link | undefined {
+    let found: Link | undefined;
+    const request: NetlinkRequest = {
+      operation: `find link ${name}`,
+      type: RTM_GETLINK,
+      write: (writer) => {
+        writeLinkHeader(writer, 0, 0, 0);
+        writer.string(LinkAttribute.name, name);
+      },
+    };
+    const known = this.unless('ENODEV', request, (message) => {
+      if (message.type === RTM_NEWLINK) found = readLink(message, this.reader, this.nested);
+    });
+    return known ? found : undefined;
+  }
+
+  listLinks(): Link[] {
+    const write: NetlinkRequest['write'] = (writer) => writeLinkHeader(writer, 0, 0, 0);
+    return this.connection.dump({ operation: 'list links', type: RTM_GETLINK, write }, (message, links: Link[]) => {
+      if (message.type === RTM_NEWLINK) links.push(readLink(message, this.reader, this.nested));
+    });
+  }
+
+  /** Addresses of both families, of one link or (0) of all. */
+  listAddresses(index = 0): LinkAddress[] {
+    const [request, decode] = this.addressDump<LinkAddress[]>((address, found) => {
+      // Kernels before 4.20 do not filter by link.
+      if (index === 0 || address.index === index) found.push(address);
+    }, index);
+    return this.connection.dump(request, decode);
+  }
+
+  /**
+   * Puts the addresses of all links into what `fresh` makes (once for each attempt: a dump that was interrupted begins
+   * again), with a `pause` after each datagram of the dump. `index` is the link's.
+   */
+  listAddressesPaced<Found>(
+    fresh: () => Found,
+    add: (found: Found, index: number, address: Address) => void,
+    pause: () => Promise<void>,
+  ): Promise<Found> {
+    const [request, decode] = this.addressDump<Found>(({ index, address }, found) => add(found, index, address));
+    return this.connection.dumpPaced(request, decode, fresh, pause);
+  }
+
+  /** Changes that wait for `flush`. */
+  get pending(): number {
+    return this.batch.pending;
+  }
+
+  /** Queues a /32 or /128; returns true when the batch is full. That it is there already counts as success. */
+  addAddress(index: number, address: Address): boolean {
+    return this.queue('add-address', index, address);
+  }
+
+  /** Queues the removal of a /32 or /128; returns true when the batch is full. That it is gone already counts as success. */
+  deleteAddress(index: number, address: Address): boolean {
+    return this.queue('delete-address', index, address);
+  }
+
+  private queue(operation: AddressOperation, index: number, address: Address): boolean {
+    const { batch } = this;
+    const { template } = this.templateOf(operation, index, address.length);
+    const start = batch.append(template.bytes, { operation, index, address });
+    template.patch(batch.buffer, start, address);
+    return batch.full;
+  }
+
+  private templateOf(operation: AddressOperation, index: number, length: number): AddressTemplate {
+    const last = this.templates.get(length);
+    if (last?.operation === operation && last.index === index) return last;
+    const [type, flags] = operation === 'add-address' ? [RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL] : [RTM_DELADDR, 0];
+    const template = new MessageTemplate(length, (writer, address) => {
+      const start = writer.beginMessage(type, NLM_F_REQUEST | flags, 0);
+      writeHostAddress(writer, index, address as Address);
+      writer.endMessage(start);
+    });
+    const made = { operation, index, template };
+    this.templates.set(length, made);
+    return made;
+  }
+
+  /** Sends what is queued in one datagram; returns the changes that failed. */
+  flush(): AddressFailure[] {
+    const failures = this.batch.flush().map(({ tag, error }) => ({ ...tag, error }));
+    return failures.filter(({ operation, error }) => error.code !== ALREADY[operation] || error.resultUnknown);
+  }
+
+  /** Deletes the link with its addresses; returns whether there was one. Throws NetlinkError. */
+  deleteLink(name: string): boolean {
+    const link = this.findLink(name);
+    if (link === undefined) return false;
+    return this.unless('ENODEV', {
+      operation: `delete link ${name}`,
+      type: RTM_DELLINK,
+      write: (writer) => writeLinkHeader(writer, link.index, 0, 0),
+    });
+  }
+
+  close(): void {
+    this.connection.close();
+  }
+
+  private addressDump<Found>(
+    add: (address: LinkAddress, found: Found) => void,
+    index = 0,
+  ): [NetlinkRequest, (message: NetlinkMessage, found: Found) => void] {
+    const write: NetlinkRequest['write'] = (writer) => void writeAddressHeader(writer, index);
+    const decode = (message: NetlinkMessage, found: Found): void => {
+      if (message.type !== RTM_NEWADDR) return;
+      const address = readAddress(message, this.reader);
+      if (address !== undefined) add(address, found);
+    };
+    return [{ operation: 'list addresses', type: RTM_GETADDR, write }, decode];
+  }
+
+  private setUp(index: number, name: string): void {
+    this.connection.request({
+      operation: `set link ${name} up`,
+      type: RTM_NEWLINK,
+      write: (writer) => writeLinkHeader(writer, index, IFF_UP, IFF_UP),
+    });
+  }
+
+  /** Returns false when somebody else made it in between. */
+  private createDummy(name: string): boolean {
+    if (Buffer.byteLength(name) > NAME_MAX) {
+      throw new NetlinkError({ operation: `create link ${name}`, errno: errnoNumber('ENAMETOOLONG') });
+    }
+    return this.unless('EEXIST', {
+      operation: `create dummy link ${name}`,
+      type: RTM_NEWLINK,
+      flags: NLM_F_CREATE | NLM_F_EXCL,
+      write: (writer) => {
+        writeLinkHeader(writer, 0, IFF_UP, IFF_UP);
+        writer.string(LinkAttribute.name, name);
+        const info = writer.beginNested(LinkAttribute.info | NLA_F_NESTED);
+        writer.string(LINK_INFO_KIND, 'dummy');
+        writer.endNested(info);
+      },
+    });
+  }
+
+  /** Makes a request; false when the kernel answers with this errno. */
+  private unless(code: string, ...request: Parameters<NetlinkConnection['request']>): boolean {
+    try {
+      this.connection.request(...request);
+      return true;
+    } catch (error) {
+      if (error instanceof NetlinkError && error.code === code && !error.resultUnknown) return false;
+      throw error;
+    }
+  }
+}
+
+const ALREADY: Readonly<Record<AddressOperation, string>> = {
+  'add-address': 'EEXIST',
+  'delete-address': 'EADDRNOTAVAIL',
+};
+
+function describe(change: AddressChange): string {
+  return `${change.operation} ${formatAddress(change.address)}`;
+}

@@ -1,7 +1,0 @@
-#!/bin/sh
-# Everything that demo, tests and benchmark need on a fresh Debian machine with Node >= 20: Debian packages and npm's.
-# Each step runs only when something is missing and says what it does; with nothing to do it takes well under a second.
-set -eu
-cd "$(dirname "$0")/../.."
-sh test/setup/packages.sh build kernel
-sh test/setup/npm-ci.sh

@@ -1,0 +1,235 @@
+/** The real reconciler with its real clients over a fake kernel that speaks real bytes: everything between API objects and sockets. */
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pino } from 'pino';
+import { type DataPlane } from '../../src/daemon/data-plane.js';
+import { healthSource } from '../../src/daemon/health-source.js';
+import { SyncReporter } from '../../src/daemon/sync-reporter.js';
+import { iptablesRules } from '../../src/desired/iptables-rules.js';
+import { setDefinitions } from '../../src/desired/set-definitions.js';
+import { Iptables } from '../../src/kernel/iptables/iptables.js';
+import { IpsetClient } from '../../src/kernel/ipset/client.js';
+import { IpvsTable, type IpvsTableOptions } from '../../src/kernel/ipvs/table.js';
+import { NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, type OpenNetlinkSocket } from '../../src/netlink/socket.js';
+import { AddressApplier } from '../../src/reconcile/address-applier.js';
+import { cleanConntrack } from '../../src/reconcile/conntrack-cleaner.js';
+import { DrainTracker } from '../../src/reconcile/drain.js';
+import { IpvsApplier } from '../../src/reconcile/ipvs-applier.js';
+import { messagesSent, openKernelClients } from '../../src/kernel/clients.js';
+import { Reconciler, type SyncReport } from '../../src/reconcile/reconciler.js';
+import { RulesKeeper } from '../../src/reconcile/rules-keeper.js';
+import { SetApplier } from '../../src/reconcile/set-applier.js';
+import { type HealthReport } from '../../src/serve/health.js';
+import { Metrics } from '../../src/serve/metrics.js';
+import { formatSetEntry } from '../../src/values/ip-set.js';
+import { FakeIpvs } from '../fakes/fake-kernel-ipvs.js';
+import { FakeLinks } from '../fakes/fake-kernel-links.js';
+import { FakeKernel } from '../fakes/fake-kernel.js';
+import { fakeOptionSocket } from '../fakes/fake-option-socket.js';
+import { FakeNetfilter } from '../fakes/fake-nfnetlink.js';
+import { type WireMessage, splitMessages } from '../fakes/fake-nfnetlink-wire.js';
+import { CoreCluster, differences } from './fuzz-cluster.js';
+import { FakeIptables } from './fault-iptables.js';
+
+const FAMILIES = [4, 6] as const;
+export const SYNC_PERIOD = 30_000;
+
+export class FaultRig {
+  readonly kernel = new FakeKernel();
+  readonly table = new FakeIpvs(this.kernel);
+  readonly links = new FakeLinks(this.kernel);
+  readonly netfilter = new FakeNetfilter();
+  readonly iptables = new FakeIptables();
+  readonly core = new CoreCluster([]);
+  readonly reports: SyncReport[] = [];
+  /** Every message so far that changes something. */
+  readonly written: string[] = [];
+  /** How often changes were made while the kernel was read back. */
+  interleaved = 0;
+  readonly metrics = new Metrics({ version: '0.0.0' });
+  readonly observer = new SyncReporter(this.metrics, pino({ level: 'silent' }));
+  readonly reconciler: Reconciler;
+  readonly #clients;
+  readonly #daemon: DataPlane;
+  readonly #rules: RulesKeeper;
+  #now = 0;
+
+  /** `reader`: the interface that the whole table is read by; `minInterval`: minSyncPeriod, ms. */
+  constructor(reader: 'sockopt' | 'proc' | 'dump' = 'sockopt', minInterval = 0) {
+    this.links.addLink('eth0');
+    this.links.addAddress('eth0', '10.200.0.2', 24);
+    this.links.addAddress('eth0', 'fd00:200::2', 64);
+    const { core, iptables, observer } = this;
+    const clients = openKernelClients(this.#open);
+    this.#clients = clients;
+    const clock = { now: () => this.#now, after: () => () => undefined };
+    const definitions = new Map(FAMILIES.flatMap(setDefinitions).map((one) => [one.name, one]));
+    const ipvs = new IpvsApplier(clients.ipvs, 7, [], (server) => drains.note(server));
+    const drains = new DrainTracker(ipvs, clock, 900_000);
+    this.#rules = new RulesKeeper(
+      new Iptables(iptables.tools, iptables.run),
+      () => FAMILIES.map((family) => iptablesRules({ ...RULES, family })),
+      (ms) => observer.lockWaited(ms),
+      (outcome) => observer.rulesChecked(outcome),
+    );
+    this.reconciler = new Reconciler({
+      cluster: core.cluster,
+      updater: core.updater,
+      ipvs,
+      addresses: new AddressApplier(clients.links, () => core.cluster.localAddresses),
+      sets: new SetApplier(clients.ipset, definitions),
+      drains,
+      rules: this.#rules,
+      sources: {
+        table: new IpvsTable(clients.ipvs, this.#tableOptions(reader)),
+        links: clients.links,
+        ipset: clients.ipset,
+        definitions,
+      },
+      definitions,
+      excludeCIDRs: [],
+      clock,
+      verifyInterval: SYNC_PERIOD,
+      minInterval,
+      cleanConntrack: (stale) => cleanConntrack(clients.conntrack, stale).deleted,
+      ensureSysctls: () => undefined, // this machine's own are not for tests to write
+      onSync: (report) => {
+        this.reports.push(report);
+        observer.synced(report, this.#daemon);
+      },
+      onInterleaved: () => {
+        this.interleaved++;
+        observer.interleaved();
+      },
+    });
+    // Of the daemon the observer and health read only these; its constructor would open this machine's own kernel.
+    const seen = { clients, drains, ipvs, updater: core.updater, cluster: core.cluster, reconciler: this.reconciler };
+    this.#daemon = seen as unknown as DataPlane;
+  }
+
+  /** Syncs as the daemon does: observed, and never throwing. */
+  async sync(): Promise<boolean> {
+    const { observer } = this;
+    observer.changeQueued();
+    observer.syncStarted();
+    let ok = false;
+    try {
+      ok = await this.reconciler.sync();
+      observer.syncEnded(ok);
+    } catch (error) {
+      observer.syncFailed(error);
+    }
+    await this.#rules.settled();
+    return ok;
+  }
+
+  /** A sync in which the whole kernel state is read back. */
+  async verify(): Promise<boolean> {
+    this.#now += SYNC_PERIOD;
+    return this.sync();
+  }
+
+  get lastReport(): SyncReport {
+    return this.reports.at(-1)!;
+  }
+
+  /** Whether the last sync read the whole kernel state back. */
+  get hasVerified(): boolean {
+    return this.lastReport.verified !== undefined;
+  }
+
+  health(): HealthReport {
+    const inputs = { syncPeriodMs: 0, watches: () => new Map(), isSynced: () => true, isEligible: () => true };
+    return healthSource({ dataPlane: this.#daemon, state: this.observer.state, ...inputs }).healthz();
+  }
+
+  /** Messages sent so far, all subsystems together. */
+  get messages(): number {
+    return Object.values(messagesSent(this.#clients)).reduce((sum, count) => sum + count, 0);
+  }
+
+  /** The sum of one metric over all labels that the text of `labels` is part of. */
+  async metric(name: string, labels = ''): Promise<number> {
+    const lines = (await this.metrics.text()).split('\n');
+    const found = lines.filter((line) => line.startsWith(name) && line.includes(labels));
+    return found.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
+  }
+
+  /** How the fake kernel differs from what is desired; weight 0 counts as absent. */
+  drift(): string[] {
+    return differences(this.#print(), this.core.print());
+  }
+
+  #print(): string[] {
+    const lines: string[] = [];
+    for (const line of this.table.dump()) {
+      const [, protocol = '', server = '', rest = ''] = /^(\S+) (\S+) (.*)$/.exec(line) ?? [];
+      const name = `${OPTIONS[protocol]} ${server}`;
+      const [, real] = /^-> (\S+) weight=1$/.exec(rest) ?? [];
+      const [, scheduler, timeout] = /^(\S+) flags=\d+ timeout=(\d+)$/.exec(rest) ?? [];
+      if (real !== undefined) lines.push(`-a ${name} -r ${real}`);
+      if (scheduler !== undefined) lines.push(`-A ${name} -s ${scheduler}${timeout === '0' ? '' : ` -p ${timeout}`}`);
+    }
+    const bound = this.links.addressesOf('kube-ipvs0');
+    lines.push(...bound.map((address) => `address ${address.replace(/\/\d+$/, '')}`));
+    const reader = new IpsetClient(this.netfilter.open);
+    for (const set of reader.listSets()) {
+      const definition = FAMILIES.flatMap(setDefinitions).find(({ name }) => name === set.name);
+      if (definition === undefined) continue;
+      const elements = reader.listEntries(definition);
+      lines.push(...elements.map((entry) => `add ${set.name} ${formatSetEntry(definition.type, entry)}`));
+    }
+    reader.close();
+    return lines.sort();
+  }
+
+  #tableOptions(reader: 'sockopt' | 'proc' | 'dump'): IpvsTableOptions {
+    const { table } = this;
+    if (reader === 'sockopt') return { openOptionSocket: fakeOptionSocket(table), turnMs: 0 };
+    if (reader === 'dump') return { turnMs: 0 };
+    const file = join(mkdtempSync(join(tmpdir(), 'fault-')), 'ip_vs');
+    return {
+      get procPath() {
+        writeFileSync(file, table.proc()); // as fresh as /proc: written when it is about to be read
+        return file;
+      },
+    };
+  }
+
+  readonly #open: OpenNetlinkSocket = (protocol, groups) => {
+    const socket =
+      protocol === NETLINK_NETFILTER ? this.netfilter.open(protocol, groups) : this.kernel.open(protocol, groups);
+    const send = socket.send.bind(socket);
+    socket.send = (buffer, length) => {
+      for (const message of splitMessages(Buffer.from(buffer.subarray(0, length)))) {
+        const what = WRITES[protocol]?.(message);
+        if (what !== undefined) this.written.push(what);
+      }
+      return send(buffer, length);
+    };
+    return socket;
+  };
+}
+
+/** By netlink family: what a message changes in the kernel; undefined for one that only reads. */
+const WRITES: Readonly<Record<number, (message: WireMessage) => string | undefined>> = {
+  [NETLINK_GENERIC]: ({ type, body }) =>
+    type === 16
+      ? undefined
+      : { 1: 'add', 2: 'set', 3: 'delete', 5: 'add', 6: 'set', 7: 'delete', 12: 'config' }[body[0]!],
+  [NETLINK_ROUTE]: ({ type }) => ({ 16: 'link', 17: 'link', 19: 'link', 20: 'address', 21: 'address' })[type],
+  [NETLINK_NETFILTER]: ({ type }) => {
+    const [subsystem, command] = [type >> 8, type & 255];
+    if (subsystem === 1) return command === 2 ? 'conntrack' : undefined;
+    return [2, 3, 4, 5, 6, 9, 10].includes(command) ? `ipset ${command}` : undefined;
+  },
+};
+
+const OPTIONS: Readonly<Record<string, string>> = { TCP: '-t', UDP: '-u', SCTP: '--sctp-service' };
+const RULES = {
+  masqueradeMark: 1 << 14,
+  masqueradeAll: false,
+  randomFully: false,
+  detectLocal: { mode: 'none' },
+} as const;

@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { iptablesRules, type LocalDetection, type RuleConfig } from '../../../src/desired/iptables-rules.js';
+import { type RuleSet } from '../../../src/desired/rule-set.js';
+import { setDefinitions } from '../../../src/desired/set-definitions.js';
+import { FAMILIES, type Family } from '../../../src/values/address.js';
+import { parsePrefix } from '../../../src/values/prefix.js';
+
+const CIDR = { 4: '10.128.0.0/9', 6: 'fd00:10:128::/48' };
+const BUILT_IN = new Set(['ACCEPT', 'DROP', 'RETURN', 'REJECT', 'MARK', 'MASQUERADE', 'DNAT']);
+
+function clusterCIDR(...texts: string[]): LocalDetection {
+  return { mode: 'ClusterCIDR', cidrs: texts.map((text) => parsePrefix(text)!) };
+}
+
+function rulesOf(family: Family, change: Partial<RuleConfig> = {}): RuleSet {
+  const detectLocal = clusterCIDR(CIDR[family]);
+  return iptablesRules({
+    family,
+    masqueradeMark: 0x4000,
+    masqueradeAll: false,
+    randomFully: true,
+    detectLocal,
+    ...change,
+  });
+}
+
+function chainOf(set: RuleSet, table: string, name: string): readonly string[] {
+  const chain = set.tables.find((one) => one.name === table)?.chains.find((one) => one.name === name);
+  assert.ok(chain !== undefined, `${table} ${name}`);
+  return chain.rules;
+}
+
+function allRules(set: RuleSet): string[] {
+  return set.tables.flatMap((table) => [
+    ...table.chains.flatMap((chain) => chain.rules),
+    ...table.jumps.map((jump) => jump.rule),
+  ]);
+}
+
+for (const family of FAMILIES) {
+  test(`IPv${family}: rules look only into sets that are defined, and every set is looked into`, () => {
+    const used = new Set(
+      allRules(rulesOf(family)).flatMap((rule) => [...rule.matchAll(/--match-set (\S+)/g)].map((m) => m[1]!)),
+    );
+    assert.deepEqual(
+      [...used].sort(),
+      setDefinitions(family)
+        .map((one) => one.name)
+        .sort(),
+    );
+  });
+
+  test(`IPv${family}: every chain that a rule goes to exists in its table, is reached, and no rule is there twice`, () => {
+    for (const table of rulesOf(family).tables) {
+      const names = table.chains.map((chain) => chain.name);
+      const rules = [...table.chains.flatMap((chain) => chain.rules), ...table.jumps.map((jump) => jump.rule)];
+      const targets = rules.map((rule) => / ?-j (\S+)/.exec(rule)?.[1] ?? '');
+      for (const target of targets)
+        assert.ok(BUILT_IN.has(target) || names.includes(target), `${table.name} ${target}`);
+      for (const name of names) assert.ok(targets.includes(name), `${table.name} ${name} is not reached`);
+      for (const chain of table.chains) assert.equal(new Set(chain.rules).size, chain.rules.length, chain.name);
+      assert.equal(new Set(names).size, names.length);
+    }
+  });
+}
+
+test('the families differ in nothing but set names, prefixes and the names of ICMP', () => {
+  const neutral = (set: RuleSet): string =>
+    JSON.stringify(set.tables)
+      .replaceAll('KUBE-6-', 'KUBE-')
+      .replaceAll(/KUBE-LOAD-BALANCER-SOURCE-CID\b/g, 'KUBE-LOAD-BALANCER-SOURCE-CIDR')
+      .replaceAll(/KUBE-NODE-PORT-LOCAL-SCTP-HAS\b/g, 'KUBE-NODE-PORT-LOCAL-SCTP-HASH')
+      .replaceAll('icmp6-port-unreachable', 'icmp-port-unreachable')
+      .replaceAll('-p ipv6-icmp -m icmp6 --icmpv6-type 128', '-p icmp -m icmp --icmp-type 8')
+      .replaceAll(CIDR[6], CIDR[4])
+      .replaceAll('::1/128', '127.0.0.0/8');
+  assert.equal(neutral(rulesOf(6)), neutral(rulesOf(4)));
+});
+
+test('jump rules have the text of kube-proxy 1.36, so that neither doubles the other’s', () => {
+  const jumps = rulesOf(4).tables.flatMap((table) =>
+    table.jumps.map((jump) => `${table.name} ${jump.position} -A ${jump.chain} ${jump.rule}`),
+  );
+  assert.deepEqual(jumps, [
+    'filter first -A INPUT -m comment --comment "kubernetes ipvs access filter" -j KUBE-IPVS-FILTER',
+    'filter first -A INPUT -m comment --comment "kube-proxy firewall rules" -j KUBE-PROXY-FIREWALL',
+    'filter first -A INPUT -m comment --comment "kubernetes health check rules" -j KUBE-NODE-PORT',
+    'filter last -A INPUT -m comment --comment "kubernetes service accept" -j KUBE-IPVS-ACCEPT',
+    'filter first -A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD',
+    'nat first -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES',
+    'nat first -A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES',
+    'nat first -A POSTROUTING -m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING',
+    'mangle first -A OUTPUT -m comment --comment "kubernetes ipvs access filter" -j KUBE-IPVS-OUT-FILTER',
+  ]);
+});
+
+const unmasqueraded = (detectLocal: LocalDetection, masqueradeAll = false): string[] =>
+  chainOf(rulesOf(4, { detectLocal, masqueradeAll }), 'nat', 'KUBE-SERVICES').filter((rule) =>
+    rule.endsWith('KUBE-CLUSTER-IP dst,dst -m addrtype ! --src-type LOCAL -j ACCEPT'),
+  );
+const dropped = (detectLocal: LocalDetection): string[] =>
+  chainOf(rulesOf(4, { detectLocal }), 'filter', 'KUBE-PROXY-FIREWALL').filter((rule) =>
+    rule.includes('--match-set KUBE-NO-LOCAL-ENDPOINTS'),
+  );
+
+test('local pods are told by each detectLocalMode, for masquerading and for external policy Local', () => {
+  const modes: [LocalDetection, string[]][] = [
+    [clusterCIDR('10.128.0.0/9'), ['-s 10.128.0.0/9 ']],
+    [clusterCIDR('10.128.0.0/9', '10.64.0.0/10'), ['-s 10.128.0.0/9 ', '-s 10.64.0.0/10 ']],
+    [{ mode: 'NodeCIDR', cidrs: [parsePrefix('10.128.0.0/24')!] }, ['-s 10.128.0.0/24 ']],
+    [{ mode: 'BridgeInterface', name: 'cbr0' }, ['-i cbr0 ']],
+    [{ mode: 'InterfaceNamePrefix', prefix: 'veth' }, ['-i veth+ ']],
+  ];
+  for (const [detection, matches] of modes) {
+    assert.deepEqual(
+      unmasqueraded(detection),
+      matches.map((m) => `${m}-m set --match-set KUBE-CLUSTER-IP dst,dst -m addrtype ! --src-type LOCAL -j ACCEPT`),
+    );
+    assert.deepEqual(dropped(detection), [
+      ...matches.map((match) => `${match}-m set --match-set KUBE-NO-LOCAL-ENDPOINTS dst,dst -j RETURN`),
+      '-m set --match-set KUBE-NO-LOCAL-ENDPOINTS dst,dst -j DROP',
+    ]);
+  }
+});
+
+test('with detection none only the node itself is masqueraded, and nobody is dropped', () => {
+  assert.deepEqual(unmasqueraded({ mode: 'none' }), [
+    '-m set --match-set KUBE-CLUSTER-IP dst,dst -m addrtype ! --src-type LOCAL -j ACCEPT',
+  ]);
+  assert.deepEqual(dropped({ mode: 'none' }), []);
+});
+
+test('masqueradeAll masquerades local pods too', () => {
+  assert.deepEqual(unmasqueraded(clusterCIDR('10.128.0.0/9'), true), []);
+});
+
+test('the mark follows masqueradeBit and is taken off; --random-fully only where it is known', () => {
+  const rules = rulesOf(4, { masqueradeMark: 1 << 20, randomFully: false });
+  assert.deepEqual(chainOf(rules, 'nat', 'KUBE-MARK-MASQ'), ['-j MARK --set-xmark 0x100000/0x100000']);
+  assert.deepEqual(chainOf(rules, 'nat', 'KUBE-POSTROUTING'), [
+    '-m set --match-set KUBE-LOOP-BACK dst,dst,src -j MASQUERADE',
+    '-m mark ! --mark 0x100000/0x100000 -j RETURN',
+    '-j MARK --set-xmark 0x100000/0x0',
+    '-j MASQUERADE',
+  ]);
+  assert.equal(allRules(rules).filter((rule) => rule.includes('0x4000') || rule.includes('random')).length, 0);
+  assert.equal(allRules(rulesOf(4)).filter((rule) => rule.endsWith('MASQUERADE --random-fully')).length, 2);
+});
+
+test('bit 31 makes an unsigned mark', () => {
+  const rules = rulesOf(4, { masqueradeMark: 1 << 31 });
+  assert.deepEqual(chainOf(rules, 'nat', 'KUBE-MARK-MASQ'), ['-j MARK --set-xmark 0x80000000/0x80000000']);
+});

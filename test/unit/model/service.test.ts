@@ -1,0 +1,181 @@
+/** Services into the compact model: every field that decides packets, and bad ones left out alone. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { type Service, parseService } from '../../../src/model/service.js';
+import { type Address, formatAddress } from '../../../src/values/address.js';
+import { formatPrefix } from '../../../src/values/prefix.js';
+
+type Fields = Record<string, unknown>;
+
+const texts = (addresses: readonly Address[]): string[] => addresses.map(formatAddress);
+
+function service(spec: Fields, more: Fields = {}): { parsed: Service | undefined; problems: string[] } {
+  const problems: string[] = [];
+  const object = {
+    metadata: { namespace: 'default', name: 'web', creationTimestamp: '2024-03-01T00:00:10Z' },
+    spec: { clusterIP: '10.96.0.1', ports: [{ port: 80 }], ...spec },
+    ...more,
+  };
+  return { parsed: parseService(object, (problem) => void problems.push(problem)), problems };
+}
+
+/** A Service of which nothing is reported. */
+function good(spec: Fields, more: Fields = {}): Service {
+  const { parsed, problems } = service(spec, more);
+  assert.deepEqual(problems, []);
+  assert.ok(parsed !== undefined);
+  return parsed;
+}
+
+describe('a Service', () => {
+  test('with nothing but the least has the defaults of the API', () => {
+    const parsed = good({});
+    assert.deepEqual(
+      { ...parsed, clusterIPs: texts(parsed.clusterIPs) },
+      {
+        key: 'default/web',
+        createdAt: Date.parse('2024-03-01T00:00:10Z') / 1000,
+        clusterIPs: ['10.96.0.1'],
+        externalIPs: [],
+        loadBalancerIPs: [],
+        loadBalancerSourceRanges: [],
+        affinitySeconds: 0,
+        externalLocal: false,
+        internalLocal: false,
+        healthCheckNodePort: 0,
+        ports: [{ name: '', protocol: 'TCP', port: 80, nodePort: 0 }],
+      },
+    );
+  });
+
+  test('keeps every field that decides packets', () => {
+    const parsed = good(
+      {
+        type: 'LoadBalancer',
+        clusterIPs: ['10.96.0.1', 'fd00::1'],
+        externalIPs: ['192.0.2.1', '192.0.2.1', '2001:db8::1'],
+        loadBalancerSourceRanges: ['10.0.0.0/8', ' 192.0.2.7 ', 'fd00::/16'],
+        sessionAffinity: 'ClientIP',
+        sessionAffinityConfig: { clientIP: { timeoutSeconds: 600 } },
+        externalTrafficPolicy: 'Local',
+        internalTrafficPolicy: 'Local',
+        healthCheckNodePort: 31000,
+        ports: [
+          { name: 'dns', protocol: 'UDP', port: 53, nodePort: 30053 },
+          { name: 'sctp', protocol: 'SCTP', port: 99 },
+        ],
+      },
+      { status: { loadBalancer: { ingress: [{ ip: '203.0.113.1' }, { ip: '203.0.113.2', ipMode: 'VIP' }] } } },
+    );
+    assert.deepEqual(texts(parsed.clusterIPs), ['10.96.0.1', 'fd00::1']);
+    assert.deepEqual(texts(parsed.externalIPs), ['192.0.2.1', '2001:db8::1']);
+    assert.deepEqual(texts(parsed.loadBalancerIPs), ['203.0.113.1', '203.0.113.2']);
+    assert.deepEqual(parsed.loadBalancerSourceRanges.map(formatPrefix), ['10.0.0.0/8', '192.0.2.7/32', 'fd00::/16']);
+    assert.deepEqual([parsed.affinitySeconds, parsed.healthCheckNodePort], [600, 31000]);
+    assert.deepEqual([parsed.externalLocal, parsed.internalLocal], [true, true]);
+    assert.deepEqual(parsed.ports, [
+      { name: 'dns', protocol: 'UDP', port: 53, nodePort: 30053 },
+      { name: 'sctp', protocol: 'SCTP', port: 99, nodePort: 0 },
+    ]);
+  });
+
+  test('that has no address to serve is none, without a complaint', () => {
+    for (const spec of [
+      { clusterIP: 'None' },
+      { clusterIP: '' },
+      { clusterIP: undefined },
+      { type: 'ExternalName', externalName: 'example.org' },
+      { type: 'ExternalName', clusterIP: '10.96.0.1' },
+    ])
+      assert.deepEqual(service(spec), { parsed: undefined, problems: [] });
+  });
+
+  test('without a name or spec is left out with a reason', () => {
+    assert.match(service({}, { metadata: { namespace: 'default' } }).problems.join(), /metadata\.name/);
+    assert.match(service({}, { spec: undefined }).problems.join(), /spec is missing/);
+    assert.equal(service({}, { metadata: { namespace: 'default' } }).parsed, undefined);
+    assert.equal(service({}, { spec: undefined }).parsed, undefined);
+  });
+
+  test('loses a bad field alone, with one reason that names it', () => {
+    const cases: [Fields, RegExp, (parsed: Service) => void][] = [
+      [
+        { clusterIPs: ['10.96.0.1', '10.96.0'] },
+        /spec\.clusterIPs: "10\.96\.0"/,
+        (parsed) => assert.deepEqual(texts(parsed.clusterIPs), ['10.96.0.1']),
+      ],
+      [
+        { externalIPs: ['127.0.0.1'] },
+        /externalIPs: "127\.0\.0\.1"/,
+        ({ externalIPs }) => assert.deepEqual(externalIPs, []),
+      ],
+      [{ externalIPs: ['224.0.0.1'] }, /not a usable unicast/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
+      [{ externalIPs: ['0.0.0.0'] }, /not a usable unicast/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
+      [{ externalIPs: ['::1'] }, /not a usable unicast/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
+      [{ externalIPs: ['::ffff:10.0.0.1'] }, /not a usable/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
+      [{ externalIPs: [{ ip: '1.1.1.1' }] }, /not a usable/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
+      [{ ports: [{ port: 80 }, { port: 0 }] }, /port 0 is not/, ({ ports }) => assert.equal(ports.length, 1)],
+      [{ ports: [{ port: 80 }, { port: 65536 }] }, /port 65536/, ({ ports }) => assert.equal(ports.length, 1)],
+      [{ ports: [{ port: 80 }, { port: '81' }] }, /port "81"/, ({ ports }) => assert.equal(ports.length, 1)],
+      [{ ports: [{ port: 80 }, { port: 1.5 }] }, /port 1\.5/, ({ ports }) => assert.equal(ports.length, 1)],
+      [
+        { ports: [{ port: 80 }, { port: 81, nodePort: -1 }] },
+        /nodePort -1/,
+        ({ ports }) => assert.equal(ports.length, 1),
+      ],
+      [
+        { ports: [{ port: 80 }, { port: 81, protocol: 'ICMP' }] },
+        /protocol "ICMP"/,
+        ({ ports }) => assert.equal(ports.length, 1),
+      ],
+      [{ ports: [] }, /no usable port/, ({ ports }) => assert.deepEqual(ports, [])],
+      [{ ports: 'none' }, /no usable port/, ({ ports }) => assert.deepEqual(ports, [])],
+      [
+        { sessionAffinity: 'ClientIP', sessionAffinityConfig: { clientIP: { timeoutSeconds: 86401 } } },
+        /timeoutSeconds: 86401/,
+        ({ affinitySeconds }) => assert.equal(affinitySeconds, 10800),
+      ],
+    ];
+    for (const [spec, reason, check] of cases) {
+      const { parsed, problems } = service(spec);
+      assert.equal(problems.length, 1, JSON.stringify(spec));
+      assert.match(problems[0]!, reason);
+      check(parsed!);
+    }
+  });
+
+  test('with affinity has the default time, without it none', () => {
+    assert.equal(good({ sessionAffinity: 'ClientIP' }).affinitySeconds, 10800);
+    assert.equal(good({ sessionAffinityConfig: { clientIP: { timeoutSeconds: 9 } } }).affinitySeconds, 0);
+  });
+
+  test('of a load balancer that keeps the packets to itself, or has only a name, gets no address', () => {
+    const ingress = (...list: Fields[]): string[] =>
+      texts(good({ type: 'LoadBalancer' }, { status: { loadBalancer: { ingress: list } } }).loadBalancerIPs);
+    assert.deepEqual(ingress({ ip: '203.0.113.1', ipMode: 'Proxy' }), []);
+    assert.deepEqual(ingress({ hostname: 'lb.example.org' }), []);
+    assert.deepEqual(ingress({ hostname: 'lb.example.org', ip: '203.0.113.1' }), ['203.0.113.1']);
+    assert.deepEqual(ingress({ ip: '203.0.113.1', ipMode: 'Proxy' }, { ip: '203.0.113.2' }), ['203.0.113.2']);
+  });
+
+  test('is Local outwards only when it has an outside', () => {
+    const policy = { externalTrafficPolicy: 'Local' };
+    assert.equal(good(policy).externalLocal, false);
+    assert.equal(good({ ...policy, type: 'NodePort' }).externalLocal, true);
+    assert.equal(good({ ...policy, externalIPs: ['192.0.2.1'] }).externalLocal, true);
+    assert.equal(good({ type: 'NodePort', externalTrafficPolicy: 'Cluster' }).externalLocal, false);
+  });
+
+  test('has a health check port only as a load balancer with policy Local', () => {
+    const check = { healthCheckNodePort: 31000 };
+    assert.equal(good({ ...check, type: 'LoadBalancer', externalTrafficPolicy: 'Local' }).healthCheckNodePort, 31000);
+    assert.equal(good({ ...check, type: 'LoadBalancer' }).healthCheckNodePort, 0);
+    assert.equal(good({ ...check, type: 'NodePort', externalTrafficPolicy: 'Local' }).healthCheckNodePort, 0);
+  });
+
+  test('whose source ranges are all bad stays closed, not open', () => {
+    const { parsed, problems } = service({ loadBalancerSourceRanges: ['everybody'] });
+    assert.equal(problems.length, 1);
+    assert.deepEqual(parsed!.loadBalancerSourceRanges.map(formatPrefix), ['0.0.0.0/32', '::/128']);
+  });
+});

@@ -1,0 +1,234 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { parse, parseAllDocuments } from 'yaml';
+import { runCommandLine } from '../../../src/cli/options.js';
+import { loadConfigText } from '../../../src/config/load.js';
+import { Metrics } from '../../../src/serve/metrics.js';
+
+/** A YAML document, addressed loosely: what is absent fails the assertion that reads it. */
+interface Tree {
+  readonly [key: string]: Tree;
+}
+
+function filesUnder(directory: string): string[] {
+  return readdirSync(directory, { recursive: true, encoding: 'utf8' })
+    .map((name) => join(directory, name))
+    .filter((path) => statSync(path).isFile());
+}
+
+function read(path: string): Tree {
+  return parse(readFileSync(path, 'utf8')) as Tree;
+}
+
+function list(tree: Tree): readonly Tree[] {
+  assert.ok(Array.isArray(tree));
+  return tree;
+}
+
+function text(tree: Tree | undefined): string {
+  assert.equal(typeof tree, 'string');
+  return tree as unknown as string;
+}
+
+const daemonSet = read('deploy/base/daemonset.yaml');
+const pod = daemonSet.spec!.template!.spec!;
+const [container, init] = [list(pod.containers!)[0]!, list(pod.initContainers!)[0]!];
+
+describe('deploy', () => {
+  it('has only YAML and JSON that parse', () => {
+    const files = filesUnder('deploy');
+    assert.ok(files.length >= 10);
+    for (const path of files.filter((name) => /\.ya?ml$/.test(name))) {
+      for (const document of parseAllDocuments(readFileSync(path, 'utf8'))) {
+        assert.deepEqual([...document.errors, ...document.warnings], [], path);
+      }
+    }
+    for (const path of files.filter((name) => name.endsWith('.json'))) JSON.parse(readFileSync(path, 'utf8'));
+  });
+
+  it('has kustomizations whose resources and files exist, and patches that name what the base has', () => {
+    const names = new Set<string>();
+    for (const path of filesUnder('deploy/base').filter((name) => !name.endsWith('kustomization.yaml'))) {
+      for (const document of parseAllDocuments(readFileSync(path, 'utf8'))) {
+        const { kind, metadata } = document.toJS() as Tree;
+        names.add(`${text(kind)}/${text(metadata!.name)}`);
+      }
+    }
+    for (const path of filesUnder('deploy').filter((name) => name.endsWith('kustomization.yaml'))) {
+      const directory = join(path, '..');
+      const kustomization = read(path);
+      for (const resource of list(kustomization.resources!))
+        assert.ok(existsSync(join(directory, text(resource))), path);
+      for (const { files } of (kustomization.configMapGenerator ?? []) as unknown as Tree[]) {
+        for (const file of list(files!)) assert.ok(existsSync(join(directory, text(file))), path);
+      }
+      for (const { patch } of (kustomization.patches ?? []) as unknown as Tree[]) {
+        const target = parse(text(patch)) as Tree;
+        assert.ok(names.has(`${text(target.kind)}/${text(target.metadata!.name)}`), path);
+      }
+    }
+    const inBase = list(read('deploy/base/kustomization.yaml').resources!).map(text);
+    assert.deepEqual(
+      inBase.sort(),
+      readdirSync('deploy/base')
+        .filter((name) => name !== 'kustomization.yaml')
+        .sort(),
+    );
+  });
+
+  it('grants exactly what the code asks the API server for', () => {
+    const granted = parseAllDocuments(readFileSync('deploy/base/rbac.yaml', 'utf8'))
+      .map((document) => document.toJS() as Tree)
+      .filter(({ kind }) => text(kind) === 'ClusterRole')
+      .flatMap(({ rules }) => list(rules!))
+      .flatMap(({ apiGroups, resources, verbs }) => {
+        assert.deepEqual(list(verbs!).map(text).sort(), ['list', 'watch']);
+        return list(apiGroups!).flatMap((group) => list(resources!).map((name) => `${text(group)}/${text(name)}`));
+      });
+    const asked = new Set<string>();
+    for (const path of filesUnder('src').filter((name) => name.endsWith('.ts'))) {
+      const paths = readFileSync(path, 'utf8').matchAll(/['"`]\/apis?\/(?:([a-z0-9.]+\.[a-z0-9.]+)\/)?v1\/([a-z]+)/g);
+      for (const [, group = '', resource] of paths) asked.add(`${group}/${resource}`);
+    }
+    assert.deepEqual(granted.sort(), [...asked].sort());
+  });
+
+  it('ships a configuration that our own loader takes without a warning', () => {
+    const { data } = read('deploy/base/configmap.yaml');
+    const { config, warnings } = loadConfigText(text(data!['config.conf']), 'configmap.yaml');
+    assert.deepEqual(warnings, []);
+    const mounts = list(container.volumeMounts!);
+    const directory = text(mounts.find(({ name }) => text(name) === 'config')!.mountPath);
+    assert.equal(config.kubeconfig, join(directory, 'kubeconfig.conf'));
+    const kubeconfig = parse(text(data!['kubeconfig.conf'])) as Tree;
+    assert.equal(
+      text(list(kubeconfig.users!)[0]!.user!.tokenFile),
+      '/var/run/secrets/kubernetes.io/serviceaccount/token',
+    );
+    for (const probe of [container.livenessProbe!, container.readinessProbe!]) {
+      assert.equal(probe.httpGet!.port, config.healthzBindAddress?.port);
+    }
+    assert.deepEqual(
+      [container.livenessProbe!, container.readinessProbe!].map(({ httpGet }) => text(httpGet!.path)),
+      ['/livez', '/healthz'],
+    );
+  });
+
+  it('starts the containers with arguments that our command line takes', async () => {
+    const started: string[] = [];
+    const handler = (name: string) => async (): Promise<number> => (started.push(name), 0);
+    const handlers = {
+      run: handler('run'),
+      cleanup: handler('cleanup'),
+      status: handler('status'),
+      verify: handler('verify'),
+      plan: handler('plan'),
+      preflight: async ({ fix }: { fix: boolean }) => (started.push(`preflight fix=${fix}`), 0),
+    };
+    const silent = { out: () => undefined, err: (message: string) => assert.fail(message) };
+    for (const { command } of [init, container]) {
+      const [program, ...args] = list(command!).map(text);
+      assert.equal(program, 'kube-proxy-ipvs');
+      assert.equal(await runCommandLine(args, handlers, '1', silent), 0);
+    }
+    assert.deepEqual(started, ['preflight fix=true', 'run']);
+  });
+
+  it('runs the daemon with NET_ADMIN and NET_RAW alone', () => {
+    const { capabilities, privileged, readOnlyRootFilesystem } = container.securityContext!;
+    assert.deepEqual(capabilities, { drop: ['ALL'], add: ['NET_ADMIN', 'NET_RAW'] });
+    assert.equal(privileged, undefined);
+    assert.equal(readOnlyRootFilesystem, true);
+    assert.deepEqual(
+      [pod.hostNetwork, pod.priorityClassName, pod.tolerations],
+      [true, 'system-node-critical', [{ operator: 'Exists' }]],
+    );
+    const volumes = new Set(list(pod.volumes!).map(({ name }) => text(name)));
+    for (const { volumeMounts } of [init, container]) {
+      for (const { name } of list(volumeMounts!)) assert.ok(volumes.has(text(name)));
+    }
+  });
+});
+
+describe('monitoring', () => {
+  const metrics = new Metrics({ version: '1.0.0' });
+  metrics.close();
+  const known = new Set(metrics.names());
+
+  /** The metric names in a PromQL expression. */
+  function namesIn(expression: string): string[] {
+    return [...expression.matchAll(/\b((?:kubeproxy|rest_client|process|kubernetes)_[a-z0-9_]+)/g)].map(
+      ([, name]) => name!,
+    );
+  }
+
+  function assertKnown(expressions: readonly string[], source: string): void {
+    for (const expression of expressions) {
+      const names = namesIn(expression);
+      assert.ok(names.length > 0, `${source}: no metric in ${expression}`);
+      for (const name of names) {
+        assert.ok(known.has(name) || known.has(name.replace(/_(bucket|sum|count)$/, '')), `${source}: unknown ${name}`);
+      }
+    }
+  }
+
+  it('alerts on metrics that exist, each with a severity and a summary', () => {
+    const rules = list(list(read('deploy/monitoring/prometheus-rules.yaml').spec!.groups!)[0]!.rules!);
+    assertKnown(
+      rules.map(({ expr }) => text(expr)),
+      'alerts',
+    );
+    const names = rules.map(({ alert }) => text(alert));
+    assert.equal(new Set(names).size, names.length);
+    for (const { labels, annotations } of rules) {
+      assert.match(text(labels!.severity), /^(critical|warning|info)$/);
+      assert.ok(text(annotations!.summary).length > 10);
+    }
+  });
+
+  it('draws metrics that exist, and every one of our own', () => {
+    const dashboard = read('deploy/monitoring/grafana-dashboard.json');
+    const panels = list(dashboard.panels!);
+    const expressions = panels.flatMap(({ targets }) => (targets ? list(targets).map(({ expr }) => text(expr)) : []));
+    assert.ok(expressions.length > 20);
+    assertKnown(expressions, 'dashboard');
+    const drawn = new Set(expressions.flatMap(namesIn).map((name) => name.replace(/_bucket$/, '')));
+    const left = [...known].filter((name) => name.startsWith('kubeproxy_ipvs_') && !drawn.has(name));
+    assert.deepEqual(left.sort(), [
+      'kubeproxy_ipvs_bound_addresses',
+      'kubeproxy_ipvs_event_loop_busy_ratio',
+      'kubeproxy_ipvs_last_verification_timestamp_seconds',
+    ]);
+    assert.equal(new Set(panels.map(({ id }) => id)).size, panels.length);
+  });
+});
+
+describe('Dockerfile', () => {
+  const dockerfile = readFileSync('Dockerfile', 'utf8');
+
+  it('copies only what exists and what .dockerignore lets through', () => {
+    const admitted = readFileSync('.dockerignore', 'utf8')
+      .split('\n')
+      .filter((line) => line.startsWith('!'))
+      .map((line) => line.slice(1));
+    const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, sources]) =>
+      sources!.split(' '),
+    );
+    assert.ok(copied.length >= 5);
+    for (const path of copied) {
+      assert.ok(existsSync(path), path);
+      assert.ok(admitted.includes(path), `${path} is not in .dockerignore`);
+    }
+  });
+
+  it('takes from node_modules exactly the addons that the bundle loads', async () => {
+    const { ADDONS } = (await import(pathToFileURL('scripts/bundle-plugins.mjs').href)) as { ADDONS: string[] };
+    const taken = [...dockerfile.matchAll(/^COPY --from=build \/src\/node_modules\/(\S+) \.\/node_modules\/(\S+)$/gm)];
+    for (const [, from, to] of taken) assert.equal(from, to);
+    assert.deepEqual(taken.map(([, from]) => from!).sort(), [...ADDONS].sort());
+    for (const addon of ADDONS) assert.ok(existsSync(join('node_modules', addon)), addon);
+  });
+});

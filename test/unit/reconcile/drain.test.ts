@@ -1,0 +1,167 @@
+/** Endpoints that are taken away keep their connections for a while; addresses that are taken away come back. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { NETLINK_GENERIC } from '../../../src/netlink/socket.js';
+import { parseAddress } from '../../../src/values/address.js';
+import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
+import { DRAIN_MS, ReconcileRig, web } from '../../support/reconcile-rig.js';
+
+const ip = (text: string) => parseAddress(text)!;
+const WEB = addressServerKey('TCP', ip('10.96.0.1'), 80);
+const A = realServerKey(ip('10.0.0.1'), 8080);
+const B = realServerKey(ip('10.0.0.2'), 8080);
+
+/** One synced web Service. */
+async function running(): Promise<ReconcileRig> {
+  const rig = new ReconcileRig(web());
+  await rig.sync();
+  return rig;
+}
+
+describe('a removed endpoint', () => {
+  const connections = (rig: ReconcileRig, active: number, inactive: number): void => {
+    Object.assign(rig.kernel.ipvs.table.get(WEB)!.realServers.get(B)!, { active, inactive });
+  };
+
+  test('drains as long as it has connections, active or not', async () => {
+    const rig = await running();
+    connections(rig, 3, 0);
+    rig.cluster.slice('web', ['10.0.0.1']);
+    await rig.sync();
+    assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1 10.0.0.2:8080=0');
+    assert.equal(rig.drains.size, 1);
+    assert.equal(rig.drains.connections(WEB, B), 3);
+    connections(rig, 0, 2);
+    await rig.sync();
+    assert.equal(rig.drains.size, 1);
+    connections(rig, 0, 0);
+    await rig.sync();
+    assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1');
+    assert.equal(rig.drains.size, 0);
+  });
+
+  test('is deleted at its deadline, connections or not', async () => {
+    const rig = await running();
+    connections(rig, 3, 0);
+    rig.cluster.slice('web', ['10.0.0.1']);
+    await rig.sync();
+    assert.deepEqual(rig.drains.list(), [{ server: WEB, real: B, msLeft: DRAIN_MS }]);
+    await rig.clock.advance(DRAIN_MS - 1);
+    await rig.sync();
+    assert.equal(rig.drains.size, 1);
+    await rig.clock.advance(1);
+    await rig.sync();
+    assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1');
+  });
+
+  test('that comes back has its weight again and is drained no more', async () => {
+    const rig = await running();
+    connections(rig, 3, 0);
+    rig.cluster.slice('web', ['10.0.0.1']);
+    await rig.sync();
+    rig.cluster.slice('web', ['10.0.0.1', '10.0.0.2']);
+    const { ipvs } = await rig.sync();
+    assert.deepEqual([ipvs.realServersAdded, ipvs.realServersChanged, ipvs.realServersDeleted], [0, 1, 0]);
+    assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1 10.0.0.2:8080=1');
+    assert.equal(rig.drains.size, 0);
+  });
+
+  test('waits while further changes do, for a deleted one makes every add dearer; half a minute at most', async () => {
+    const rig = await running();
+    const upsert = rig.ipvs.upsert.bind(rig.ipvs);
+    let endpoints = 3;
+    rig.ipvs.upsert = (...work) => {
+      rig.cluster.slice('other', [`10.0.1.${endpoints++}`]); // a change comes while the sync goes on
+      return upsert(...work);
+    };
+    rig.cluster.slice('web', ['10.0.0.1']);
+    for (const age of [0, 10_000, 29_000]) {
+      await rig.clock.advance(age - rig.clock.now());
+      await rig.sync();
+      assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1 10.0.0.2:8080=0');
+    }
+    await rig.clock.advance(1000);
+    await rig.sync();
+    assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1');
+    rig.cluster.slice('web', ['10.0.0.3']);
+    await rig.sync();
+    assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=0 10.0.0.3:8080=1');
+    rig.ipvs.upsert = upsert;
+    await rig.sync();
+    assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.3:8080=1');
+  });
+
+  test('keeps its deadline when another one joins it', async () => {
+    const rig = await running();
+    connections(rig, 3, 0);
+    Object.assign(rig.kernel.ipvs.table.get(WEB)!.realServers.get(A)!, { active: 1 });
+    rig.cluster.slice('web', ['10.0.0.1']);
+    await rig.sync();
+    await rig.clock.advance(10_000);
+    rig.cluster.slice('web', []);
+    await rig.sync();
+    const left = new Map(rig.drains.list().map(({ real, msLeft }) => [real, msLeft]));
+    assert.deepEqual([left.get(B), left.get(A)], [DRAIN_MS - 10_000, DRAIN_MS]);
+  });
+
+  test('goes on draining after a restart, and one that is wanted again has its weight back', async () => {
+    for (const wanted of [['10.0.0.1'], ['10.0.0.1', '10.0.0.2']]) {
+      const old = await running();
+      connections(old, 3, 0);
+      old.cluster.slice('web', ['10.0.0.1']);
+      await old.sync();
+      const cluster = web();
+      cluster.slice('web', wanted);
+      const rig = new ReconcileRig(cluster, old.kernel);
+      await rig.sync();
+      const weight = wanted.length - 1;
+      assert.equal(rig.weights('TCP 10.96.0.1:80'), `10.0.0.1:8080=1 10.0.0.2:8080=${weight}`);
+      assert.equal(rig.drains.size, 1 - weight);
+      connections(rig, 0, 0);
+      await rig.sync();
+      assert.equal(rig.drains.size, 0);
+    }
+  });
+
+  test('that cannot be deleted makes the sync fail, and the next one tries again', async () => {
+    const rig = await running();
+    connections(rig, 3, 0);
+    rig.cluster.slice('web', ['10.0.0.1']);
+    await rig.sync();
+    connections(rig, 0, 0);
+    rig.kernel.netlink.faults.push({ at: 'message', code: 'ENOMEM', protocol: NETLINK_GENERIC });
+    assert.equal(await rig.reconciler.sync(), false);
+    assert.equal(rig.reports.at(-1)!.failures.length, 1);
+    assert.equal(await rig.reconciler.sync(), true);
+    assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1');
+    assert.equal(rig.drains.size, 0);
+  });
+
+  test('goes at once with its whole Service', async () => {
+    const rig = await running();
+    connections(rig, 3, 0);
+    rig.cluster.slice('web', ['10.0.0.1']);
+    await rig.sync();
+    rig.cluster.state.deleteService('default/web');
+    await rig.sync();
+    assert.deepEqual([rig.drains.size, rig.state()], [0, []]);
+  });
+});
+
+describe('an event on the dummy link', () => {
+  test('for an address that was taken away has it bound again by the next sync', async () => {
+    const rig = await running();
+    rig.kernel.links.removeAddress('kube-ipvs0', '10.96.0.1');
+    assert.equal(rig.reconciler.touchAddress(ip('10.96.0.1'), false), true);
+    await rig.sync();
+    assert.deepEqual(rig.kernel.links.addressesOf('kube-ipvs0'), ['10.96.0.1/32']);
+  });
+
+  test('that says what is desired, or is the kernel’s own link-local, is nothing', async () => {
+    const rig = await running();
+    assert.equal(rig.reconciler.touchAddress(ip('10.96.0.1'), true), false);
+    assert.equal(rig.reconciler.touchAddress(ip('10.99.0.1'), false), false);
+    assert.equal(rig.reconciler.touchAddress(ip('fe80::1'), true), false);
+    assert.equal(rig.reconciler.touchAddress(ip('10.99.0.1'), true), true);
+  });
+});

@@ -1,0 +1,154 @@
+/** What `verify` and `plan` say: the differences and no others, without writing anything. */
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { iptablesRules } from '../../../src/desired/iptables-rules.js';
+import { type RuleSet } from '../../../src/desired/rule-set.js';
+import { Iptables } from '../../../src/kernel/iptables/iptables.js';
+import { Sysctl } from '../../../src/kernel/node/sysctl.js';
+import { Drift } from '../../../src/reconcile/drift.js';
+import { inspectRules, inspectSysctls } from '../../../src/reconcile/inspect-node.js';
+import { type Inspection, inspect } from '../../../src/reconcile/inspect.js';
+import { parseAddress } from '../../../src/values/address.js';
+import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
+import { TestCluster } from '../../support/desired-cluster.js';
+import { ReconcileRig, web } from '../../support/reconcile-rig.js';
+
+const ip = (text: string) => parseAddress(text)!;
+const WEB = addressServerKey('TCP', ip('10.96.0.1'), 80);
+const B = realServerKey(ip('10.0.0.2'), 8080);
+
+/** Counts as `1 missing address`, and the changes. */
+function told({ drift, changes }: Inspection): [counts: string[], changes: string[]] {
+  return [[...drift.counts.values()].map(({ kind, object, count }) => `${count} ${kind} ${object}`).sort(), changes];
+}
+
+/** What a command of its own, with no memory of the daemon's, finds in the kernel of `rig`. */
+async function inspected(rig: ReconcileRig, cluster: TestCluster): Promise<[string[], string[]]> {
+  const other = new ReconcileRig(cluster, rig.kernel);
+  const before = rig.state();
+  const result = told(await inspect(cluster.updater, other.sources, []));
+  assert.deepEqual(rig.state(), before, 'it wrote');
+  return result;
+}
+
+describe('an inspection', () => {
+  test('of a synced kernel finds nothing', async () => {
+    const rig = new ReconcileRig(web());
+    await rig.sync();
+    assert.deepEqual(await inspected(rig, web()), [[], []]);
+  });
+
+  test('of an empty kernel finds everything missing, and says what a sync would do', async () => {
+    const [counts, changes] = await inspected(new ReconcileRig(), web());
+    assert.deepEqual(counts, ['1 missing address', '1 missing virtual_server', '38 missing set']);
+    assert.deepEqual(changes.slice(0, 4), [
+      'add virtual server TCP 10.96.0.1:80 rr',
+      'add real server TCP 10.96.0.1:80 -> 10.0.0.1:8080',
+      'add real server TCP 10.96.0.1:80 -> 10.0.0.2:8080',
+      'add address 10.96.0.1',
+    ]);
+  });
+
+  test('does not take a backend that drains for a difference', async () => {
+    const rig = new ReconcileRig(web());
+    await rig.sync();
+    Object.assign(rig.kernel.ipvs.table.get(WEB)!.realServers.get(B)!, { active: 3 });
+    rig.cluster.slice('web', ['10.0.0.1']);
+    await rig.sync();
+    assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1 10.0.0.2:8080=0');
+    const cluster = web();
+    cluster.slice('web', ['10.0.0.1']);
+    assert.deepEqual(await inspected(rig, cluster), [[], []]);
+  });
+
+  test('takes a wanted backend of weight 0 for one', async () => {
+    const rig = new ReconcileRig(web());
+    await rig.sync();
+    rig.kernel.ipvs.table.get(WEB)!.realServers.get(B)!.weight = 0;
+    assert.deepEqual(await inspected(rig, web()), [
+      ['1 changed real_server'],
+      ['change real server TCP 10.96.0.1:80 -> 10.0.0.2:8080 weight 1'],
+    ]);
+  });
+
+  test('names what is too much', async () => {
+    const rig = new ReconcileRig(web());
+    await rig.sync();
+    const [counts, changes] = await inspected(rig, new TestCluster({ families: [4] }));
+    assert.deepEqual(counts, ['1 extra address', '1 extra virtual_server', '2 extra set_entry']);
+    assert.deepEqual(changes, [
+      'delete virtual server TCP 10.96.0.1:80',
+      'delete address 10.96.0.1',
+      'delete KUBE-CLUSTER-IP 10.96.0.1,tcp:80',
+      'delete KUBE-IPVS-IPS 10.96.0.1',
+    ]);
+  });
+});
+
+describe('an inspection of the node', () => {
+  const nothing = (): Inspection => ({ drift: new Drift(), changes: [] });
+  const masqueradeMark = 0x4000;
+  const rules = iptablesRules({
+    ...{ family: 4, masqueradeMark, masqueradeAll: false, randomFully: true },
+    detectLocal: { mode: 'none' },
+  });
+  const saved = ({ tables }: RuleSet): string =>
+    tables
+      .flatMap(({ name, chains, jumps }) => [
+        `*${name}`,
+        ...chains.map((chain) => `:${chain.name} - [0:0]`),
+        ...chains.flatMap((chain) => chain.rules.map((rule) => `-A ${chain.name} ${rule}`)),
+        ...jumps.map((jump) => `-A ${jump.chain} ${jump.rule}`),
+        'COMMIT\n',
+      ])
+      .join('\n');
+  const iptables = (stdout: string): Iptables => {
+    const commands = { save: 'save', restore: 'restore' };
+    const tools = { backend: 'nft', version: '1.8.9', randomFully: true, restoreWaits: true, reason: '' } as const;
+    return new Iptables({ ...tools, commands: { 4: commands, 6: commands } }, async (command) => {
+      assert.equal(command, 'save', 'it wrote');
+      return { stdout, stderr: '' };
+    });
+  };
+
+  test('finds no rule wrong where all are right, and names the chain of one that is not', async () => {
+    const right = nothing();
+    await inspectRules(iptables(saved(rules)), [rules], right);
+    assert.deepEqual(told(right), [[], []]);
+    const wrong = nothing();
+    await inspectRules(iptables(saved(rules).replace('-A KUBE-FORWARD ', '-A OTHER ')), [rules], wrong);
+    assert.deepEqual(told(wrong), [['1 changed rule'], ['write rules of filter KUBE-FORWARD (IPv4)']]);
+  });
+
+  test('finds sysctls that differ, lower ones where a minimum is wanted, and leaves out what the kernel need not have', () => {
+    const root = mkdtempSync(join(tmpdir(), 'sysctls-'));
+    after(() => rmSync(root, { recursive: true, force: true }));
+    for (const [name, value] of [
+      ['net.ipv4.ip_forward', '0'],
+      ['net.ipv4.vs.conntrack', '1'],
+      ['net.netfilter.nf_conntrack_max', '5000'],
+    ] as const) {
+      const path = join(root, ...name.split('.'));
+      mkdirSync(dirname(path), { recursive: true });
+      writeFileSync(path, `${value}\n`);
+    }
+    const found = nothing();
+    const wanted = [
+      { name: 'net.ipv4.ip_forward', value: 1, required: true },
+      { name: 'net.ipv4.vs.conntrack', value: 1, required: true },
+      { name: 'net.ipv4.vs.expire_nodest_conn', value: 1, required: true },
+      { name: 'net.netfilter.nf_conntrack_max', value: 4000, atLeast: true, required: false },
+      { name: 'net.netfilter.nf_conntrack_udp_timeout', value: 30, required: false },
+    ];
+    inspectSysctls(new Sysctl(root), wanted, found);
+    assert.deepEqual(told(found), [
+      ['1 changed sysctl', '1 missing sysctl'],
+      ['set net.ipv4.ip_forward=1', 'set net.ipv4.vs.expire_nodest_conn=1'],
+    ]);
+    inspectSysctls(new Sysctl(root), [{ ...wanted[3]!, value: 6000 }], found);
+    assert.equal(found.changes.at(-1), 'set net.netfilter.nf_conntrack_max=6000');
+  });
+});

@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { describe, it, type TestContext } from 'node:test';
+import { Metrics } from '../../../src/serve/metrics.js';
+
+const FIXTURE = readFileSync('test/fixtures/kube-proxy-1.36/metrics.txt', 'utf8');
+const [ALWAYS = '', WITH_SAMPLE = ''] = FIXTURE.split(/^#.*$/m);
+
+function create(t: TestContext): Metrics {
+  const metrics = new Metrics({ version: '1.2.3' });
+  t.after(() => metrics.close());
+  return metrics;
+}
+
+/** `name type label,label` of everything in an exposition text, as the fixture has it. */
+function describeExposition(text: string): string[] {
+  const types = new Map([...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [name!, type!]));
+  const labels = new Map<string, Set<string>>();
+  for (const [, sample, list] of text.matchAll(/^([a-z_0-9]+)(?:\{(.*)\})? \S+$/gm)) {
+    const name = types.has(sample!) ? sample! : sample!.replace(/_(bucket|sum|count)$/, '');
+    const names = labels.get(name) ?? new Set<string>();
+    for (const [, label] of (list ?? '').matchAll(/([a-z_]+)="(?:[^"\\]|\\.)*"/g))
+      if (label !== 'le') names.add(label!);
+    labels.set(name, names);
+  }
+  return [...labels].map(([name, names]) => `${name} ${types.get(name)} ${[...names].sort().join(',')}`.trim());
+}
+
+function lines(text: string): string[] {
+  return text.split('\n').filter((line) => line !== '');
+}
+
+function sampleEverythingElse(metrics: Metrics): void {
+  metrics.networkProgrammed(4, 0.3);
+  metrics.healthzAnswered(200);
+  metrics.livezAnswered(503);
+  metrics.iptablesRestoreFailed(6);
+}
+
+describe('metrics', () => {
+  it('have the names, types and labels that kube-proxy 1.36 shows from the start', async (t) => {
+    const metrics = create(t);
+    metrics.apiRequest({ verb: 'LIST', method: 'GET', host: 'api:6443', code: '200', seconds: 0.1 });
+    const shown = describeExposition(await metrics.text());
+    for (const line of lines(ALWAYS)) assert.ok(shown.includes(line), `missing: ${line}`);
+    const late = lines(WITH_SAMPLE).map((line) => line.split(' ')[0]!);
+    assert.deepEqual(
+      shown.filter((line) => late.includes(line.split(' ')[0]!)),
+      [],
+    );
+  });
+
+  it('have those that kube-proxy shows once they have a sample, and no others under its names', async (t) => {
+    const metrics = create(t);
+    sampleEverythingElse(metrics);
+    metrics.apiRequest({ verb: 'LIST', method: 'GET', host: 'api:6443', code: '200', seconds: 0.1 });
+    const shown = describeExposition(await metrics.text());
+    const wanted = [...lines(ALWAYS), ...lines(WITH_SAMPLE)];
+    const kubeProxys = shown.filter((line) => /^(kubeproxy_(?!ipvs_)|kubernetes_|rest_client_)/.test(line));
+    assert.deepEqual(kubeProxys.sort(), wanted.filter((line) => !line.startsWith('process_')).sort());
+  });
+
+  it('use the bucket layouts of kube-proxy', async (t) => {
+    const metrics = create(t);
+    sampleEverythingElse(metrics);
+    metrics.apiRequest({ verb: 'LIST', method: 'GET', host: 'h', code: '200', seconds: 0.1 });
+    const text = await metrics.text();
+    const buckets = (name: string): string[] => {
+      const found = [...text.matchAll(new RegExp(`^${name}_bucket\\{.*le="([^"]+)"`, 'gm'))].map(([, le]) => le!);
+      return [...new Set(found)];
+    };
+    const sync = buckets('kubeproxy_sync_proxy_rules_duration_seconds');
+    assert.deepEqual([sync.length, sync[0], sync[14], sync[15]], [16, '0.001', '16.384', '+Inf']);
+    const programming = buckets('kubeproxy_network_programming_duration_seconds');
+    assert.deepEqual(programming.slice(0, 5), ['0', '0.25', '0.5', '1', '2']);
+    assert.deepEqual(programming.slice(-3), ['270', '300', '+Inf']);
+    assert.equal(
+      buckets('rest_client_request_duration_seconds').join(' '),
+      '0.005 0.025 0.1 0.25 0.5 1 2 4 8 15 30 60 +Inf',
+    );
+  });
+
+  it('count what they are told', async (t) => {
+    const metrics = create(t);
+    metrics.serviceChanged();
+    metrics.endpointsChanged();
+    metrics.endpointsChanged();
+    metrics.synced(4, 0.25, 1_700_000_000_500);
+    metrics.driftRepaired('virtual_server', 'missing', 3);
+    metrics.driftRepaired('rule', 'extra', 0);
+    metrics.netlinkSent('NEW_DEST', 128);
+    metrics.netlinkFailed('NEW_DEST', 'ENOMEM');
+    metrics.conntrackCleaned(6, 0.01, 2);
+    metrics.tableSize(4, 10, 100, 9);
+    metrics.objectSkipped('services', 'bad "quoted" reason\n');
+    const text = await metrics.text();
+    for (const line of [
+      'kubeproxy_sync_proxy_rules_endpoint_changes_pending 2',
+      'kubeproxy_sync_proxy_rules_service_changes_total 1',
+      'kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"} 1700000000.5',
+      'kubeproxy_ipvs_drift_repaired_total{object="virtual_server",kind="missing"} 3',
+      'kubeproxy_ipvs_netlink_messages_total{operation="NEW_DEST"} 128',
+      'kubeproxy_ipvs_netlink_failures_total{operation="NEW_DEST",errno="ENOMEM"} 1',
+      'kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv6"} 2',
+      'kubeproxy_ipvs_real_servers{ip_family="IPv4"} 100',
+      'kubeproxy_ipvs_skipped_objects_total{resource="services",reason="bad \\"quoted\\" reason\\n"} 1',
+    ]) {
+      assert.ok(text.split('\n').includes(line), `missing: ${line}`);
+    }
+    assert.doesNotMatch(text, /drift_repaired_total\{object="rule"/);
+    metrics.changesTaken();
+    assert.match(await metrics.text(), /^kubeproxy_sync_proxy_rules_endpoint_changes_pending 0$/m);
+  });
+
+  it('tell about the process', async (t) => {
+    const text = await create(t).text();
+    const value = (name: string): number => Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1]);
+    assert.ok(Math.abs(value('process_start_time_seconds') - Date.now() / 1000) < 3600);
+    assert.ok(value('process_resident_memory_bytes') > 1e6);
+    assert.ok(value('process_open_fds') > 2 && value('process_max_fds') > value('process_open_fds'));
+    assert.ok(value('process_cpu_seconds_total') > 0);
+    assert.match(text, /^# TYPE process_cpu_seconds_total counter$/m);
+    assert.ok(value('kubeproxy_ipvs_event_loop_busy_ratio') <= 1);
+    assert.match(text, /^kubernetes_build_info\{.*git_version="v1\.2\.3".*major="1",minor="2".*\} 1$/m);
+  });
+});
