@@ -1,6 +1,6 @@
 /**
  * What esbuild cannot know about the packages: which of their parts this program never reaches. Each saving is resident
- * memory at start, measured on Node 20 (README, design notes).
+ * memory at start, measured on Node 20 (docs/design.md).
  */
 import { readFileSync } from 'node:fs';
 

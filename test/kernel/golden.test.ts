@@ -21,7 +21,7 @@ const PODS = [
 ];
 const WEB = { protocol: 'TCP', address: '10.96.0.10', port: 80 } as const;
 const DNS = { protocol: 'UDP', address: '10.96.0.11', port: 53 } as const;
-/** Sets that kube-proxy does not have; README says what they are for. */
+/** Sets that kube-proxy does not have; README.md says what they are for. */
 const OWN_SETS = /^(create|add) KUBE-(6-)?NO-(LOCAL-)?ENDPOINTS /;
 
 const test = steps();

@@ -1,5 +1,5 @@
 /**
- * The table of traffic-cases.ts as Markdown, for the README: `node build/test/kernel/traffic-markdown.js`.
+ * The table of traffic-cases.ts as Markdown, for docs/packets.md: `node build/test/kernel/traffic-markdown.js`.
  * With `--write FILE` it replaces what stands between the two marker lines of that file.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
