@@ -1,12 +1,16 @@
 # syntax=docker/dockerfile:1
 # Node 26 is the active LTS line since October 2026; Debian 13 is the release that its images are built on.
-ARG BASE=node:26-trixie-slim
+# For a reproducible build pin both by digest: --build-arg NODE=node:26-trixie-slim@sha256:... (and BASE likewise).
+ARG NODE=node:26-trixie-slim
+ARG BASE=debian:trixie-slim
 
-FROM ${BASE} AS build
+FROM ${NODE} AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3 make g++ \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
+# Node's headers are in its image: node-gyp must not fetch them (it could not, behind a mirror of the registry).
+ENV npm_config_nodedir=/usr/local
 # First what changes rarely: compiling the FFI addon takes longest.
 COPY package.json package-lock.json ./
 RUN npm ci --no-audit --no-fund
@@ -16,16 +20,28 @@ COPY native ./native
 COPY scripts/bundle.mjs scripts/bundle-plugins.mjs ./scripts/
 RUN node scripts/bundle.mjs
 
+# Node's binary alone on the base: no npm, no corepack, no headers; nothing in here can install or compile anything.
 FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=
+ARG CREATED=
+LABEL org.opencontainers.image.title="kube-proxy-ipvs" \
+      org.opencontainers.image.description="kube-proxy replacement that keeps Kubernetes Services in IPVS" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"
 # iptables: both backends, of which the daemon takes the one that the node uses. kmod: loading modules.
 # ipvsadm, ipset: not used by the daemon, which speaks netlink; they are for people in `kubectl exec`.
+# libstdc++6, libatomic1: what Node's binary is linked with.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends iptables kmod ipvsadm ipset \
+ && apt-get install -y --no-install-recommends iptables kmod ipvsadm ipset libstdc++6 libatomic1 \
  && rm -rf /var/lib/apt/lists/* \
  && mkdir -p /opt/kube-proxy-ipvs \
  # The second name is where kubeadm's and EKS's DaemonSets look, so that they need another image only.
  && ln -s /opt/kube-proxy-ipvs/dist/main.js /usr/local/bin/kube-proxy-ipvs \
  && ln -s /opt/kube-proxy-ipvs/dist/main.js /usr/local/bin/kube-proxy
+COPY --from=build /usr/local/bin/node /usr/local/bin/node
 ENV NODE_ENV=production
 WORKDIR /opt/kube-proxy-ipvs
 COPY --from=build /src/package.json ./package.json
