@@ -60,7 +60,12 @@ describe('deploy', () => {
     for (const path of filesUnder('deploy').filter((name) => name.endsWith('kustomization.yaml'))) {
       const directory = join(path, '..');
       const kustomization = read(path);
-      for (const resource of list(kustomization.resources!))
+      const { resources = [], components = [] } = kustomization as unknown as {
+        resources?: Tree[];
+        components?: Tree[];
+      };
+      assert.ok(resources.length > 0 || text(kustomization.kind) === 'Component', path);
+      for (const resource of [...resources, ...components])
         assert.ok(existsSync(join(directory, text(resource))), path);
       for (const { files } of (kustomization.configMapGenerator ?? []) as unknown as Tree[]) {
         for (const file of list(files!)) assert.ok(existsSync(join(directory, text(file))), path);
@@ -135,6 +140,53 @@ describe('deploy', () => {
       assert.equal(await runCommandLine(args, handlers, '1', silent), 0);
     }
     assert.deepEqual(started, ['preflight fix=true', 'run']);
+  });
+
+  it('gives the daemon time to start before liveness is asked for', () => {
+    const { httpGet, periodSeconds, failureThreshold } = container.startupProbe!;
+    assert.deepEqual(httpGet, container.livenessProbe!.httpGet);
+    assert.ok(Number(periodSeconds) * Number(failureThreshold) >= 120);
+  });
+
+  it('mounts the token in the container that talks to the API server alone, and modules where they are loaded', () => {
+    const mounts = ({ volumeMounts }: Tree): string[] => list(volumeMounts!).map(({ name }) => text(name));
+    assert.equal(pod.automountServiceAccountToken, false);
+    assert.deepEqual(mounts(init).sort(), ['config', 'lib-modules', 'xtables-lock']);
+    assert.deepEqual(mounts(container).sort(), ['api-access', 'config', 'xtables-lock']);
+    const access = list(pod.volumes!).find(({ name }) => text(name) === 'api-access')!;
+    const paths = list(access.projected!.sources!).flatMap(({ serviceAccountToken, configMap, downwardAPI }) =>
+      serviceAccountToken
+        ? [serviceAccountToken.path]
+        : list((configMap ?? downwardAPI)!.items!).map(({ path }) => path),
+    );
+    assert.deepEqual(paths, ['token', 'ca.crt', 'namespace']);
+  });
+
+  it("carries labels that no selector of kube-proxy's own DaemonSet matches", () => {
+    const labels = daemonSet.spec!.template!.metadata!.labels!;
+    assert.notEqual(labels['k8s-app'], 'kube-proxy');
+    for (const [name, value] of Object.entries(daemonSet.spec!.selector!.matchLabels!))
+      assert.equal(labels[name], value);
+  });
+
+  it('moves node by node with a selector and its exact opposite for kube-proxy', () => {
+    const component = read('deploy/components/by-node/kustomization.yaml');
+    const patched = parse(text(list(component.patches!)[0]!.patch)) as Tree;
+    const [[key, value]] = Object.entries(patched.spec!.template!.spec!.nodeSelector!) as [[string, unknown]];
+    for (const file of ['kube-proxy-patch.yaml', 'kube-proxy-patch-eks.yaml']) {
+      const { spec } = read(`deploy/components/by-node/${file}`);
+      const { nodeSelectorTerms } =
+        spec!.template!.spec!.affinity!.nodeAffinity!.requiredDuringSchedulingIgnoredDuringExecution!;
+      assert.equal(list(nodeSelectorTerms!).length, 1, 'terms are alternatives: a second one would let kube-proxy in');
+      const expressions = list(list(nodeSelectorTerms!)[0]!.matchExpressions!);
+      assert.deepEqual(expressions.at(-1), { key, operator: 'NotIn', values: [value] }, file);
+    }
+  });
+
+  it('keeps off Fargate nodes on EKS, where a pod of a DaemonSet would stay pending', () => {
+    const patches = list(read('deploy/overlays/eks/kustomization.yaml').patches!).map(({ patch }) => text(patch));
+    const found = patches.some((patch) => /compute-type\n\s+operator: NotIn\n\s+values: \[fargate, auto\]/.test(patch));
+    assert.ok(found);
   });
 
   it('runs the daemon with NET_ADMIN and NET_RAW alone', () => {
@@ -222,6 +274,15 @@ describe('Dockerfile', () => {
       assert.ok(existsSync(path), path);
       assert.ok(admitted.includes(path), `${path} is not in .dockerignore`);
     }
+  });
+
+  it('compiles with the headers of its own Node and ships no package manager', () => {
+    const [build, image] = dockerfile.split(/^FROM /m).slice(1);
+    assert.match(build!, /^ENV npm_config_nodedir=\/usr\/local$/m);
+    assert.ok(build!.indexOf('npm_config_nodedir') < build!.indexOf('npm ci'));
+    assert.match(image!, /^COPY --from=build \/usr\/local\/bin\/node \/usr\/local\/bin\/node$/m);
+    assert.doesNotMatch(image!, /\bnpm\b/);
+    for (const stage of [build!, image!]) assert.match(stage, /^\$\{(NODE|BASE)\}/, 'bases are arguments, for digests');
   });
 
   it('takes from node_modules exactly the addons that the bundle loads', async () => {
