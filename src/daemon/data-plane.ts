@@ -81,7 +81,7 @@ export class DataPlane {
     this.updater = new DesiredUpdater(
       this.cluster,
       { nodeName: parts.nodeName, scheduler: config.scheduler, families, nodePorts: config.nodePortAddresses },
-      (server, losers) => observer.conflict(server, losers),
+      observer,
     );
     const seed = rotationOf(FNV_OFFSET, parts.nodeName as VirtualServerKey);
     this.ipvs = new IpvsApplier(this.clients.ipvs, seed, excludeCIDRs, (server) => this.drains.note(server));

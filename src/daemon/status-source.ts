@@ -23,10 +23,13 @@ export function statusSource(inputs: StatusInputs): StatusSource {
   return { status: () => statusReport(inputs), services: (query) => servicesPage(inputs.dataPlane, query) };
 }
 
+const MAX_REFUSAL_NOTES = 50;
+
 function statusReport({ dataPlane, state, health, node, version, startedAt }: StatusInputs): StatusReport {
   const { desired, claims } = dataPlane.updater;
   const notes = [...state.failedSysctls.values()];
   if (state.lastFailure !== undefined) notes.push(`being retried: ${state.lastFailure}`);
+  notes.push(...refusalNotes(dataPlane.updater.refusals));
   if (state.rulesFailure !== undefined) notes.push(`iptables rules: ${state.rulesFailure}`);
   return {
     node,
@@ -51,6 +54,16 @@ function statusReport({ dataPlane, state, health, node, version, startedAt }: St
     })),
     notes,
   };
+}
+
+/** A line per Service, and no more lines than a page can show. */
+function refusalNotes(refused: DataPlane['updater']['refusals']): string[] {
+  const shown = [...refused].slice(0, MAX_REFUSAL_NOTES);
+  const lines = shown.map(([service, [first, ...rest]]) => {
+    return `Service ${service}: ${first!.text}${rest.length > 0 ? ` (and ${rest.length} more)` : ''}`;
+  });
+  if (refused.size > shown.length) lines.push(`parts of ${refused.size - shown.length} more Services are left out`);
+  return lines;
 }
 
 function servicesPage(dataPlane: DataPlane, query: ServiceQuery): { total: number; services: StatusService[] } {

@@ -2,6 +2,7 @@ import { type Logger } from 'pino';
 import { FAMILIES, type Family } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
 import { type VirtualServerKey, formatVirtualServer } from '../values/virtual-server.js';
+import { type Refusal } from '../desired/exposures.js';
 import { type DriftKind, type DriftObject } from '../reconcile/drift.js';
 import { messagesSent } from '../kernel/clients.js';
 import { type SyncReport } from '../reconcile/reconciler.js';
@@ -144,6 +145,15 @@ export class SyncReporter {
     this.log.warn(
       { virtualServer: formatVirtualServer(server), losers },
       'more than one Service claims this address and port: the oldest has it',
+    );
+  }
+
+  /** Part of a Service is left out for what it would do to the node; told once, until that is over. */
+  refused(service: string, { reason, text }: Refusal): void {
+    this.metrics.objectSkipped('services', reason);
+    this.log.warn(
+      { resource: 'services', object: service, problem: text },
+      'part of an object is refused and left out',
     );
   }
 

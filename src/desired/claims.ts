@@ -1,3 +1,4 @@
+import { type PortExposures } from './exposures.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 
 interface Claimant {
@@ -78,4 +79,11 @@ export class Claims {
       affected.add(winner.service);
     }
   }
+}
+
+/** Every virtual server that these ask for: what a Service claims against others. */
+export function exposedServers(found: readonly PortExposures[]): readonly VirtualServerKey[] {
+  const servers = new Set<VirtualServerKey>();
+  for (const { exposures } of found) for (const { server } of exposures) servers.add(server);
+  return [...servers];
 }

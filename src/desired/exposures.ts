@@ -1,42 +1,17 @@
-import { type Address, type Family, familyOf } from '../values/address.js';
+import { type Address, type Family, familyOf, formatAddress } from '../values/address.js';
 import { type VirtualServerKey, addressServerKey } from '../values/virtual-server.js';
-import { type Service, type ServicePort } from '../model/service.js';
+import { API_SERVER_SERVICE, type Service, type ServicePort } from '../model/service.js';
 import { type DesiredContext } from './context.js';
 
-export type ExposureKind = 'clusterIP' | 'externalIP' | 'loadBalancer' | 'nodePort';
+/** How a service port is exposed, in the order of their worth when two Services claim the same (claims.ts). */
+export const EXPOSURE_KINDS = ['clusterIP', 'nodePort', 'loadBalancer', 'externalIP'] as const;
+export type ExposureKind = (typeof EXPOSURE_KINDS)[number];
 
 /** One address and port under which a service port is reachable: one virtual server. */
 export interface Exposure {
   readonly kind: ExposureKind;
   readonly server: VirtualServerKey;
   readonly address: Address;
-}
-
-/** The families a Service is served in: those of its cluster IPs, as in kube-proxy, whatever its other addresses are. */
-export function servedFamilies(service: Service, context: DesiredContext): readonly Family[] {
-  const { clusterIPs } = service;
-  return context.families.filter((family) => clusterIPs.some((address) => familyOf(address) === family));
-}
-
-/** Every exposure of one service port in one family. The first of two equal ones counts (an external IP that is also the ingress IP). */
-export function portExposures(
-  service: Service,
-  port: ServicePort,
-  family: Family,
-  context: DesiredContext,
-): readonly Exposure[] {
-  const found: Exposure[] = [];
-  const add = (kind: ExposureKind, address: Address, number: number): void => {
-    found.push({ kind, address, server: addressServerKey(port.protocol, address, number) });
-  };
-  const clusterIP = service.clusterIPs.find((address) => familyOf(address) === family);
-  if (clusterIP !== undefined) add('clusterIP', clusterIP, port.port);
-  for (const address of service.externalIPs) if (familyOf(address) === family) add('externalIP', address, port.port);
-  for (const address of service.loadBalancerIPs)
-    if (familyOf(address) === family) add('loadBalancer', address, port.port);
-  if (port.nodePort > 0)
-    for (const address of context.nodePortAddresses[family]) add('nodePort', address, port.nodePort);
-  return found;
 }
 
 /** The exposures of one service port in one family. */
@@ -46,19 +21,96 @@ export interface PortExposures {
   readonly exposures: readonly Exposure[];
 }
 
-/** Every exposure of a Service, endpoints or not. */
-export function serviceExposures(service: Service, context: DesiredContext): readonly PortExposures[] {
-  const found: PortExposures[] = [];
-  for (const family of servedFamilies(service, context))
-    for (const port of service.ports)
-      found.push({ port, family, exposures: portExposures(service, port, family, context) });
-  return found;
+/** What of a Service is left out though it is well-formed, and why: `protected` or `too-many`. */
+export interface Refusal {
+  readonly reason: 'protected' | 'too-many';
+  readonly text: string;
 }
 
-/** Every virtual server that these ask for: what a Service claims against others. */
-export function exposedServers(found: readonly PortExposures[]): readonly VirtualServerKey[] {
-  if (found.length === 1 && found[0]!.exposures.length === 1) return [found[0]!.exposures[0]!.server];
-  const servers = new Set<VirtualServerKey>();
-  for (const { exposures } of found) for (const { server } of exposures) servers.add(server);
-  return [...servers];
+export interface ServiceExposures {
+  readonly ports: readonly PortExposures[];
+  readonly refusals: readonly Refusal[];
+}
+
+/**
+ * The most exposures of one Service, lest one object of 100 KB (ports times addresses) fills the memory of every node.
+ * Far above what a cluster has: 1,000 ports on ten addresses.
+ */
+export const MAX_EXPOSURES = 10_000;
+
+/** The families a Service is served in: those of its cluster IPs, as in kube-proxy, whatever its other addresses are. */
+export function servedFamilies(service: Service, context: DesiredContext): readonly Family[] {
+  const { clusterIPs } = service;
+  return context.families.filter((family) => clusterIPs.some((address) => familyOf(address) === family));
+}
+
+/**
+ * Every exposure of a Service, endpoints or not. Left out, with a refusal, are protected addresses and what is over
+ * MAX_EXPOSURES; kept are then cluster IPs before NodePorts before load balancers before external IPs, each in the
+ * Service's own order.
+ */
+export function serviceExposures(service: Service, context: DesiredContext): ServiceExposures {
+  const refusals: Refusal[] = [];
+  const groups = servedFamilies(service, context).flatMap((family) => {
+    const addresses = exposedAddresses(service, family, context, refusals);
+    return service.ports.map((port) => ({ port, family, addresses, exposures: [] as Exposure[] }));
+  });
+  let count = 0;
+  for (const kind of EXPOSURE_KINDS)
+    for (const { port, addresses, exposures } of groups) {
+      const number = kind === 'nodePort' ? port.nodePort : port.port;
+      if (number === 0) continue;
+      const room = Math.max(0, MAX_EXPOSURES - count);
+      count += addresses[kind].length;
+      for (const address of room < addresses[kind].length ? addresses[kind].slice(0, room) : addresses[kind])
+        exposures.push({ kind, address, server: addressServerKey(port.protocol, address, number) });
+    }
+  if (count > MAX_EXPOSURES) refusals.push(tooMany(count));
+  return { ports: groups.map(({ port, family, exposures }) => ({ port, family, exposures })), refusals };
+}
+
+type ExposedAddresses = Readonly<Record<ExposureKind, readonly Address[]>>;
+
+function exposedAddresses(
+  service: Service,
+  family: Family,
+  context: DesiredContext,
+  refusals: Refusal[],
+): ExposedAddresses {
+  const allowed = (kind: ExposureKind, addresses: readonly Address[]): readonly Address[] =>
+    addresses.filter((address) => {
+      if (familyOf(address) !== family) return false;
+      const reason = protectedBy(service, kind, address, context);
+      if (reason === undefined) return true;
+      refusals.push({ reason: 'protected', text: `${kind} ${formatAddress(address)} is left out: it is ${reason}` });
+      return false;
+    });
+  return {
+    clusterIP: allowed('clusterIP', service.clusterIPs).slice(0, 1),
+    nodePort: context.nodePortAddresses[family],
+    loadBalancer: allowed('loadBalancer', service.loadBalancerIPs),
+    externalIP: context.allowsExternalIPs ? allowed('externalIP', service.externalIPs) : [],
+  };
+}
+
+/**
+ * Why a VIP must not be this address; undefined when it may. The node's own addresses are never bound to kube-ipvs0, so
+ * serving a port on one of them takes nothing away. The cluster IP by which Pods reach the API server stays served.
+ */
+function protectedBy(
+  service: Service,
+  kind: ExposureKind,
+  address: Address,
+  { protectedAddresses, localAddresses }: DesiredContext,
+): string | undefined {
+  const protection = protectedAddresses.reason(address);
+  if (protection === undefined || localAddresses.has(address)) return undefined;
+  if (kind === 'clusterIP' && (protection.mayBeClusterIP === true || service.key === API_SERVER_SERVICE))
+    return undefined;
+  return protection.reason;
+}
+
+function tooMany(count: number): Refusal {
+  const text = `${count - MAX_EXPOSURES} of ${count} virtual servers are left out: a Service may have ${MAX_EXPOSURES}`;
+  return { reason: 'too-many', text };
 }

@@ -18,8 +18,13 @@ export function nodePortAddresses(
   local: ReadonlySet<Address>,
   primary: readonly Address[],
 ): readonly Address[] {
-  const wanted = [...local].filter((address) => familyOf(address) === family && isServable(address));
-  return wanted.filter((address) => isSelected(selection, address, primary)).sort();
+  const ofFamily = [...local].filter((address) => familyOf(address) === family);
+  return ofFamily.filter((address) => servesNodePorts(selection, address, primary)).sort();
+}
+
+/** Whether NodePorts are served on `address`, of the selection's family, once the node has it. */
+export function servesNodePorts(selection: NodePortSelection, address: Address, primary: readonly Address[]): boolean {
+  return isServable(address) && isSelected(selection, address, primary);
 }
 
 function isServable(address: Address): boolean {

@@ -72,7 +72,7 @@ export function desiredService(
   slices: readonly EndpointSlice[],
   context: DesiredContext,
   owns: Owns,
-  exposures = serviceExposures(service, context),
+  exposures = serviceExposures(service, context).ports,
 ): DesiredService {
   const builder = new Builder(service, slices, context, owns);
   for (const one of exposures) builder.addPort(one);

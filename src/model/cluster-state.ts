@@ -1,6 +1,8 @@
 import { type Address } from '../values/address.js';
+import { AddressIndex } from './address-index.js';
 import { type EndpointSlice } from './endpoint-slice.js';
 import { type NodeInfo } from './node.js';
+import { ProtectedAddresses, type Protection } from './protected-addresses.js';
 import { type Service } from './service.js';
 
 const NO_SLICES: readonly EndpointSlice[] = [];
@@ -14,6 +16,9 @@ export class ClusterState {
   readonly #slices = new Map<string, EndpointSlice>();
   readonly #slicesOf = new Map<string, readonly EndpointSlice[]>();
   readonly #nodePortServices = new Set<string>();
+  readonly #servicesAt = new AddressIndex();
+  readonly #protected = new ProtectedAddresses();
+  #servesNodePorts: (address: Address) => boolean = () => true;
   #dirty = new Set<string>();
   #node: NodeInfo | undefined;
   #localAddresses: ReadonlySet<Address> = new Set();
@@ -37,7 +42,14 @@ export class ClusterState {
     return this.#dirty.size;
   }
 
+  /** Addresses that no VIP may take from this node. */
+  get protectedAddresses(): Pick<ProtectedAddresses, 'addresses' | 'has' | 'reason' | 'size'> {
+    return this.#protected;
+  }
+
   setService(service: Service): void {
+    this.#unindex(this.services.get(service.key));
+    for (const address of namedAddresses(service)) this.#servicesAt.add(address, service.key);
     this.services.set(service.key, service);
     if (service.ports.some((port) => port.nodePort > 0)) this.#nodePortServices.add(service.key);
     else this.#nodePortServices.delete(service.key);
@@ -46,7 +58,10 @@ export class ClusterState {
   }
 
   deleteService(key: string): void {
-    if (!this.services.delete(key)) return;
+    const previous = this.services.get(key);
+    if (previous === undefined) return;
+    this.#unindex(previous);
+    this.services.delete(key);
     this.#nodePortServices.delete(key);
     this.#dirty.add(key);
     this.serviceChanges++;
@@ -74,22 +89,42 @@ export class ClusterState {
     return this.#slicesOf.get(service) ?? NO_SLICES;
   }
 
-  /** Zone and pod CIDRs decide endpoint choice everywhere, so a change of them makes every Service dirty. */
+  /** Zone and node addresses decide everywhere, so a change of them makes every Service dirty. */
   setNode(node: NodeInfo | undefined): void {
     const before = this.#node;
     this.#node = node;
     if (before?.zone !== node?.zone || before?.addresses.join() !== node?.addresses.join()) this.markAllDirty();
   }
 
-  /** Node addresses came or went: NodePort Services change, and so does any Service that claims one of those addresses. */
+  /** Which addresses serve NodePorts, should the node have them: only those make NodePort Services dirty. */
+  decideNodePortsBy(servesNodePorts: (address: Address) => boolean): void {
+    this.#servesNodePorts = servesNodePorts;
+  }
+
+  /**
+   * Node addresses came or went. Concerned are NodePort Services, if such an address serves NodePorts, and the Services
+   * that name one of the addresses; the fe80:: of a new veth concerns nobody.
+   */
   setLocalAddresses(addresses: ReadonlySet<Address>): void {
     const changed = new Set<Address>();
     for (const address of addresses) if (!this.#localAddresses.has(address)) changed.add(address);
     for (const address of this.#localAddresses) if (!addresses.has(address)) changed.add(address);
     if (changed.size === 0) return;
     this.#localAddresses = addresses;
-    for (const key of this.#nodePortServices) this.#dirty.add(key);
-    for (const service of this.services.values()) if (claimsAny(service, changed)) this.#dirty.add(service.key);
+    this.#markNaming(changed);
+    for (const address of changed) {
+      if (!this.#servesNodePorts(address)) continue;
+      for (const key of this.#nodePortServices) this.#dirty.add(key);
+      return;
+    }
+  }
+
+  /**
+   * Replaces the addresses that `source` (any name, `node node-3`) knows to be needed elsewhere; undefined: none any
+   * more. Makes dirty the Services that name one of them, and returns whether there are any: then a sync is due.
+   */
+  protect(source: string, protection: Protection | undefined): boolean {
+    return this.#markNaming(this.#protected.set(source, protection));
   }
 
   markDirty(key: string): void {
@@ -107,6 +142,21 @@ export class ClusterState {
     return taken;
   }
 
+  #markNaming(addresses: ReadonlySet<Address>): boolean {
+    let isAnyConcerned = false;
+    for (const address of addresses)
+      for (const key of this.#servicesAt.at(address)) {
+        this.#dirty.add(key);
+        isAnyConcerned = true;
+      }
+    return isAnyConcerned;
+  }
+
+  #unindex(service: Service | undefined): void {
+    if (service === undefined) return;
+    for (const address of namedAddresses(service)) this.#servicesAt.delete(address, service.key);
+  }
+
   #detach(slice: EndpointSlice): void {
     const rest = this.slicesOf(slice.service).filter((other) => other !== slice);
     if (rest.length === 0) this.#slicesOf.delete(slice.service);
@@ -121,9 +171,8 @@ function withSlice(slices: readonly EndpointSlice[], slice: EndpointSlice): read
   return after < 0 ? [...slices, slice] : [...slices.slice(0, after), slice, ...slices.slice(after)];
 }
 
-function claimsAny(service: Service, addresses: ReadonlySet<Address>): boolean {
-  const isChanged = (address: Address): boolean => addresses.has(address);
-  return (
-    service.clusterIPs.some(isChanged) || service.externalIPs.some(isChanged) || service.loadBalancerIPs.some(isChanged)
-  );
+function* namedAddresses(service: Service): Iterable<Address> {
+  yield* service.clusterIPs;
+  yield* service.externalIPs;
+  yield* service.loadBalancerIPs;
 }

@@ -32,6 +32,9 @@ export interface Service {
   readonly ports: readonly ServicePort[];
 }
 
+/** The Service by which Pods reach the API server. */
+export const API_SERVER_SERVICE = 'default/kubernetes';
+
 const NONE: readonly never[] = [];
 const names = new Interner();
 

@@ -1,14 +1,15 @@
 import { type Address, FAMILIES, type Family, familyOf } from '../values/address.js';
 import { type ClusterState } from '../model/cluster-state.js';
-import { Claims } from '../desired/claims.js';
+import { Claims, exposedServers } from '../desired/claims.js';
 import { type DesiredContext } from '../desired/context.js';
 import { DesiredState, type Touched, newTouched, touchEntry } from '../desired/desired-state.js';
 import { type SetName } from '../desired/set-definitions.js';
 import { type SetEntry } from '../values/ip-set.js';
-import { exposedServers, serviceExposures } from '../desired/exposures.js';
-import { type NodePortSelection, nodePortAddresses } from '../desired/node-ports.js';
+import { type Refusal, serviceExposures } from '../desired/exposures.js';
+import { type NodePortSelection, nodePortAddresses, servesNodePorts } from '../desired/node-ports.js';
 import { desiredService } from '../desired/service.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
+import { API_SERVER_SERVICE } from '../model/service.js';
 import { Pacer } from './pacer.js';
 
 /** What of the configuration decides desired state. */
@@ -17,21 +18,42 @@ export interface DesiredSettings {
   readonly scheduler: string;
   readonly families: readonly Family[];
   readonly nodePorts: Readonly<Record<Family, NodePortSelection>>;
+  /** featureGates.AllowServiceExternalIPs; allowed unless false. */
+  readonly allowsExternalIPs?: boolean;
 }
 
-/** The Service that a node needs before anything else works: without it no client reaches the API server. */
-const FIRST_SERVICE = 'default/kubernetes';
+/** What an operator should hear of while desired state is worked out. */
+export interface DesiredEvents {
+  /** Two Services claim the same address and port. */
+  conflict(server: VirtualServerKey, losers: readonly string[]): void;
+  /** Part of a Service is left out though it is well-formed; once, until that is over. */
+  refused(service: string, refusal: Refusal): void;
+}
+
+const NO_REFUSALS: readonly Refusal[] = [];
 
 /** Keeps DesiredState in step with ClusterState, at a cost of O(what is dirty). */
 export class DesiredUpdater {
   readonly desired = new DesiredState();
   readonly claims = new Claims();
+  readonly #refusals = new Map<string, readonly Refusal[]>();
 
   constructor(
     readonly cluster: ClusterState,
     readonly settings: DesiredSettings,
-    readonly onConflict: (server: VirtualServerKey, losers: readonly string[]) => void,
-  ) {}
+    readonly events: DesiredEvents,
+  ) {
+    cluster.decideNodePortsBy((address) => {
+      const family = familyOf(address);
+      const primary = cluster.node?.addresses ?? [];
+      return settings.families.includes(family) && servesNodePorts(settings.nodePorts[family], address, primary);
+    });
+  }
+
+  /** What is left out now, by Service. */
+  get refusals(): ReadonlyMap<string, readonly Refusal[]> {
+    return this.#refusals;
+  }
 
   get context(): DesiredContext {
     const { cluster, settings } = this;
@@ -47,6 +69,8 @@ export class DesiredUpdater {
       families: FAMILIES.filter((family) => settings.families.includes(family)),
       localAddresses: cluster.localAddresses,
       nodePortAddresses: { 4: servedBy(4), 6: servedBy(6) },
+      allowsExternalIPs: settings.allowsExternalIPs ?? true,
+      protectedAddresses: cluster.protectedAddresses,
       nodeIP: { 4: first(4), 6: first(6) },
     };
   }
@@ -54,7 +78,7 @@ export class DesiredUpdater {
   /** What default/kubernetes asks for: it goes to the kernel before everything else. */
   firstService(): Touched {
     const touched = newTouched();
-    const service = this.desired.services.get(FIRST_SERVICE);
+    const service = this.desired.services.get(API_SERVER_SERVICE);
     for (const { key } of service?.virtualServers ?? []) touched.servers.add(key);
     for (const address of service?.addresses ?? []) touched.addresses.add(address);
     const flat = service?.setEntries ?? [];
@@ -88,21 +112,32 @@ export class DesiredUpdater {
   /** Returns the other Services whose virtual servers this changed. */
   #update(key: string, context: DesiredContext, touched: Touched): ReadonlySet<string> {
     const service = this.cluster.services.get(key);
-    const exposures = service === undefined ? [] : serviceExposures(service, context);
-    const servers = exposedServers(exposures);
+    const found = service === undefined ? undefined : serviceExposures(service, context);
+    this.#noteRefusals(key, found?.refusals ?? NO_REFUSALS);
+    const servers = exposedServers(found?.ports ?? []);
     const affected = this.claims.update(key, service?.createdAt ?? 0, servers);
     if (this.claims.conflicts > 0) this.#reportConflicts(servers);
     const owns = (server: VirtualServerKey): boolean => this.claims.owns(key, server);
     const next =
-      service === undefined ? undefined : desiredService(service, this.cluster.slicesOf(key), context, owns, exposures);
+      service === undefined
+        ? undefined
+        : desiredService(service, this.cluster.slicesOf(key), context, owns, found?.ports);
     this.desired.update(key, next, touched);
     return affected;
+  }
+
+  #noteRefusals(service: string, refusals: readonly Refusal[]): void {
+    const before = this.#refusals.get(service) ?? NO_REFUSALS;
+    if (refusals.length === 0) this.#refusals.delete(service);
+    else this.#refusals.set(service, refusals);
+    for (const refusal of refusals)
+      if (!before.some(({ text }) => text === refusal.text)) this.events.refused(service, refusal);
   }
 
   #reportConflicts(servers: readonly VirtualServerKey[]): void {
     for (const server of servers) {
       const losers = this.claims.losers(server);
-      if (losers.length > 0) this.onConflict(server, losers);
+      if (losers.length > 0) this.events.conflict(server, losers);
     }
   }
 }

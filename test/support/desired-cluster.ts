@@ -35,6 +35,7 @@ export interface Settings {
   readonly scheduler: string;
   readonly families: readonly Family[];
   readonly nodePorts: Readonly<Record<Family, NodePortSelection>>;
+  readonly allowsExternalIPs: boolean;
 }
 
 const EVERYWHERE: NodePortSelection = { all: true, primary: false, cidrs: [] };
@@ -45,6 +46,7 @@ export class TestCluster {
   readonly updater: DesiredUpdater;
   readonly problems: string[] = [];
   readonly conflicts: string[] = [];
+  readonly refused: string[] = [];
 
   constructor(settings: Partial<Settings> = {}) {
     this.updater = new DesiredUpdater(
@@ -56,7 +58,11 @@ export class TestCluster {
         nodePorts: { 4: EVERYWHERE, 6: EVERYWHERE },
         ...settings,
       },
-      (server, losers) => this.conflicts.push(`${formatVirtualServer(server)} not for ${losers.join(' ')}`),
+      {
+        conflict: (server, losers) =>
+          void this.conflicts.push(`${formatVirtualServer(server)} not for ${losers.join(' ')}`),
+        refused: (service, { reason, text }) => void this.refused.push(`${service} ${reason}: ${text}`),
+      },
     );
     this.node({ zone: 'a', addresses: ['10.200.0.2', 'fd00:200::2'] });
     this.local('10.200.0.2', 'fd00:200::2', '127.0.0.1', '::1');

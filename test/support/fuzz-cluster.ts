@@ -51,7 +51,7 @@ export class CoreCluster {
     this.updater = new DesiredUpdater(
       this.cluster,
       { nodeName: NODE, scheduler: 'rr', families: [4, 6], nodePorts: { 4: EVERYWHERE, 6: EVERYWHERE } },
-      ignore,
+      { conflict: ignore, refused: ignore },
     );
     this.setLocal(localAddresses);
     this.set(NODE_OBJECT);

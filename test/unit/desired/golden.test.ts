@@ -59,7 +59,10 @@ async function desiredOfFixture(): Promise<DesiredUpdater> {
     families: [4, 6] as const,
     nodePorts: { 4: everywhere, 6: everywhere },
   };
-  const updater = new DesiredUpdater(cluster, settings, () => assert.fail('no conflict in the fixture'));
+  const updater = new DesiredUpdater(cluster, settings, {
+    conflict: () => assert.fail('no conflict in the fixture'),
+    refused: () => assert.fail('nothing refused in the fixture'),
+  });
   await updater.updateDirty(newTouched());
   return updater;
 }

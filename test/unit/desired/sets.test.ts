@@ -59,6 +59,8 @@ function fixtureEntries(): string[] {
     nodePortAddresses: { 4: [node[4]], 6: [node[6]] },
     localAddresses: new Set([node[4], node[6]]),
     nodeIP: node,
+    allowsExternalIPs: true,
+    protectedAddresses: { reason: () => undefined },
   };
   const entries = new Set<string>();
   for (const item of fixtureItems('services')) {

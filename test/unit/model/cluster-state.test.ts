@@ -110,6 +110,31 @@ describe('dirty are', () => {
     assert.deepEqual(dirty(), []);
   });
 
+  test('nobody when the address serves no NodePort and no Service names it, such as the fe80:: of a veth', () => {
+    cluster.decideNodePortsBy((address) => address !== ip('fe80::5'));
+    cluster.setLocalAddresses(new Set([ip('10.0.0.1'), ip('fe80::5')]));
+    assert.deepEqual(dirty(), []);
+    cluster.setLocalAddresses(new Set([ip('10.0.0.1')]));
+    assert.deepEqual(dirty(), []);
+    cluster.setLocalAddresses(new Set([ip('10.0.0.1'), ip('fe80::5'), ip('10.0.0.9')]));
+    assert.deepEqual(dirty(), ['d/node-port']);
+  });
+
+  test('Services that name an address which is protected from now on, or no more', () => {
+    const reason = 'an address of Node n3';
+    assert.equal(cluster.protect('node n3', { addresses: [ip('192.0.2.1'), ip('10.9.9.9')], reason }), true);
+    assert.deepEqual(dirty(), ['d/external']);
+    assert.equal(cluster.protect('node n3', { addresses: [ip('192.0.2.1')], reason }), false, 'nothing new for it');
+    assert.deepEqual(dirty(), []);
+    assert.equal(cluster.protect('node n3', undefined), true);
+    assert.deepEqual(dirty(), ['d/external']);
+    assert.equal(cluster.protectedAddresses.size, 0);
+    cluster.deleteService('d/external');
+    dirty();
+    assert.equal(cluster.protect('node n3', { addresses: [ip('192.0.2.1')], reason }), false, 'nobody names it now');
+    assert.deepEqual(dirty(), []);
+  });
+
   test('Services that claim an address which the node gained or lost', () => {
     const own = [ip('10.0.0.1'), ip('192.0.2.1'), ip('203.0.113.1')];
     cluster.setLocalAddresses(new Set(own));
