@@ -17,7 +17,7 @@ RUN npm ci --no-audit --no-fund
 COPY tsconfig.json ./
 COPY src ./src
 COPY native ./native
-COPY scripts/bundle.mjs scripts/bundle-plugins.mjs ./scripts/
+COPY scripts/bundle.mjs scripts/bundle-plugins.mjs scripts/licenses.mjs ./scripts/
 RUN node scripts/bundle.mjs
 
 # Node's binary alone on the base: no npm, no corepack, no headers; nothing in here can install or compile anything.
@@ -48,7 +48,9 @@ COPY --from=build /src/package.json ./package.json
 # All JavaScript is inside the bundle; the two compiled addons are all that it loads from node_modules.
 COPY --from=build /src/node_modules/ffi-napi/build/Release/ffi_bindings.node ./node_modules/ffi-napi/build/Release/ffi_bindings.node
 COPY --from=build /src/node_modules/@2060.io/ref-napi/build/Release/binding.node ./node_modules/@2060.io/ref-napi/build/Release/binding.node
+# With dist/THIRD-PARTY-LICENSES.
 COPY --from=build /src/dist ./dist
+COPY LICENSE NOTICE ./
 RUN kube-proxy-ipvs --version && kube-proxy --version
 # Root, because netlink and xtables ask for capabilities that only root's processes keep through exec without file
 # capabilities; the DaemonSet takes all of root's but NET_ADMIN and NET_RAW away.

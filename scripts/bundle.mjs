@@ -4,28 +4,38 @@
  *
  *   node scripts/bundle.mjs            quiet but for one line
  *   node scripts/bundle.mjs --report   and which packages the bytes come from
+ *   node scripts/bundle.mjs --notice   and writes NOTICE anew
+ *   node scripts/bundle.mjs --out DIR  into another directory
  *
+ * Beside it comes THIRD-PARTY-LICENSES, with the licences of all that is inside (scripts/licenses.mjs).
  * Bundling matters for memory: @kubernetes/client-node's index alone takes 80 MB resident from node_modules.
  */
-import { chmodSync, readFileSync } from 'node:fs';
+import { chmodSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
 import { clientWithoutApi, ffiInside } from './bundle-plugins.mjs';
+import { bundledPackages, notice, thirdPartyLicenses } from './licenses.mjs';
 
+const { values } = parseArgs({
+  options: { report: { type: 'boolean' }, notice: { type: 'boolean' }, out: { type: 'string', default: 'dist' } },
+});
 const root = fileURLToPath(new URL('../', import.meta.url));
+const outfile = join(root, relative(root, values.out), 'main.js');
 const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
 
 const { metafile } = await build({
   absWorkingDir: root,
   entryPoints: ['src/main.ts'],
-  outfile: 'dist/main.js',
+  outfile,
   bundle: true,
   platform: 'node',
   target: 'node20',
   format: 'esm',
   sourcemap: 'linked',
   sourcesContent: false,
-  legalComments: 'none',
+  legalComments: 'external',
   minifySyntax: true,
   minifyWhitespace: true,
   treeShaking: true,
@@ -42,13 +52,22 @@ const { metafile } = await build({
   if (failure.errors === undefined) throw failure;
   process.exit(1); // esbuild has said what is wrong
 });
-chmodSync(`${root}dist/main.js`, 0o755);
+chmodSync(outfile, 0o755);
 
-const output = metafile.outputs['dist/main.js'];
-console.log(`bundle: dist/main.js, ${Math.round(output.bytes / 1024)} KiB`);
-if (process.argv.includes('--report')) {
+const output = metafile.outputs[relative(root, outfile)];
+const included = Object.entries(output.inputs).filter(([, { bytesInOutput }]) => bytesInOutput > 0);
+const packages = bundledPackages(
+  root,
+  included.map(([input]) => input),
+);
+const comments = `${outfile}.LEGAL.txt`;
+writeFileSync(join(outfile, '../THIRD-PARTY-LICENSES'), thirdPartyLicenses(packages, readFileSync(comments, 'utf8')));
+rmSync(comments);
+if (values.notice) writeFileSync(join(root, 'NOTICE'), notice(packages));
+console.log(`bundle: ${relative(root, outfile)}, ${Math.round(output.bytes / 1024)} KiB`);
+if (values.report) {
   const sizes = new Map();
-  for (const [input, { bytesInOutput }] of Object.entries(output.inputs)) {
+  for (const [input, { bytesInOutput }] of included) {
     const name = /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(input)?.[1] ?? '(this project)';
     sizes.set(name, (sizes.get(name) ?? 0) + bytesInOutput);
   }

@@ -6,6 +6,8 @@
  *   node scripts/run-tests.mjs kernel           test/kernel, each file in a test kernel of its own, two at a time
  *   node scripts/run-tests.mjs kernel traffic   only files whose name contains "traffic"
  *
+ *   node scripts/run-tests.mjs unit --coverage  and print which lines of src no unit test reached
+ *
  * A kernel test may say what it needs in a line of its source: `// test-kernel: mem=4G timeout=600`.
  * With `--counts FILE` the counts are added to the file, for a sum over several runs. Exit code 1 when a test failed.
  */
@@ -27,10 +29,13 @@ import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { counts: { type: 'string' } } });
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { counts: { type: 'string' }, coverage: { type: 'boolean', default: false } },
+});
 const [kind, ...patterns] = positionals;
 if (kind !== 'unit' && kind !== 'kernel')
-  throw new Error('usage: run-tests.mjs unit|kernel [--counts FILE] [pattern...]');
+  throw new Error('usage: run-tests.mjs unit|kernel [--counts FILE] [--coverage] [pattern...]');
 
 const sources = findTests(join(root, 'test', kind)).filter(
   (path) => patterns.length === 0 || patterns.some((pattern) => path.includes(pattern)),
@@ -41,6 +46,12 @@ if (sources.length === 0) {
 }
 const scratch = mkdtempSync(join(tmpdir(), 'test-counts-'));
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
+const children = new Set();
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.on(signal, () => {
+    for (const child of children) child.kill(signal);
+  });
+}
 const total = kind === 'unit' ? await runUnit() : await runKernel();
 if (values.counts !== undefined) appendFileSync(values.counts, `${JSON.stringify(total)}\n`);
 console.log(`${kind} tests: ${total.pass} passed, ${total.fail} failed, ${total.skipped} skipped`);
@@ -48,7 +59,8 @@ process.exitCode = total.fail > 0 ? 1 : 0;
 
 async function runUnit() {
   const counts = join(scratch, 'unit');
-  const code = await run(process.execPath, testArguments(counts, sources.map(compiled)), 'inherit');
+  const coverage = values.coverage ? ['--experimental-test-coverage'] : [];
+  const code = await run(process.execPath, [...coverage, ...testArguments(counts, sources.map(compiled))], 'inherit');
   return readCounts(counts, code);
 }
 
@@ -115,7 +127,8 @@ function run(program, args, stdio, chunks) {
     child.stderr?.on('data', (chunk) => chunks.push(chunk));
     child.on('error', reject);
     child.on('close', (code) => resolve(code ?? 1));
-    for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => child.kill(signal));
+    children.add(child);
+    child.on('close', () => children.delete(child));
   });
 }
 
