@@ -6,8 +6,6 @@
  *   node scripts/run-tests.mjs kernel           test/kernel, each file in a test kernel of its own, two at a time
  *   node scripts/run-tests.mjs kernel traffic   only files whose name contains "traffic"
  *
- *   node scripts/run-tests.mjs unit --coverage  and print which lines of src no unit test reached
- *
  * A kernel test may say what it needs in a line of its source: `// test-kernel: mem=4G timeout=600`.
  * With `--counts FILE` the counts are added to the file, for a sum over several runs. Exit code 1 when a test failed.
  */
@@ -29,13 +27,10 @@ import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { counts: { type: 'string' }, coverage: { type: 'boolean', default: false } },
-});
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { counts: { type: 'string' } } });
 const [kind, ...patterns] = positionals;
 if (kind !== 'unit' && kind !== 'kernel')
-  throw new Error('usage: run-tests.mjs unit|kernel [--counts FILE] [--coverage] [pattern...]');
+  throw new Error('usage: run-tests.mjs unit|kernel [--counts FILE] [pattern...]');
 
 const sources = findTests(join(root, 'test', kind)).filter(
   (path) => patterns.length === 0 || patterns.some((pattern) => path.includes(pattern)),
@@ -59,8 +54,7 @@ process.exitCode = total.fail > 0 ? 1 : 0;
 
 async function runUnit() {
   const counts = join(scratch, 'unit');
-  const coverage = values.coverage ? ['--experimental-test-coverage'] : [];
-  const code = await run(process.execPath, [...coverage, ...testArguments(counts, sources.map(compiled))], 'inherit');
+  const code = await run(process.execPath, testArguments(counts, sources.map(compiled)), 'inherit');
   return readCounts(counts, code);
 }
 

@@ -1,5 +1,5 @@
 /**
- * What README.md and docs/ name exists: dependencies with their reasons, scripts, files, links, metrics, a runbook for
+ * What README.md, docs/ and the pages for contributors name exists: dependencies with their reasons, scripts, files, links, metrics, a runbook for
  * each alert, and the traffic table as it is.
  */
 import assert from 'node:assert/strict';
@@ -18,7 +18,10 @@ const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as
 
 /** Path from the root to the text of the page. */
 const pages = new Map(
-  ['README.md', ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`)]
+  [
+    ...['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'test/README.md'],
+    ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`),
+  ]
     .filter((path) => path.endsWith('.md'))
     .map((path) => [path, readFileSync(join(ROOT, path), 'utf8')]),
 );
@@ -68,7 +71,7 @@ test('the README is short, and names every page of docs', () => {
   const readme = page('README.md');
   assert.ok(readme.split('\n').length <= 170, 'README.md grows: the details belong into docs/');
   assert.ok(pages.size >= 7);
-  for (const path of pages.keys()) if (path !== 'README.md') assert.ok(readme.includes(`](${path}`), path);
+  for (const path of pages.keys()) if (path.startsWith('docs/')) assert.ok(readme.includes(`](${path}`), path);
   assert.ok(rows('README.md', 'Features against kube-proxy 1.36 in IPVS mode').length >= 18);
 });
 
