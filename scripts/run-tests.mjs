@@ -7,7 +7,8 @@
  *   node scripts/run-tests.mjs kernel traffic   only files whose name contains "traffic"
  *
  * A kernel test may say what it needs in a line of its source: `// test-kernel: mem=4G timeout=600`.
- * With `--counts FILE` the counts are added to the file, for a sum over several runs. Exit code 1 when a test failed.
+ * With `--counts FILE` the counts are added to the file, for a sum over several runs; `--results FILE` gets one JSON line
+ * per file. KERNEL=qemu:NAME takes another kernel (test/kernel/harness/run.mjs). Exit code 1 when a test failed.
  */
 import { spawn } from 'node:child_process';
 import {
@@ -27,7 +28,12 @@ import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { counts: { type: 'string' } } });
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { counts: { type: 'string' }, results: { type: 'string' } },
+});
+/** An emulated machine has two CPUs for itself and needs several times the time. */
+const isEmulated = (process.env.KERNEL ?? '').startsWith('qemu:');
 const [kind, ...patterns] = positionals;
 if (kind !== 'unit' && kind !== 'kernel')
   throw new Error('usage: run-tests.mjs unit|kernel [--counts FILE] [pattern...]');
@@ -70,9 +76,14 @@ async function runKernel() {
       times[basename(source)] = seconds;
       console.log(`== ${basename(source, '.ts')}: exit ${code}, ${seconds.toFixed(0)} s\n${output.trimEnd()}\n`);
       for (const name of Object.keys(total)) total[name] += counts[name];
+      if (values.results !== undefined)
+        appendFileSync(
+          values.results,
+          `${JSON.stringify({ file: basename(source, '.test.ts'), seconds, ...counts })}\n`,
+        );
     }
   };
-  await Promise.all(Array.from({ length: Math.min(2, availableParallelism()) }, worker));
+  await Promise.all(Array.from({ length: isEmulated ? 1 : Math.min(2, availableParallelism()) }, worker));
   mkdirSync(join(root, 'build'), { recursive: true });
   writeFileSync(timesFile(), JSON.stringify(times, null, 1));
   return total;
@@ -89,7 +100,8 @@ async function runInKernel(source, cpu) {
   const code = await run(
     process.execPath,
     [
-      ...[join(root, 'test/kernel/harness/run.mjs'), '--mem', mem ?? '2G', '--timeout', timeout ?? '300'],
+      ...[join(root, 'test/kernel/harness/run.mjs'), '--mem', isEmulated ? '6G' : (mem ?? '2G')],
+      ...['--timeout', String(Number(timeout ?? '300') * (isEmulated ? 8 : 1))],
       ...['--cpu', String(cpu), '--share', directory, '--', 'node', ...testArguments(counts, [compiled(source)])],
     ],
     ['ignore', 'pipe', 'pipe'],

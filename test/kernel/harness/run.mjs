@@ -13,9 +13,10 @@
  *   --verbose        show the kernel's console log also after success
  *
  * The command runs as root in the current directory, its standard output and error come out here as they are written,
- * and its exit code is this program's. KERNEL=uml (user-mode-linux, no root needed) or KERNEL=host (fresh network and
- * mount namespaces on this machine's kernel) chooses the place; by default the host's kernel is taken when it has
- * ip_vs and this is root. The command finds the choice in TEST_KERNEL. Several may run at once.
+ * and its exit code is this program's. KERNEL=uml (user-mode-linux, no root needed), KERNEL=host (fresh network and mount
+ * namespaces on this machine's kernel) or KERNEL=qemu:NAME (a kernel of Debian under QEMU, see scripts/debian-kernel.sh;
+ * two CPUs, emulated, so several times slower) chooses the place; by default the host's kernel is taken when it has ip_vs
+ * and this is root. The command finds the choice in TEST_KERNEL. Several may run at once.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import {
@@ -24,6 +25,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  readdirSync,
   rmSync,
   statfsSync,
   writeFileSync,
@@ -64,13 +66,15 @@ process.on('exit', () => rmSync(runDirectory, { recursive: true, force: true }))
 writeFileSync(join(runDirectory, 'command.sh'), commandScript(kernel));
 for (const path of values.share) mkdirSync(path, { recursive: true });
 writeFileSync(join(runDirectory, 'shares'), values.share.map((path) => `${resolve(path)}\n`).join(''));
-process.exitCode = await (kernel === 'host' ? runOnHost() : runInUml());
+const places = { host: runOnHost, uml: runInUml, qemu: runInQemu };
+process.exitCode = await places[kernel]();
 
-/** @returns {'uml' | 'host'} */
+/** @returns {'uml' | 'host' | 'qemu'} */
 function chooseKernel() {
   const wanted = process.env.KERNEL;
+  if (/^qemu:[a-z]+$/.test(wanted ?? '')) return 'qemu';
   if (wanted !== undefined && wanted !== '' && wanted !== 'uml' && wanted !== 'host') {
-    fail(`KERNEL=${wanted}: must be uml or host`);
+    fail(`KERNEL=${wanted}: must be uml, host or qemu:NAME`);
   }
   const isRoot = process.getuid?.() === 0;
   if (wanted === 'host' && !isRoot) fail('KERNEL=host needs root');
@@ -85,7 +89,7 @@ function hostHasIpvs() {
   return spawnSync('modprobe', ['-n', '-q', 'ip_vs']).status === 0 && spawnSync('modprobe', ['ip_vs']).status === 0;
 }
 
-/** @param {'uml' | 'host'} place */
+/** @param {'uml' | 'host' | 'qemu'} place */
 function commandScript(place) {
   const variables = new Map(Object.entries(process.env).filter(([name]) => PASSED_ON.test(name)));
   for (const item of values.env) {
@@ -133,6 +137,50 @@ async function runInUml() {
   child.stdout.pipe(logStream, { end: false });
   child.stderr.pipe(logStream, { end: false });
   child.stdio[3].pipe(process.stdout, { end: false });
+  return outcomeOf(child, log, logStream);
+}
+
+async function runInQemu() {
+  const name = process.env.KERNEL.slice('qemu:'.length);
+  const made = spawnSync('sh', [join(import.meta.dirname, '../../../scripts/debian-kernel.sh'), name], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    encoding: 'utf8',
+  });
+  if (made.status !== 0) fail(`KERNEL=qemu:${name}: the kernel could not be unpacked`);
+  const directory = made.stdout.trim();
+  const image = readdirSync(join(directory, 'boot')).find((file) => file.startsWith('vmlinuz-'));
+  const log = join(runDirectory, 'console.log');
+  const logStream = createWriteStream(log);
+  const folder = (tag, path, options = '') => [
+    ...['-fsdev', `local,id=${tag},path=${path},security_model=none,multidevs=remap${options}`],
+    ...['-device', `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`],
+  ];
+  const words = [
+    ...['console=ttyS0', 'quiet', 'panic=-1', `RUN_DIR=${runDirectory}`, `KERNEL_DIR=${directory}`],
+    `INIT=${join(import.meta.dirname, 'init-qemu.sh')}`,
+  ];
+  const child = spawn(
+    'qemu-system-x86_64',
+    [
+      ...['-nodefaults', '-display', 'none', '-no-reboot', '-m', values.mem, '-smp', '2', '-cpu', 'max'],
+      ...['-accel', 'tcg,thread=multi', '-kernel', join(directory, 'boot', image)],
+      ...['-initrd', join(directory, 'initrd.gz'), '-append', words.join(' ')],
+      // Two serial lines: the kernel's console, and what the command writes. Node's pipes are socket pairs.
+      ...['-chardev', 'socket,id=console,fd=4', '-serial', 'chardev:console'],
+      ...['-chardev', 'socket,id=output,fd=3', '-serial', 'chardev:output'],
+      ...folder('host', '/', ',readonly=on'),
+      ...folder('results', runDirectory),
+      ...values.share.flatMap((path, number) => folder(`share${number}`, resolve(path))),
+    ],
+    { stdio: ['ignore', 'pipe', 'pipe', 'pipe', 'pipe'], detached: true },
+  );
+  for (const stream of [child.stdout, child.stderr, child.stdio[4]]) stream.pipe(logStream, { end: false });
+  child.stdio[3].pipe(process.stdout, { end: false });
+  return outcomeOf(child, log, logStream);
+}
+
+/** Waits for the test kernel's end; the exit code is what its init left in the run's directory. */
+async function outcomeOf(child, log, logStream) {
   const outcome = await finished(child);
   await new Promise((done) => logStream.end(done));
   const exit = existsSync(join(runDirectory, 'exit')) ? readFileSync(join(runDirectory, 'exit'), 'utf8').trim() : '';
