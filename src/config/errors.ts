@@ -2,9 +2,12 @@
 export interface ConfigProblem {
   /** Field path as in the file (`ipvs.scheduler`), a flag (`--drain-timeout`), or '' for the document as a whole. */
   readonly path: string;
+  /** undefined: `allowed` is a sentence of its own. */
   readonly value: unknown;
-  /** What is allowed, as the end of the sentence "allowed: ...". */
+  /** What is allowed, as the end of the sentence "allowed: ..."; without a value what is wrong, in full. */
   readonly allowed: string;
+  /** In the file, from 1. */
+  readonly line?: number | undefined;
 }
 
 /** A configuration that must not be used; the message has one line per problem and lists all of them. */
@@ -15,16 +18,24 @@ export class ConfigError extends Error {
     /** The file, or `command line`. */
     readonly source: string,
     readonly problems: readonly ConfigProblem[],
-    options?: ErrorOptions,
+    options?: ErrorOptions & {
+      /** What was noticed beside the problems: unknown fields, settings without effect. */
+      readonly warnings?: readonly string[];
+    },
   ) {
-    super(problems.map((problem) => `${source}: ${formatProblem(problem)}`).join('\n'), options);
+    super(problems.map((problem) => formatProblem(source, problem)).join('\n'), options);
+    this.warnings = options?.warnings ?? [];
   }
+
+  readonly warnings: readonly string[];
 }
 
-function formatProblem({ path, value, allowed }: ConfigProblem): string {
+/** `config.conf:12: ipvs.scheduler: "fast" is not allowed; allowed: rr, lc`. */
+function formatProblem(source: string, { path, value, allowed, line }: ConfigProblem): string {
+  const place = line === undefined ? source : `${source}:${line}`;
   const subject = path === '' ? '' : `${path}: `;
-  const found = value === undefined ? '' : `${shortJson(value)} is not allowed; `;
-  return `${subject}${found}allowed: ${allowed}`;
+  const found = value === undefined ? '' : `${shortJson(value)} is not allowed; allowed: `;
+  return `${place}: ${subject}${found}${allowed}`;
 }
 
 function shortJson(value: unknown): string {

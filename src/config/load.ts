@@ -1,13 +1,16 @@
 import { readFile } from 'node:fs/promises';
-import { parseAllDocuments } from 'yaml';
 import { errorMessage } from '../values/errors.js';
 import { ConfigError, type ConfigProblem } from './errors.js';
 import { type ProxyConfig } from './proxy-config.js';
 import { type ConfigOverrides, resolveConfig } from './resolve.js';
 import { API_VERSION, KIND, type KubeProxyConfiguration, kubeProxyConfiguration } from './schema.js';
+import { type Versioned, versionedConfig } from './versioned.js';
+import { type LineOf, selectDocument } from './yaml-document.js';
 
 export interface LoadedConfig {
   readonly config: ProxyConfig;
+  /** The same as a KubeProxyConfiguration v1alpha1 with every default filled in, ready for JSON or YAML. */
+  readonly document: Versioned;
   /** One line each: unknown fields with their path, settings without effect. For the log; none of them is fatal. */
   readonly warnings: readonly string[];
 }
@@ -20,7 +23,7 @@ export async function loadConfigFile(path: string, overrides: ConfigOverrides = 
   try {
     text = await readFile(path, 'utf8');
   } catch (error) {
-    const problem = { path: '', value: undefined, allowed: `a readable file (${errorMessage(error)})` };
+    const problem = { path: '', value: undefined, allowed: `it cannot be read: ${errorMessage(error)}` };
     throw new ConfigError(path, [problem], { cause: error });
   }
   return loadConfigText(text, path, overrides);
@@ -29,103 +32,109 @@ export async function loadConfigFile(path: string, overrides: ConfigOverrides = 
 /** Checks a configuration given as YAML or JSON text; `source` names it in messages. Throws ConfigError. */
 export function loadConfigText(text: string, source: string, overrides: ConfigOverrides = {}): LoadedConfig {
   const warnings: string[] = [];
-  return loadConfigDocument(selectDocument(text, source, warnings), source, overrides, warnings);
+  const { value, lineOf } = selectDocument(text, source, warnings);
+  return load(value, { source, overrides, warnings, lineOf });
 }
 
-/**
- * Checks a configuration that is an object already (made from flags, say). `warnings` is added to. Throws ConfigError
- * with all problems at once.
- */
-export function loadConfigDocument(
-  document: unknown,
-  source: string,
-  overrides: ConfigOverrides = {},
-  warnings: string[] = [],
-): LoadedConfig {
+/** Checks a configuration that is an object already (made from flags, say). Throws ConfigError with all problems at once. */
+export function loadConfigDocument(document: unknown, source: string, overrides: ConfigOverrides = {}): LoadedConfig {
+  return load(document, { source, overrides, warnings: [], lineOf: () => undefined });
+}
+
+interface Loading {
+  readonly source: string;
+  readonly overrides: ConfigOverrides;
+  /** Is added to. */
+  readonly warnings: string[];
+  readonly lineOf: LineOf;
+}
+
+function load(document: unknown, { source, overrides, warnings, lineOf }: Loading): LoadedConfig {
+  const refuse = (problems: readonly ConfigProblem[]): never => {
+    throw new ConfigError(
+      source,
+      problems.map((problem) => ({ ...problem, line: lineOf(problem.path) })),
+      { warnings },
+    );
+  };
   const root = withoutNulls(document);
-  checkKind(root, source);
-  const { value, problems } = parseLeniently(root, warnings);
-  if (value === undefined) throw new ConfigError(source, problems);
-  const config = resolveConfig(value, overrides, { problems, warnings });
-  if (problems.length > 0) throw new ConfigError(source, problems);
+  const misfits = kindProblems(root);
+  if (misfits.length > 0) refuse(misfits);
+  const { value, problems } = parseLeniently(root as Mapping, warnings, lineOf);
+  const crossed: ConfigProblem[] = [];
+  const config = resolveConfig(value, overrides, { problems: crossed, warnings });
+  problems.push(...crossed.filter((problem) => !follows(problem, problems)));
+  if (problems.length > 0) refuse(problems);
   warnAboutFeatureGates(value, warnings);
-  return { config, warnings };
+  return { config, document: versionedConfig(root as Mapping, config), warnings };
 }
 
-function selectDocument(text: string, source: string, warnings: string[]): unknown {
-  const documents = parseAllDocuments(text);
-  const list = Array.isArray(documents) ? documents : [];
-  const broken = list.flatMap((document) => document.errors);
-  if (broken.length > 0) {
-    const problems = broken.map((error) => ({
-      path: '',
-      value: undefined,
-      allowed: `valid YAML (${firstLine(error)})`,
-    }));
-    throw new ConfigError(source, problems, { cause: broken[0] });
-  }
-  const values: unknown[] = list.map((document) => toPlain(document, source)).filter((value) => value != null);
-  if (values.length === 1) return values[0];
-  const chosen = values.filter((value) => isMapping(value) && value.kind === KIND);
-  if (chosen.length !== 1) {
-    const allowed = `one ${KIND} document, and there are ${chosen.length} among ${values.length} documents`;
-    throw new ConfigError(source, [{ path: '', value: undefined, allowed }]);
-  }
-  for (const value of values) {
-    if (value !== chosen[0]) warnings.push(`a document of another kind is ignored: ${describeKind(value)}`);
-  }
-  return chosen[0];
-}
-
-/** Aliases are resolved here, so a "billion laughs" document is refused here too. */
-function toPlain(document: { toJS: () => unknown }, source: string): unknown {
-  try {
-    return document.toJS();
-  } catch (error) {
-    const problem = { path: '', value: undefined, allowed: `valid YAML (${errorMessage(error)})` };
-    throw new ConfigError(source, [problem], { cause: error });
-  }
-}
-
-function checkKind(document: unknown, source: string): asserts document is Mapping {
-  if (!isMapping(document)) {
-    throw new ConfigError(source, [{ path: '', value: document, allowed: `a ${KIND} (a YAML mapping)` }]);
-  }
+function kindProblems(document: unknown): ConfigProblem[] {
+  if (!isMapping(document)) return [{ path: '', value: document ?? '', allowed: `a ${KIND} (a YAML mapping)` }];
   const problems: ConfigProblem[] = [];
   const hint = document.kind === 'ConfigMap' ? '; give the file inside the ConfigMap, not the ConfigMap' : '';
   if (document.kind !== KIND) problems.push({ path: 'kind', value: document.kind ?? '', allowed: `${KIND}${hint}` });
   if (document.apiVersion !== API_VERSION) {
     problems.push({ path: 'apiVersion', value: document.apiVersion ?? '', allowed: API_VERSION });
   }
-  if (problems.length > 0) throw new ConfigError(source, problems);
+  return problems;
 }
 
-/** Parses strictly, turns unknown fields into warnings as kube-proxy's lenient decoding does, and parses the rest. */
+/**
+ * Parses strictly; turns unknown fields into warnings as kube-proxy's lenient decoding does and wrong values into
+ * problems, and leaves both out, so that what is right of the document is checked further.
+ */
 function parseLeniently(
   document: Mapping,
   warnings: string[],
-): { value: KubeProxyConfiguration | undefined; problems: ConfigProblem[] } {
-  const first = kubeProxyConfiguration.safeParse(document);
-  if (first.success) return { value: first.data, problems: [] };
-  for (const issue of first.error.issues) {
-    if (issue.code !== 'unrecognized_keys') continue;
-    const owner = valueAt(document, issue.path) as Mapping;
-    for (const key of issue.keys) {
-      warnings.push(`unknown field ${formatPath([...issue.path, key])} is ignored`);
-      delete owner[key];
+  lineOf: LineOf,
+): { value: KubeProxyConfiguration; problems: ConfigProblem[] } {
+  const problems: ConfigProblem[] = [];
+  // Every round leaves out at least one field, so this ends; two rounds do.
+  for (;;) {
+    const parsed = kubeProxyConfiguration.safeParse(document);
+    if (parsed.success) return { value: parsed.data, problems };
+    const refused = new Map<string, readonly PropertyKey[]>();
+    for (const issue of parsed.error.issues) {
+      const isUnknown = issue.code === 'unrecognized_keys';
+      for (const keys of isUnknown ? issue.keys.map((key) => [...issue.path, key]) : [issue.path]) {
+        const path = formatPath(keys);
+        if (refused.has(path)) continue;
+        refused.set(path, keys);
+        if (isUnknown) warnings.push(unknownField(path, lineOf(path)));
+        else problems.push({ path, value: valueAt(document, keys), allowed: issue.message });
+      }
     }
+    // From the back, so that the places in a list stay those that were reported.
+    for (const keys of [...refused.values()].reverse()) leaveOut(document, keys);
   }
-  const second = kubeProxyConfiguration.safeParse(document);
-  if (second.success) return { value: second.data, problems: [] };
-  const problems = second.error.issues.map((issue) => ({
-    path: formatPath(issue.path),
-    value: valueAt(document, issue.path),
-    allowed: issue.message,
-  }));
-  return { value: undefined, problems };
 }
 
-/** Gates that changed IPVS mode in some release; all others of kube-proxy concern other modes or components. */
+function unknownField(path: string, line: number | undefined): string {
+  return `unknown field ${path} is ignored${line === undefined ? '' : ` (line ${line})`}`;
+}
+
+function leaveOut(document: Mapping, path: readonly PropertyKey[]): void {
+  const owner = valueAt(document, path.slice(0, -1)) as Mapping | unknown[] | undefined;
+  const key = path.at(-1)!;
+  if (Array.isArray(owner)) owner.splice(key as number, 1);
+  else if (owner !== undefined) delete owner[key as string];
+}
+
+/** What a check across fields says of a default that stands in for a wrong value is no problem of its own. */
+const RESTS_ON: Readonly<Record<string, readonly string[]>> = {
+  minSyncPeriod: ['syncPeriod', 'ipvs.syncPeriod'],
+  'ipvs.minSyncPeriod': ['syncPeriod', 'ipvs.syncPeriod', 'minSyncPeriod'],
+  clusterCIDR: ['detectLocalMode'],
+  'detectLocal.bridgeInterface': ['detectLocalMode', 'detectLocal'],
+  'detectLocal.interfaceNamePrefix': ['detectLocalMode', 'detectLocal'],
+};
+
+function follows({ path }: ConfigProblem, problems: readonly ConfigProblem[]): boolean {
+  return problems.some((other) => other.path === path || RESTS_ON[path]?.includes(other.path) === true);
+}
+
+/** Gates that every kube-proxy of some release knew and that ask nothing of this program. */
 const HARMLESS_GATES = new Set(['AllAlpha', 'AllBeta', 'SupportIPVSProxyMode', 'IPv6DualStack', 'SCTPSupport']);
 
 function warnAboutFeatureGates(file: KubeProxyConfiguration, warnings: string[]): void {
@@ -153,12 +162,4 @@ function formatPath(path: readonly PropertyKey[]): string {
 
 function isMapping(value: unknown): value is Mapping {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function describeKind(value: unknown): string {
-  return isMapping(value) && typeof value.kind === 'string' ? value.kind : 'no kind';
-}
-
-function firstLine(error: Error): string {
-  return error.message.split('\n', 1)[0]!;
 }

@@ -2,6 +2,7 @@ import { type Address, familyOf, parseAddress } from '../values/address.js';
 import { type Prefix, formatPrefix, parsePrefix, prefixFamily } from '../values/prefix.js';
 import { type BindAddress, parseBindAddress } from './bind-address.js';
 import { type ConfigProblem } from './errors.js';
+import { formatGoDuration } from './go-duration.js';
 import {
   type ConntrackConfig,
   type DetectLocal,
@@ -18,6 +19,8 @@ const METRICS_PORT = 10249;
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
+/** What setTimeout and setInterval can hold, 2^31 - 1 ms (24.8 days); anything longer would fire at once. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const ANY_4 = parseAddress('0.0.0.0')!;
 
 /** What the command line says on top of the file; an empty bind address switches that server off. */
@@ -43,7 +46,6 @@ export interface Findings {
  */
 export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrides, found: Findings): ProxyConfig {
   const bindAddress = file.bindAddress ?? ANY_4;
-  const drainTimeoutMs = flags.drainTimeoutMs ?? file.kubeProxyIpvs?.drainTimeout ?? 15 * MINUTE;
   return {
     hostnameOverride: hostname(flags.hostnameOverride ?? file.hostnameOverride, found),
     bindAddress,
@@ -52,9 +54,13 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     enableProfiling: file.enableProfiling ?? false,
     kubeconfig: nonEmpty(flags.kubeconfig ?? file.clientConnection?.kubeconfig),
     master: nonEmpty(flags.master),
-    configSyncPeriodMs: nonZero(file.configSyncPeriod) ?? 15 * MINUTE,
+    configSyncPeriodMs: timer('configSyncPeriod', nonZero(file.configSyncPeriod) ?? 15 * MINUTE, found),
     ...syncPeriods(file, found),
-    drainTimeoutMs,
+    drainTimeoutMs: timer(
+      'kubeProxyIpvs.drainTimeout',
+      flags.drainTimeoutMs ?? file.kubeProxyIpvs?.drainTimeout ?? 15 * MINUTE,
+      found,
+    ),
     scheduler: nonEmpty(file.ipvs?.scheduler) ?? SCHEDULERS[0],
     excludeCIDRs: splitByFamily(file.ipvs?.excludeCIDRs ?? []),
     strictARP: file.ipvs?.strictARP ?? false,
@@ -104,10 +110,19 @@ function bindAddresses(
   };
 }
 
+/** kube-proxy takes durations up to 292 years, so one that no timer can hold is cut, not refused. */
+function timer(path: string, milliseconds: number, { warnings }: Findings): number {
+  if (milliseconds <= LONGEST_TIMER_MS) return milliseconds;
+  const [given, longest] = [milliseconds, LONGEST_TIMER_MS].map(formatGoDuration);
+  warnings.push(`${path}: ${given} is longer than a timer can be; ${longest} is used`);
+  return LONGEST_TIMER_MS;
+}
+
 function syncPeriods(
   file: KubeProxyConfiguration,
-  { problems, warnings }: Findings,
+  found: Findings,
 ): Pick<ProxyConfig, 'syncPeriodMs' | 'minSyncPeriodMs'> {
+  const { problems, warnings } = found;
   for (const field of ['syncPeriod', 'minSyncPeriod'] as const) {
     const [top, nested] = [nonZero(file[field]), nonZero(file.ipvs?.[field])];
     if (top !== undefined && nested !== undefined && top !== nested) {
@@ -118,9 +133,13 @@ function syncPeriods(
   const minSyncPeriodMs = file.minSyncPeriod ?? file.ipvs?.minSyncPeriod ?? 0;
   if (minSyncPeriodMs > syncPeriodMs) {
     const path = file.minSyncPeriod === undefined ? 'ipvs.minSyncPeriod' : 'minSyncPeriod';
-    problems.push({ path, value: `${minSyncPeriodMs} ms`, allowed: `at most syncPeriod, which is ${syncPeriodMs} ms` });
+    const [value, longest] = [minSyncPeriodMs, syncPeriodMs].map(formatGoDuration);
+    problems.push({ path, value, allowed: `at most syncPeriod, which is ${longest}` });
   }
-  return { syncPeriodMs, minSyncPeriodMs };
+  return {
+    syncPeriodMs: timer('syncPeriod', syncPeriodMs, found),
+    minSyncPeriodMs: timer('minSyncPeriod', minSyncPeriodMs, found),
+  };
 }
 
 function ipvsTimeouts(
@@ -130,7 +149,11 @@ function ipvsTimeouts(
   const read = (field: 'tcpTimeout' | 'tcpFinTimeout' | 'udpTimeout'): number => {
     const milliseconds = file.ipvs?.[field] ?? 0;
     if (milliseconds > 0 && milliseconds < SECOND) {
-      problems.push({ path: `ipvs.${field}`, value: `${milliseconds} ms`, allowed: '0s (leave as it is), 1s or more' });
+      problems.push({
+        path: `ipvs.${field}`,
+        value: formatGoDuration(milliseconds),
+        allowed: '0s (leave as it is), 1s or more',
+      });
     }
     return milliseconds;
   };
@@ -174,8 +197,16 @@ function clusterCIDRs(text: string, { problems, warnings }: Findings): PerFamily
   return splitByFamily(valid);
 }
 
-function nodePortAddresses(file: KubeProxyConfiguration, { warnings }: Findings): PerFamily<NodePortAddresses> {
+function nodePortAddresses(
+  file: KubeProxyConfiguration,
+  { problems, warnings }: Findings,
+): PerFamily<NodePortAddresses> {
   const entries = file.nodePortAddresses ?? [];
+  const first = entries.indexOf('primary');
+  if (first >= 0 && entries.length > 1) {
+    const allowed = "'primary' alone, or CIDR blocks without it";
+    problems.push({ path: `nodePortAddresses[${first}]`, value: 'primary', allowed });
+  }
   if (entries.includes('localhost')) {
     warnings.push('nodePortAddresses: "localhost" has no effect: IPVS does not serve NodePorts on loopback addresses');
   }

@@ -37,7 +37,8 @@ const document = fc.dictionary(fc.oneof(fc.constantFrom(...FIELDS), fc.string())
 /** Accepts, or refuses with a ConfigError that names at least one problem: nothing else may happen. */
 function outcome(load: () => LoadedConfig): 'accepted' | 'refused' {
   try {
-    const { config } = load();
+    const { config, document } = load();
+    assert.deepEqual(loadConfigDocument(document, 'printed').config, config, 'it is another when it was printed');
     assert.ok(config.syncPeriodMs > 0 && config.minSyncPeriodMs >= 0 && config.minSyncPeriodMs <= config.syncPeriodMs);
     assert.ok(config.masqueradeBit >= 0 && config.masqueradeBit <= 31);
     return 'accepted';

@@ -149,9 +149,9 @@ describe('KubeProxyConfiguration', () => {
     );
     assert.equal(config.scheduler, 'lc');
     assert.deepEqual([...warnings].sort(), [
-      'unknown field colour is ignored',
-      'unknown field conntrack.max is ignored',
-      'unknown field ipvs.schedulr is ignored',
+      'unknown field colour is ignored (line 5)',
+      'unknown field conntrack.max is ignored (line 6)',
+      'unknown field ipvs.schedulr is ignored (line 4)',
     ]);
   });
 
@@ -175,13 +175,96 @@ unknownToo: 1
       'ipvs.excludeCIDRs[1]',
       'ipvs.scheduler',
       'ipvs.strictARP',
+      'ipvs.tcpTimeout',
       'nodePortAddresses[0]',
       'oomScoreAdj',
     ]);
     assert.throws(() => load('ipvs: {scheduler: fastest}'), {
-      message: /^test\.yaml: ipvs\.scheduler: "fastest" is not allowed; allowed: rr, wrr, .*mh.*$/,
+      message: /^test\.yaml:3: ipvs\.scheduler: "fastest" is not allowed; allowed: rr, wrr, .*mh.*$/,
     });
     assert.throws(() => load('iptables: {masqueradeBit: 32}'), { message: /: 32 is not .* an integer from 0 to 31$/ });
+  });
+
+  it('checks what is right of a document whatever else is wrong in it', () => {
+    const yaml = `
+conntrack: {min: abc, colour: red}
+clusterCIDR: nonsense
+healthzBindAddress: localhost
+iptables: 5
+nodePortAddresses: [10.0.0.0/8, nonsense, 300.0.0.0/8]
+ipvs: {tcpTimeout: 10ms, excludeCIDRs: [a, 10.0.0.0/8, b]}
+`;
+    assert.deepEqual(problemsOf(yaml).sort(), [
+      'clusterCIDR',
+      'conntrack.min',
+      'healthzBindAddress',
+      'iptables',
+      'ipvs.excludeCIDRs[0]',
+      'ipvs.excludeCIDRs[2]',
+      'ipvs.tcpTimeout',
+      'nodePortAddresses[1]',
+      'nodePortAddresses[2]',
+    ]);
+    assert.throws(
+      () => load(yaml),
+      (error) => {
+        assert.ok(error instanceof ConfigError);
+        assert.deepEqual(error.warnings, ['unknown field conntrack.colour is ignored (line 4)']);
+        return true;
+      },
+    );
+  });
+
+  it('does not blame a field for the default that stands in for a wrong one', () => {
+    assert.deepEqual(problemsOf('syncPeriod: often\nminSyncPeriod: 1m'), ['syncPeriod']);
+    assert.deepEqual(problemsOf('ipvs: {syncPeriod: 7, minSyncPeriod: 1m}'), ['ipvs.syncPeriod']);
+    assert.deepEqual(problemsOf('detectLocalMode: Guess\nclusterCIDR: none'), ['detectLocalMode']);
+    const bridge = 'detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: 5}';
+    assert.deepEqual(problemsOf(bridge), ['detectLocal.bridgeInterface']);
+  });
+
+  it('says on which line a problem stands', () => {
+    const yaml = `
+ipvs:
+  scheduler: rr
+  excludeCIDRs:
+    - 10.0.0.0/8
+    - nonsense
+conntrack:
+  min: -1
+`;
+    assert.throws(() => load(yaml), {
+      message:
+        /^test\.yaml:8: ipvs\.excludeCIDRs\[1\]: "nonsense" .*\ntest\.yaml:10: conntrack\.min: -1 is not allowed/,
+    });
+    assert.throws(() => loadConfigText('a: 1\nb: [\n', 'bad'), { message: /^bad:3: not valid YAML: / });
+    assert.throws(() => loadConfigText('', 'bad'), {
+      message: 'bad: it is empty; a KubeProxyConfiguration is expected',
+    });
+    assert.throws(() => loadConfigText(`${HEAD}---\n${HEAD}`, 'bad'), {
+      message: 'bad: it holds 2 KubeProxyConfigurations; one is expected',
+    });
+  });
+
+  it("refuses 'primary' beside other nodePortAddresses, as kube-proxy does", () => {
+    assert.deepEqual(problemsOf('nodePortAddresses: [primary, 10.0.0.0/8]'), ['nodePortAddresses[0]']);
+    assert.deepEqual(problemsOf('nodePortAddresses: [fd00::/8, primary]'), ['nodePortAddresses[1]']);
+    assert.deepEqual(problemsOf('nodePortAddresses: [primary, primary]'), ['nodePortAddresses[0]']);
+  });
+
+  it('cuts durations to what a timer can hold: a longer one would fire without a pause', () => {
+    const { config, warnings } = load(
+      'clusterCIDR: 10.0.0.0/8\nsyncPeriod: 1000h\nminSyncPeriod: 700h\nconfigSyncPeriod: 2562047h\n' +
+        'kubeProxyIpvs: {drainTimeout: 597h}',
+    );
+    const periods = [config.syncPeriodMs, config.minSyncPeriodMs, config.configSyncPeriodMs, config.drainTimeoutMs];
+    assert.deepEqual(periods, Array<number>(4).fill(2 ** 31 - 1));
+    assert.equal(warnings.length, 4);
+    assert.match(
+      warnings.join('\n'),
+      /^syncPeriod: 1000h0m0s is longer than a timer can be; 596h31m23\.647s is used$/m,
+    );
+    assert.deepEqual(load('clusterCIDR: 10.0.0.0/8\nsyncPeriod: 596h').warnings, []);
   });
 
   it('refuses wrong combinations', () => {
@@ -201,7 +284,8 @@ unknownToo: 1
     assert.deepEqual(problemsOf('mode: iptables'), ['mode']);
     assert.equal(load('mode: ""\nclusterCIDR: 10.0.0.0/8').warnings.length, 0);
     assert.throws(() => loadConfigText('kind: ConfigMap\napiVersion: v1\ndata: {}', 'cm'), {
-      message: /^cm: kind: "ConfigMap" .*; give the file inside the ConfigMap.*\ncm: apiVersion: "v1" is not allowed/,
+      message:
+        /^cm:1: kind: "ConfigMap" .*; give the file inside the ConfigMap.*\ncm:2: apiVersion: "v1" is not allowed/,
     });
     for (const text of ['', '[]', '42', 'a: [', 'a: 1\na: 2', '%', `${HEAD}---\n${HEAD}`]) {
       assert.throws(() => loadConfigText(text, 'bad'), ConfigError, JSON.stringify(text));
@@ -266,7 +350,7 @@ unknownToo: 1
     assert.equal((await loadConfigFile(path)).config.scheduler, 'rr');
     await assert.rejects(loadConfigFile(join(directory, 'absent')), (error) => {
       assert.ok(error instanceof ConfigError && error.cause instanceof Error);
-      assert.match(error.message, /absent: allowed: a readable file \(ENOENT/);
+      assert.match(error.message, /absent: it cannot be read: ENOENT/);
       return true;
     });
   });
