@@ -1,13 +1,15 @@
-/** Entry point: the only module that touches process, signals and native code. */
+/** Entry point: the only module that touches the process's streams, signals and exit, and native code. */
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { destination, pino } from 'pino';
+import { destination } from 'pino';
 import { openNetlinkSocket } from '../native/libc.js';
 import { openOptionSocket } from '../native/option-socket.js';
 import { startProgram } from '../native/spawn.js';
 import { type Environment } from './daemon/environment.js';
-import { runCommandLine } from './cli/options.js';
+import { jsonLogger } from './daemon/logger.js';
+import { runCommandLine } from './cli/command-line.js';
 import { commandHandlers } from './cli/commands.js';
+import { pipeSafe } from './cli/output.js';
 import { errorMessage } from './values/errors.js';
 
 declare const BUNDLED_VERSION: string | undefined;
@@ -18,19 +20,27 @@ function version(): string {
   return (JSON.parse(text) as { version: string }).version;
 }
 
+const stop = new AbortController();
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort());
+// A command whose output nobody reads any more has nothing left to do.
+let isUnread = false;
+const output = pipeSafe(process.stdout, () => {
+  isUnread = true;
+  stop.abort();
+});
+const errors = pipeSafe(process.stderr, () => undefined);
+
 function environment(): Environment {
-  const stop = new AbortController();
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort());
   return {
     openNetlinkSocket,
     startProgram,
     openOptionSocket,
     version: version(),
     hostname: hostname(),
-    logger: (level) =>
-      pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, destination({ dest: 1, sync: true })),
-    out: (text) => void process.stdout.write(text),
-    err: (text) => void process.stderr.write(text),
+    variables: process.env,
+    logger: (level) => jsonLogger(level, destination({ dest: 1, sync: true })),
+    out: output.write,
+    err: errors.write,
     stop: stop.signal,
     startedAt: Date.now() - performance.now(),
   };
@@ -42,9 +52,10 @@ async function main(): Promise<void> {
     const handlers = commandHandlers(world);
     process.exitCode = await runCommandLine(process.argv.slice(2), handlers, world.version, world);
   } catch (error) {
-    process.stderr.write(`kube-proxy-ipvs: ${errorMessage(error)}\n`);
+    if (!isUnread) errors.write(`kube-proxy-ipvs: ${errorMessage(error)}\n`);
     process.exitCode = 1;
   }
+  await Promise.all([output.drained(), errors.drained()]);
   // Whatever timer or socket a library still holds must not delay the end that Kubernetes waits for.
   process.exit();
 }

@@ -1,5 +1,9 @@
 import { runCleanup } from './cleanup.js';
 import { type Environment } from '../daemon/environment.js';
+import { type DaemonOptions, loadDaemonConfig } from '../daemon/daemon-options.js';
+import { errorMessage } from '../values/errors.js';
+import { runConfigCheck, runConfigPrint } from './config.js';
+import { withNodeDefaults } from './node-defaults.js';
 import { type CommandHandlers } from './options.js';
 import { runPlan } from './plan.js';
 import { runPreflight } from './preflight.js';
@@ -9,12 +13,31 @@ import { runVerify } from './verify.js';
 
 /** One handler per command, bound to the outside world. */
 export function commandHandlers(environment: Environment): CommandHandlers {
-  return {
-    run: (options) => runDaemon(options, environment),
-    cleanup: (options) => runCleanup(options, environment),
-    status: (options) => runStatus(options, environment),
-    verify: (options) => runVerify(options, environment),
-    plan: (options) => runPlan(options, environment),
-    preflight: (options) => runPreflight(options, environment),
+  const here = <T extends DaemonOptions>(options: T): T => withNodeDefaults(options, environment);
+  const checked = async <T extends DaemonOptions>(options: T): Promise<T> => {
+    const found = here(options);
+    const { warnings } = await loadDaemonConfig(found);
+    for (const warning of [...found.warnings, ...warnings]) environment.err(`warning: ${warning}\n`);
+    return found;
   };
+  return {
+    run: (options) => runLoudly(options, environment),
+    cleanup: (options) => runCleanup(here(options), environment),
+    status: (options) => runStatus(here(options), environment),
+    verify: async (options) => runVerify(await checked(options), environment),
+    plan: async (options) => runPlan(await checked(options), environment),
+    preflight: async (options) => runPreflight(await checked(options), environment),
+    configCheck: (options) => runConfigCheck(here(options), environment),
+    configPrint: (options) => runConfigPrint(options.writeTo === undefined ? here(options) : options, environment),
+  };
+}
+
+/** What ends the daemon is a line of its log like any other, so that whoever collects those sees it. */
+async function runLoudly(options: DaemonOptions, environment: Environment): Promise<number> {
+  try {
+    return await runDaemon(options, environment);
+  } catch (error) {
+    environment.logger('info').fatal({ error: errorMessage(error) }, 'the daemon cannot run');
+    return 1;
+  }
 }

@@ -2,8 +2,11 @@
  * The flags of kube-proxy 1.36 (cmd/kube-proxy/app/options.go) beyond those this program has itself, so that the
  * DaemonSet of kubeadm or EKS needs another image only. Each sets the field of the configuration that it mirrors.
  */
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { formatBindAddress, parseBindAddress } from '../config/bind-address.js';
+import { type ConfigOverrides } from '../config/resolve.js';
 import { API_VERSION, KIND } from '../config/schema.js';
+import { parseGoBoolean } from './go-flags.js';
 
 type Kind = 'text' | 'number' | 'boolean' | 'list' | 'map';
 
@@ -57,8 +60,9 @@ const IGNORED_FLAGS: Readonly<Record<string, string>> = {
   'iptables-sync-period': 'it concerns the iptables mode',
   'iptables-min-sync-period': 'it concerns the iptables mode',
   'iptables-localhost-nodeports': 'it concerns the iptables mode',
-  'healthz-port': 'use --healthz-bind-address',
-  'metrics-port': 'use --metrics-bind-address',
+  'proxy-port-range': 'it has no effect in kube-proxy either',
+  'boot-id-file': 'it has no effect in kube-proxy either',
+  'machine-id-file': 'it has no effect in kube-proxy either',
   'log-flush-frequency': 'log lines are written at once',
   'logging-format': 'the log is JSON',
   'log-json-info-buffer-size': 'log lines are written at once',
@@ -79,62 +83,127 @@ const IGNORED_BOOLEANS = [
   'alsologtostderr',
 ];
 
+/** Deprecated: 0 switches the server off, any other port completes a bind address that has none. */
+const PORT_FLAGS = [
+  { name: 'healthz-port', field: 'healthzBindAddress' },
+  { name: 'metrics-port', field: 'metricsBindAddress' },
+] as const;
+
+const BOOLEAN_CONFIG_FLAGS = CONFIG_FLAGS.filter(({ kind }) => kind === 'boolean').map(({ flag }) => flag);
+
 /** Booleans that Go's flag library also accepts as `--name=true`. */
 export const BOOLEAN_FLAGS: ReadonlySet<string> = new Set([
   'cleanup',
   'init-only',
   ...IGNORED_BOOLEANS,
-  ...CONFIG_FLAGS.filter(({ kind }) => kind === 'boolean').map(({ flag }) => flag),
+  ...BOOLEAN_CONFIG_FLAGS,
 ]);
 
 export interface KubeProxyFlags {
   /** A KubeProxyConfiguration made of the flags. */
   readonly document: Record<string, unknown>;
+  /** Which servers the flags switch off; a configuration cannot say that. */
+  readonly off: Pick<ConfigOverrides, 'healthzBindAddress' | 'metricsBindAddress'>;
   /** Flags given that set a field of the configuration. */
   readonly used: readonly string[];
   /** One line per flag that has no effect. */
   readonly warnings: readonly string[];
 }
 
-/** Adds the flags, hidden from the help (they are many, and a configuration file says the same). */
+/** Adds the flags, hidden from the help (they are many, and a configuration file says the same; `help flags` lists them). */
 export function addKubeProxyFlags(command: Command): void {
-  const add = (name: string, isBoolean: boolean): void => {
-    command.addOption(new Option(isBoolean ? `--${name}` : `--${name} <value>`).hideHelp());
-  };
-  for (const { flag: name, kind } of CONFIG_FLAGS) add(name, kind === 'boolean');
-  for (const name of Object.keys(IGNORED_FLAGS)) add(name, IGNORED_BOOLEANS.includes(name));
+  for (const { flag: name, kind } of CONFIG_FLAGS) {
+    if (kind === 'boolean') addBoolean(command, name);
+    else command.addOption(new Option(`--${name} <value>`).hideHelp().argParser(PARSERS[kind]));
+  }
+  for (const name of Object.keys(IGNORED_FLAGS)) {
+    if (IGNORED_BOOLEANS.includes(name)) addBoolean(command, name);
+    else command.addOption(new Option(`--${name} <value>`).hideHelp());
+  }
+  for (const { name } of PORT_FLAGS) command.addOption(new Option(`--${name} <port>`).hideHelp().argParser(parsePort));
+}
+
+/** What `help flags` prints: each flag with the field of the configuration that it sets, or why it does nothing. */
+export function describeKubeProxyFlags(): string {
+  const rows: [name: string, meaning: string][] = [
+    ...CONFIG_FLAGS.map(({ flag: name, path }): [string, string] => [name, `sets ${path}`]),
+    ...PORT_FLAGS.map(({ name, field }): [string, string] => [name, `0 switches the server of ${field} off`]),
+    ...Object.entries(IGNORED_FLAGS).map(([name, why]): [string, string] => [name, `is ignored: ${why}`]),
+  ];
+  const width = Math.max(...rows.map(([name]) => name.length));
+  return rows
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, meaning]) => `  --${name.padEnd(width)}  ${meaning}\n`)
+    .join('');
 }
 
 /** Reads what addKubeProxyFlags added; `values` are commander's, by camel-cased name. */
 export function readKubeProxyFlags(values: Readonly<Record<string, unknown>>): KubeProxyFlags {
   const document: Record<string, unknown> = { apiVersion: API_VERSION, kind: KIND };
   const used: string[] = [];
-  for (const { flag: name, path, kind } of CONFIG_FLAGS) {
+  for (const { flag: name, path } of CONFIG_FLAGS) {
     const value = values[camelCase(name)];
     if (value === undefined) continue;
     used.push(name);
-    set(document, path.split('.'), typeof value === 'string' ? convert(value, kind) : value);
+    set(document, path.split('.'), value);
   }
   const warnings = Object.entries(IGNORED_FLAGS)
     .filter(([name]) => values[camelCase(name)] !== undefined)
     .map(([name, why]) => `--${name} is ignored: ${why}`);
-  return { document, used, warnings };
+  const off: { -readonly [field in keyof KubeProxyFlags['off']]: KubeProxyFlags['off'][field] } = {};
+  for (const { name, field } of PORT_FLAGS) {
+    const port = values[camelCase(name)] as number | undefined;
+    if (port !== undefined) used.push(name);
+    if (port === 0 || document[field] === '') off[field] = '';
+    else if (port !== undefined && typeof document[field] === 'string')
+      document[field] = withPort(document[field], port);
+  }
+  return { document, off, used, warnings };
 }
 
 function flag(name: string, path: string, kind: Kind = 'text'): ConfigFlag {
   return { flag: name, path, kind };
 }
 
-/** Malformed values stay as they are: the schema refuses them with the field's path and what is allowed. */
-function convert(text: string, kind: Kind): unknown {
-  if (kind === 'number') return text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : text;
-  if (kind === 'list') return text === '' ? [] : text.split(',').map((item) => item.trim());
-  if (kind !== 'map') return text;
-  const pairs = text.split(',').map((pair) => pair.split('=', 2));
-  return Object.fromEntries(pairs.map(([key = '', value = '']) => [key.trim(), BOOLEANS[value.trim()] ?? value]));
+function addBoolean(command: Command, name: string): void {
+  command.addOption(new Option(`--${name}`).hideHelp()).addOption(new Option(`--no-${name}`).hideHelp());
 }
 
-const BOOLEANS: Readonly<Record<string, boolean>> = { true: true, false: false };
+/**
+ * From the text of a flag and what was given before it. Malformed values stay as they are: the schema refuses them with
+ * the field's path and what is allowed.
+ */
+const PARSERS: Readonly<Record<Exclude<Kind, 'boolean'>, (text: string, previous: unknown) => unknown>> = {
+  text: (text) => text,
+  number: (text) => (text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : text),
+  // pflag's StringSlice: a repeated flag adds to what the others gave.
+  list: (text, previous: unknown) => [...((previous as string[] | undefined) ?? []), ...splitList(text)],
+  map: (text, previous: unknown) => ({ ...(previous as object | undefined), ...parseMap(text) }),
+};
+
+function splitList(text: string): string[] {
+  return text === '' ? [] : text.split(',').map((item) => item.trim());
+}
+
+function parseMap(text: string): Record<string, unknown> {
+  const pairs = splitList(text).map((pair) => {
+    const [key = '', value = ''] = pair.split('=', 2).map((part) => part.trim());
+    return [key, parseGoBoolean(value) ?? value] as const;
+  });
+  return Object.fromEntries(pairs);
+}
+
+function parsePort(text: string): number {
+  const port = /^[0-9]{1,5}$/.test(text) ? Number(text) : Infinity;
+  if (port > 65535) throw new InvalidArgumentError('It is a port, or 0 to switch the server off.');
+  return port;
+}
+
+/** A bind address that names no port gets this one; others stay as they are. */
+function withPort(address: string, port: number): string {
+  const parsed = parseBindAddress(address, port);
+  return parsed === undefined ? address : formatBindAddress(parsed);
+}
 
 function set(target: Record<string, unknown>, path: readonly string[], value: unknown): void {
   const [key = '', ...rest] = path;

@@ -3,6 +3,7 @@
  * (k8s.io/kube-proxy/config/v1alpha1/types.go), every default filled in. For `config print`, `--write-config-to` and
  * /configz. What comes out can be loaded again and gives the same configuration.
  */
+import { stringify } from 'yaml';
 import { formatAddress } from '../values/address.js';
 import { type BindAddress, formatBindAddress } from './bind-address.js';
 import { formatGoDuration } from './go-duration.js';
@@ -46,6 +47,11 @@ export function versionedConfig(file: Section, config: ProxyConfig): Versioned {
     portRange: file.portRange ?? '',
     kubeProxyIpvs: { ...section('kubeProxyIpvs'), drainTimeout: formatGoDuration(config.drainTimeoutMs) },
   };
+}
+
+/** As YAML. */
+export function formatVersionedConfig(document: Versioned): string {
+  return stringify(document);
 }
 
 const NFTABLES = { masqueradeBit: 14, masqueradeAll: false, syncPeriod: '0s', minSyncPeriod: '0s' };

@@ -12,7 +12,9 @@ export interface Environment {
   readonly openOptionSocket?: OpenOptionSocket;
   readonly version: string;
   readonly hostname: string;
-  /** Makes the JSON logger; writes to stdout. */
+  /** The process's environment variables. */
+  readonly variables: Readonly<Record<string, string | undefined>>;
+  /** Makes the JSON logger, with levels as words; writes to stdout. */
   readonly logger: (level: string) => Logger;
   readonly out: (text: string) => void;
   readonly err: (text: string) => void;

@@ -4,13 +4,13 @@
  */
 import { writeFileSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { pino } from 'pino';
 import { openNetlinkSocket } from '../../native/libc.js';
 import { openOptionSocket } from '../../native/option-socket.js';
 import { startProgram } from '../../native/spawn.js';
 import { commandHandlers } from '../../src/cli/commands.js';
 import { type Environment } from '../../src/daemon/environment.js';
-import { runCommandLine } from '../../src/cli/options.js';
+import { jsonLogger } from '../../src/daemon/logger.js';
+import { runCommandLine } from '../../src/cli/command-line.js';
 import { NETLINK_GENERIC, type NetlinkSocket, type OpenNetlinkSocket } from '../../src/netlink/socket.js';
 
 const RECORD_FAMILY = 0xffffffff;
@@ -79,7 +79,8 @@ const environment: Environment = {
   startProgram,
   version: '0.0.0',
   hostname: hostname(),
-  logger: (level) => pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, { write }),
+  variables: process.env,
+  logger: (level) => jsonLogger(level, { write }),
   out: (text) => void writeSync(1, text),
   err: (text) => void writeSync(2, text),
   stop: stop.signal,

@@ -143,7 +143,7 @@ export async function coldStart(
   const rulesLine = await line('iptables rules written');
   const cachesLine = await line('caches synced');
   const at = ({ time }: LogLine): number => Date.parse(time);
-  const failed = daemon.log.filter(({ level }) => level >= 50);
+  const failed = daemon.log.filter(({ level }) => level === 'error' || level === 'fatal');
   if (failed.length > 0) throw new Error(`the daemon reported errors: ${JSON.stringify(failed.slice(0, 3))}`);
   return {
     daemon,

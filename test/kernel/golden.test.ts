@@ -158,7 +158,7 @@ test('malformed and hostile objects are left out, named and counted; the others 
   await waitUntil('the good Service', () => weights('TCP 10.96.9.9:80').join() === '10.128.0.11:8080=1');
   const lines = (await ipvsRules()).filter((line) => !line.includes(' 10.96.9.9:80 '));
   assert.deepEqual(lines, before);
-  const named = rig.daemon.log.filter(({ level, object }) => level === 40 && object !== undefined);
+  const named = rig.daemon.log.filter(({ level, object }) => level === 'warn' && object !== undefined);
   const names = new Set(named.map(({ object }) => String(object)));
   for (const object of ['default/bad-address', 'default/bad-slice', 'default/zero-port', 'default/strange-protocol'])
     assert.ok(names.has(object), `${object} is not among the objects named: ${[...names].join()}`);

@@ -4,9 +4,9 @@ import { createInterface } from 'node:readline';
 import { ROOT } from './agent.js';
 import { waitUntil } from './wait.js';
 
-/** One line of the log; pino's level is a number (30 info, 40 warn, 50 error). */
+/** One line of the log. */
 export interface LogLine {
-  readonly level: number;
+  readonly level: string;
   readonly time: string;
   readonly msg: string;
   readonly [field: string]: unknown;

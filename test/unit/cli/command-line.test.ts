@@ -1,13 +1,22 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { type DaemonOptions, loadDaemonConfig } from '../../../src/daemon/daemon-options.js';
-import { normaliseGoFlags, runCommandLine } from '../../../src/cli/options.js';
+import { runCommandLine } from '../../../src/cli/command-line.js';
+import { normaliseGoFlags } from '../../../src/cli/go-flags.js';
 import { ConfigError } from '../../../src/config/errors.js';
 import { formatPrefix } from '../../../src/values/prefix.js';
 
 interface Call {
   readonly command: string;
-  readonly options: DaemonOptions & { json?: boolean; fix?: boolean };
+  readonly options: DaemonOptions & {
+    json?: boolean;
+    fix?: boolean;
+    all?: boolean;
+    diff?: boolean;
+    exitCode?: boolean;
+    strict?: boolean;
+    writeTo?: string;
+  };
 }
 
 async function runWith(...args: string[]): Promise<{ code: number; calls: Call[]; out: string; err: string }> {
@@ -23,6 +32,8 @@ async function runWith(...args: string[]): Promise<{ code: number; calls: Call[]
     verify: record('verify', 2),
     plan: record('plan', 0),
     preflight: record('preflight', 1),
+    configCheck: record('config check', 1),
+    configPrint: record('config print', 0),
   };
   let [out, err] = ['', ''];
   const output = { out: (text: string) => void (out += text), err: (text: string) => void (err += text) };
@@ -99,8 +110,69 @@ describe('command line', () => {
       '--metrics-bind-address is ignored because --config is given',
     ]);
     assert.equal(overrides.metricsBindAddress, undefined);
-    const ignored = await single('--logtostderr=true', '--iptables-sync-period=1s', '--healthz-port', '0');
+    const ignored = await single('--logtostderr=true', '--iptables-sync-period=1s', '--boot-id-file', '/b');
     assert.equal(ignored.warnings.length, 3);
+  });
+
+  it('takes every flag of kube-proxy 1.36, with - or _ in its name', async () => {
+    // AddFlags in cmd/kube-proxy/app/options.go, the logging flags of component-base and those of cAdvisor.
+    const flags: Record<string, readonly string[]> = {
+      text: [
+        ...['bind-address', 'boot-id-file', 'cluster-cidr', 'config', 'config-sync-period', 'detect-local-mode'],
+        ...['conntrack-tcp-timeout-close-wait', 'conntrack-tcp-timeout-established', 'conntrack-udp-timeout'],
+        ...['conntrack-udp-timeout-stream', 'feature-gates', 'healthz-bind-address', 'hostname-override'],
+        ...['iptables-min-sync-period', 'iptables-sync-period', 'ipvs-exclude-cidrs', 'ipvs-min-sync-period'],
+        ...['ipvs-scheduler', 'ipvs-sync-period', 'ipvs-tcp-timeout', 'ipvs-tcpfin-timeout', 'ipvs-udp-timeout'],
+        ...['kube-api-content-type', 'kubeconfig', 'log-flush-frequency', 'log-json-info-buffer-size'],
+        ...['log-text-info-buffer-size', 'logging-format', 'machine-id-file', 'master', 'metrics-bind-address'],
+        ...['nodeport-addresses', 'pod-bridge-interface', 'pod-interface-name-prefix', 'proxy-mode'],
+        ...['proxy-port-range', 'show-hidden-metrics-for-version', 'vmodule', 'write-config-to'],
+      ],
+      number: [
+        ...['conntrack-max-per-core', 'conntrack-min', 'healthz-port', 'iptables-masquerade-bit', 'kube-api-burst'],
+        ...['kube-api-qps', 'metrics-port', 'oom-score-adj', 'v'],
+      ],
+      boolean: [
+        ...['bind-address-hard-fail', 'cleanup', 'conntrack-tcp-be-liberal', 'init-only', 'ipvs-strict-arp'],
+        ...['iptables-localhost-nodeports', 'log-json-split-stream', 'log-text-split-stream', 'masquerade-all'],
+        ...['profiling', 'version'],
+      ],
+    };
+    const value = { text: '=1s', number: '=1', boolean: '=false' };
+    for (const [kind, names] of Object.entries(flags))
+      for (const name of names)
+        for (const written of [name, name.replaceAll('-', '_')]) {
+          const { code, calls, err } = await runWith(`--${written}${value[kind as keyof typeof value]}`);
+          assert.deepEqual([code, calls.length, err], [0, 1, ''], written);
+        }
+  });
+
+  it('adds up flags that are repeated, as pflag does, and lets the last boolean win', async () => {
+    const options = await single(
+      ...['--nodeport-addresses=10.0.0.0/8', '--nodeport-addresses', '192.0.2.0/24,fd00::/8'],
+      ...['--ipvs-exclude-cidrs=198.51.100.0/24', '--ipvs-exclude-cidrs=203.0.113.0/24', '--cluster-cidr=10.1.0.0/16'],
+      ...['--feature-gates=AllAlpha=true,AllBeta=t', '--feature-gates=AllBeta=0', '--masquerade_all', '--profiling'],
+      ...['--masquerade-all=false', '--profiling=T'],
+    );
+    const { config, document } = await loadDaemonConfig(options);
+    assert.deepEqual(document.nodePortAddresses, ['10.0.0.0/8', '192.0.2.0/24', 'fd00::/8']);
+    assert.deepEqual(config.excludeCIDRs[4].map(formatPrefix), ['198.51.100.0/24', '203.0.113.0/24']);
+    assert.deepEqual(document.featureGates, { AllAlpha: true, AllBeta: false });
+    assert.deepEqual([config.masqueradeAll, config.enableProfiling], [false, true]);
+  });
+
+  it('switches a server off by port 0, and takes a port for an address that has none, as kube-proxy', async () => {
+    const off = await single('--healthz-port=0', '--metrics_port=0', '--cluster-cidr=10.0.0.0/8');
+    const { config } = await loadDaemonConfig(off);
+    assert.deepEqual([config.healthzBindAddress, config.metricsBindAddress], [undefined, undefined]);
+    const ports = ['--healthz-port=1234', '--metrics-port=1235', '--metrics-bind-address=192.0.2.1'];
+    const given = await loadDaemonConfig(await single(...ports, '--cluster-cidr=10.0.0.0/8'));
+    assert.deepEqual(given.config.healthzBindAddress, { host: '0.0.0.0', port: 10256 });
+    assert.deepEqual(given.config.metricsBindAddress, { host: '192.0.2.1', port: 1235 });
+    const withFile = await single('--config=f', '--healthz-port=0');
+    assert.deepEqual(withFile.warnings, ['--healthz-port is ignored because --config is given']);
+    assert.equal(withFile.overrides.healthzBindAddress, undefined);
+    assert.match((await runWith('--healthz-port=none')).err, /It is a port, or 0/);
   });
 
   it('has the commands, which take the options before and after their name', async () => {
@@ -140,22 +212,79 @@ describe('command line', () => {
     assert.equal(help.code, 0);
     assert.match(help.out, /Examples:\n {2}kube-proxy-ipvs --config/);
     assert.doesNotMatch(help.out, /conntrack-max-per-core/);
-    assert.match((await runWith('verify', '--help')).out, /--config <file>/);
-    const version = await runWith('--version');
-    assert.deepEqual([version.code, version.out], [0, '1.2.3\n']);
+    const verify = (await runWith('verify', '--help')).out;
+    assert.match(verify, /--config <file>/);
+    assert.doesNotMatch(verify, /--cleanup|--init-only|--drain-timeout|--no-/);
+    assert.equal((await runWith('help', 'verify')).out, verify);
+    const run = (await runWith('run', '--help')).out;
+    for (const option of ['--config <file>', '--drain-timeout <duration>', '--log-level <level>'])
+      assert.ok(run.includes(option), option);
+    assert.doesNotMatch(run, /--cleanup|--init-only/);
+  });
+
+  it("lists kube-proxy's flags with what they do here", async () => {
+    const { code, out } = await runWith('help', 'flags');
+    assert.equal(code, 0);
+    assert.match(out, /^ {2}--conntrack-max-per-core +sets conntrack\.maxPerCore$/m);
+    assert.match(out, /^ {2}--boot-id-file +is ignored: it has no effect in kube-proxy either$/m);
+    assert.equal((await runWith('flags')).out, out);
+  });
+
+  it('says its version in every form that kube-proxy has', async () => {
+    for (const flag of ['--version', '--version=true', '-V']) {
+      const { code, out } = await runWith(flag);
+      assert.deepEqual([code, out], [0, '1.2.3\n'], flag);
+    }
+    const raw = JSON.parse((await runWith('--version=raw')).out) as Record<string, string>;
+    assert.equal(raw.version, '1.2.3');
+    assert.equal(raw.nodeVersion, process.versions.node);
+  });
+
+  it('knows what a mistyped command was meant to be', async () => {
+    for (const [typed, meant] of [
+      ['stauts', 'status'],
+      ['veryfy', 'verify'],
+      ['paln', 'plan'],
+      ['prefligt', 'preflight'],
+    ]) {
+      const { code, calls, err } = await runWith(typed!);
+      assert.deepEqual([code, calls], [1, []]);
+      assert.match(err, new RegExp(`^error: unknown command '${typed}'\\n\\(Did you mean ${meant}\\?\\)`));
+    }
+    assert.doesNotMatch((await runWith('xyzzy')).err, /Did you mean/);
+  });
+
+  it('has what plan, verify and config take', async () => {
+    const plan = await single('plan', '--diff', '--exit-code', '--json');
+    assert.deepEqual([plan.diff, plan.exitCode, plan.json], [true, true, true]);
+    assert.deepEqual((await single('plan')).exitCode, false);
+    assert.deepEqual((await single('verify', '--all')).all, true);
+    const check = await single('config', 'check', 'f', '--strict');
+    assert.deepEqual([check.command, check.configFile, check.strict], ['config check', 'f', true]);
+    assert.equal((await single('--config=g', 'config', 'print')).configFile, 'g');
+    const write = await single('--write-config-to=/tmp/x', '--ipvs-scheduler=lc');
+    assert.deepEqual([write.command, write.writeTo], ['config print', '/tmp/x']);
   });
 
   it('passes on what a handler throws', async () => {
     const fail = (): Promise<number> => Promise.reject(new TypeError('boom'));
-    const handlers = { run: fail, cleanup: fail, status: fail, verify: fail, plan: fail, preflight: fail };
+    const handlers = {
+      ...{ run: fail, cleanup: fail, status: fail, verify: fail, plan: fail, preflight: fail },
+      ...{ configCheck: fail, configPrint: fail },
+    };
     const silent = { out: () => undefined, err: () => undefined };
     await assert.rejects(runCommandLine([], handlers, '1', silent), /boom/);
   });
 });
 
-it("rewrites Go's boolean and verbosity flags only", () => {
+it("rewrites Go's boolean and verbosity flags, underscores in names, and nothing else", () => {
+  const booleans = new Set(['cleanup', 'profiling', 'masquerade-all']);
   assert.deepEqual(
-    normaliseGoFlags(['-v=2', '--cleanup=true', '--profiling=false', '--config=a=b', '--masquerade-all=x']),
-    ['--v=2', '--cleanup', '--config=a=b', '--masquerade-all=x'],
+    normaliseGoFlags(
+      ['-v=2', '--cleanup=true', '--profiling=F', '--config=a=b_c', '--masquerade_all=x', '--masquerade_all', '-v'],
+      booleans,
+    ),
+    ['--v=2', '--cleanup', '--no-profiling', '--config=a=b_c', '--masquerade-all=x', '--masquerade-all', '-v'],
   );
+  assert.deepEqual(normaliseGoFlags(['a_b', '--', '--cleanup=true'], booleans), ['a_b', '--', '--cleanup=true']);
 });

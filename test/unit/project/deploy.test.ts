@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { parse, parseAllDocuments } from 'yaml';
-import { runCommandLine } from '../../../src/cli/options.js';
+import { runCommandLine } from '../../../src/cli/command-line.js';
 import { loadConfigText } from '../../../src/config/load.js';
 import { Metrics } from '../../../src/serve/metrics.js';
 
@@ -132,6 +132,8 @@ describe('deploy', () => {
       verify: handler('verify'),
       plan: handler('plan'),
       preflight: async ({ fix }: { fix: boolean }) => (started.push(`preflight fix=${fix}`), 0),
+      configCheck: handler('config check'),
+      configPrint: handler('config print'),
     };
     const silent = { out: () => undefined, err: (message: string) => assert.fail(message) };
     for (const { command } of [init, container]) {
