@@ -20,6 +20,8 @@ export function commandHandlers(environment: Environment): CommandHandlers {
     for (const warning of [...found.warnings, ...warnings]) environment.err(`warning: ${warning}\n`);
     return found;
   };
+  const file = <T extends DaemonOptions>(options: T): T =>
+    withNodeDefaults(options, { ...environment, variables: { ...environment.variables, NODE_NAME: undefined } });
   return {
     run: (options) => runLoudly(options, environment),
     cleanup: (options) => runCleanup(here(options), environment),
@@ -27,8 +29,8 @@ export function commandHandlers(environment: Environment): CommandHandlers {
     verify: async (options) => runVerify(await checked(options), environment),
     plan: async (options) => runPlan(await checked(options), environment),
     preflight: async (options) => runPreflight(await checked(options), environment),
-    configCheck: (options) => runConfigCheck(here(options), environment),
-    configPrint: (options) => runConfigPrint(options.writeTo === undefined ? here(options) : options, environment),
+    configCheck: (options) => runConfigCheck(file(options), environment),
+    configPrint: (options) => runConfigPrint(options.writeTo === undefined ? file(options) : options, environment),
   };
 }
 

@@ -51,11 +51,9 @@ interface Loading {
 
 function load(document: unknown, { source, overrides, warnings, lineOf }: Loading): LoadedConfig {
   const refuse = (problems: readonly ConfigProblem[]): never => {
-    throw new ConfigError(
-      source,
-      problems.map((problem) => ({ ...problem, line: lineOf(problem.path) })),
-      { warnings },
-    );
+    const placed = problems.map((problem) => ({ ...problem, line: lineOf(problem.path) }));
+    placed.sort((a, b) => (a.line ?? 0) - (b.line ?? 0));
+    throw new ConfigError(source, placed, { warnings });
   };
   const root = withoutNulls(document);
   const misfits = kindProblems(root);
