@@ -1,7 +1,9 @@
 /**
  * Which virtual servers in the kernel are this program's business. Others (keepalived, kube-vip, an administrator's) are
- * never changed. Ours is what this process programmed, and at start what this program or kube-proxy left: a virtual
- * server whose address is bound to kube-ipvs0, or whose address and port (or node port) stand in one of the KUBE-* sets.
+ * never changed. Ours is what this process programmed or what stands on a VIP; at start and in `cleanup` also what this
+ * program or kube-proxy left: a virtual server whose address is bound to kube-ipvs0, whose address and port stand in one
+ * of the KUBE-* sets, or that serves a node port. A node port's number alone proves nothing: a keepalived in front of
+ * NodePorts has to use it, too.
  */
 import { type Address } from '../values/address.js';
 import { type SetEntry, addressPortEntry, portEntry } from '../values/ip-set.js';
@@ -16,23 +18,32 @@ export interface OwnershipTraces {
   readonly addressPorts: ReadonlySet<SetEntry>;
   /** Elements of the KUBE-NODE-PORT-* bitmaps, by protocol. */
   readonly nodePorts: Readonly<Record<'TCP' | 'UDP', ReadonlySet<SetEntry>>>;
+  /** Addresses on every other link: those that serve node ports. */
+  readonly localAddresses: Pick<ReadonlySet<Address>, 'has'>;
 }
 
-/** excludeCIDRs: never delete what is in there, whoever made it (kube-proxy's ipvs.excludeCIDRs). */
+/**
+ * excludeCIDRs: never delete a virtual server in there, whoever made it (kube-proxy's ipvs.excludeCIDRs). An address on
+ * kube-ipvs0 is not protected, there neither: a node must not go on answering for one that was given to somebody else.
+ */
 export function isExcluded(key: VirtualServerKey, excludeCIDRs: readonly Prefix[]): boolean {
   const identity = virtualServerIdentity(key);
-  return identity.kind === 'address' && isExcludedAddress(identity.address, excludeCIDRs);
+  return identity.kind === 'address' && excludeCIDRs.some((cidr) => prefixContains(cidr, identity.address));
 }
 
-/** The same for an address on kube-ipvs0: a virtual server that is kept is of no use without it. */
-export function isExcludedAddress(address: Address, excludeCIDRs: readonly Prefix[]): boolean {
-  return excludeCIDRs.some((cidr) => prefixContains(cidr, address));
-}
-
-export function leftByServiceProxy(key: VirtualServerKey, traces: OwnershipTraces): boolean {
+/**
+ * Whether this program or kube-proxy made a virtual server, by its traces. `servesEndpoints` is asked about one on a node
+ * port's number whose address is no longer local: whether it has real servers, all of them endpoints of Services.
+ */
+export function leftByServiceProxy(
+  key: VirtualServerKey,
+  traces: OwnershipTraces,
+  servesEndpoints: () => boolean,
+): boolean {
   const identity = virtualServerIdentity(key);
   if (identity.kind === 'fwmark') return false;
   if (traces.boundAddresses.has(identity.address)) return true;
   if (traces.addressPorts.has(addressPortEntry(key))) return true;
-  return identity.protocol !== 'SCTP' && traces.nodePorts[identity.protocol].has(portEntry(identity.port));
+  if (identity.protocol === 'SCTP' || !traces.nodePorts[identity.protocol].has(portEntry(identity.port))) return false;
+  return traces.localAddresses.has(identity.address) || servesEndpoints();
 }

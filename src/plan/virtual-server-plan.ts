@@ -7,7 +7,7 @@ import {
   type RealServerList,
   type VirtualServerKey,
   type VirtualServerSettings,
-  isUdp,
+  isTcp,
   realServerKeyLength,
   realServerKeys,
   realServerList,
@@ -35,9 +35,9 @@ const EMPTY = '' as RealServerList;
 
 /**
  * Emits what turns `applied` into `wanted` and returns what the kernel then holds. Additions come before removals, so a
- * virtual server that has a usable backend before and after has one at every moment between. A removed TCP or SCTP
- * backend is left with weight 0 (the drain tracker deletes it later); a UDP one is deleted at once, since UDP has no end
- * of connection to wait for. `rotation` shifts the order in which new backends are added, so that not every node's
+ * virtual server that has a usable backend before and after has one at every moment between. A removed TCP backend is left
+ * with weight 0 (the drain tracker deletes it later); a UDP or SCTP one is deleted at once, as kube-proxy does: UDP has no
+ * end of connection to wait for, and an SCTP association lives on until its peers find the path dead. `rotation` shifts the order in which new backends are added, so that not every node's
  * round robin starts at the same one.
  */
 export function planVirtualServer(
@@ -79,15 +79,20 @@ function planRealServers(
   }
   addRotated(key, realServerList(added), operations, rotation);
   for (const real of [...active, ...odd]) {
-    if (isUdp(key)) operations.deleteRealServer(key, real);
+    if (!drains(key)) operations.deleteRealServer(key, real);
     else {
       operations.setRealServer(key, real, 0);
       draining.add(real);
     }
   }
-  if (!isUdp(key)) return realServerList([...draining]);
+  if (drains(key)) return realServerList([...draining]);
   for (const real of draining) operations.deleteRealServer(key, real);
   return EMPTY;
+}
+
+/** Whether a removed backend keeps its connections, at weight 0: TCP's alone. */
+export function drains(key: VirtualServerKey): boolean {
+  return isTcp(key);
 }
 
 function addRotated(key: VirtualServerKey, reals: RealServerList, operations: IpvsOperations, rotation: number): void {

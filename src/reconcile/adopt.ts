@@ -1,6 +1,6 @@
 import { type DesiredState, type Touched, newTouched, touchEntry } from '../desired/desired-state.js';
 import { allSetDefinitions, type SetName } from '../desired/set-definitions.js';
-import { type Comparison, isExtraAddress, ownership } from './compare.js';
+import { type Comparison, isExtraAddress, ownershipAtStart } from './compare.js';
 import { type ObservedKernel } from './observer.js';
 import { Pacer } from './pacer.js';
 
@@ -11,7 +11,7 @@ import { Pacer } from './pacer.js';
  */
 export async function adopt(parts: Comparison, observed: ObservedKernel, touched: Touched): Promise<void> {
   const pacer = new Pacer();
-  const isOurs = ownership(parts, observed);
+  const isOurs = ownershipAtStart(parts, observed);
   for (const [key, seen] of observed.servers) {
     if (pacer.isDue) await pacer.breathe();
     if (!isOurs(key)) continue;

@@ -4,18 +4,18 @@
  */
 import { errorMessage } from '../values/errors.js';
 import { type Prefix } from '../values/prefix.js';
-import { type VirtualServerKey } from '../values/virtual-server.js';
+import { type RealServerKey, type VirtualServerKey } from '../values/virtual-server.js';
 import { OWN_SET_ROLES, type SetName, allSetDefinitions, setName } from '../desired/set-definitions.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
 import { type IpsetClient, isTemporarySet } from '../kernel/ipset/client.js';
 import { IpsetError } from '../kernel/ipset/error.js';
 import { type IpvsClient } from '../kernel/ipvs/client.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
-import { isExcluded, isExcludedAddress, leftByServiceProxy } from '../plan/ownership.js';
+import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ownership.js';
 import { type ChainName, KUBE_PROXY_IPVS_CHAINS, removeChains } from '../plan/rule-diff.js';
 import { iptablesRules } from '../desired/iptables-rules.js';
 import { parseSavedRules } from '../plan/rule-save.js';
-import { type Address, FAMILIES, type Family, isLinkLocal } from '../values/address.js';
+import { FAMILIES, type Family } from '../values/address.js';
 import { DUMMY_LINK } from './address-applier.js';
 import { ownershipTraces, readAddresses } from './observer.js';
 import { readSets } from './set-keeper.js';
@@ -88,40 +88,27 @@ async function removeTable(
   const present = new Set(ipset.listSets().map(({ name }) => name));
   const definitions = new Map([...allSetDefinitions()].filter(([name]) => present.has(name)));
   const dummy = links.findLink(DUMMY_LINK);
-  const { bound } = await readAddresses(links, dummy?.index);
-  const traces = ownershipTraces({
-    bound,
-    sets: await readSets(ipset, definitions),
-  });
-  const servers = ipvs.listVirtualServers().servers.map(({ key }) => key);
-  const ours = servers.filter((key) => leftByServiceProxy(key, traces) && !isExcluded(key, excludeCIDRs));
-  // Packets stop arriving before nobody answers them: first the addresses, then the virtual servers.
-  const addresses = dummy === undefined ? 0 : removeAddresses(links, dummy.index, bound.others, excludeCIDRs, failures);
+  const { bound, local } = await readAddresses(links, dummy?.index);
+  const traces = ownershipTraces({ bound, local, sets: await readSets(ipset, definitions) });
+  const ours = serversLeft(ipvs, traces).filter((key) => !isExcluded(key, excludeCIDRs));
+  // Packets stop arriving before nobody answers them: first the link with its addresses, then the virtual servers.
+  links.deleteLink(DUMMY_LINK);
   deleteServers(ipvs, ours, failures);
-  return { virtualServers: ours.length, addresses };
+  return { virtualServers: ours.length, addresses: bound.others.size };
 }
 
-/** The link goes with all its addresses, unless some of them are to be kept. */
-function removeAddresses(
-  links: LinkClient,
-  index: number,
-  bound: ReadonlySet<Address>,
-  excludeCIDRs: readonly Prefix[],
-  failures: string[],
-): number {
-  const ours = [...bound].filter((address) => !isExcludedAddress(address, excludeCIDRs));
-  const isKept = (address: Address): boolean => address.length === 16 && isLinkLocal(address); // the kernel's own
-  if (ours.length === bound.size) {
-    links.deleteLink(DUMMY_LINK);
-    return ours.length;
-  }
-  const flush = (): void => {
-    for (const { error } of links.flush()) failures.push(error.message);
+/** Which endpoints there are, the real servers of those that are ours beyond doubt say. */
+function serversLeft(ipvs: IpvsClient, traces: OwnershipTraces): VirtualServerKey[] {
+  const keys = ipvs.listVirtualServers().servers.map(({ key }) => key);
+  const certain = keys.filter((key) => leftByServiceProxy(key, traces, () => false));
+  const realsOf = (key: VirtualServerKey): RealServerKey[] => ipvs.listRealServers(key).map((real) => real.key);
+  let endpoints: ReadonlySet<RealServerKey> | undefined;
+  const servesEndpoints = (key: VirtualServerKey): boolean => {
+    endpoints ??= new Set(certain.flatMap(realsOf));
+    const reals = realsOf(key);
+    return reals.length > 0 && reals.every((real) => endpoints!.has(real));
   };
-  const removed = ours.filter((address) => !isKept(address));
-  for (const address of removed) if (links.deleteAddress(index, address)) flush();
-  flush();
-  return removed.length;
+  return keys.filter((key) => leftByServiceProxy(key, traces, () => servesEndpoints(key)));
 }
 
 function deleteServers(ipvs: IpvsClient, servers: readonly VirtualServerKey[], failures: string[]): void {

@@ -2,10 +2,11 @@
  * Kernel against belief: what differs goes into `touched`, to be repaired like any other change, and what the applier
  * believes is corrected. At the start, when nothing is believed yet, adopt.ts takes its place.
  */
-import { type Address, formatAddress, isLinkLocal } from '../values/address.js';
+import { type Address, type Family, formatAddress, isLinkLocal } from '../values/address.js';
 import { type SetEntry, formatSetEntry } from '../values/ip-set.js';
 import { type Prefix } from '../values/prefix.js';
 import {
+  type RealServerKey,
   type RealServerList,
   type VirtualServerKey,
   formatRealServer,
@@ -17,7 +18,7 @@ import {
 import { type DesiredState, type Touched, touchEntry } from '../desired/desired-state.js';
 import { allSetDefinitions } from '../desired/set-definitions.js';
 import { type AppliedVirtualServer, sameSettings } from '../plan/applied.js';
-import { type OwnershipTraces, isExcluded, isExcludedAddress, leftByServiceProxy } from '../plan/ownership.js';
+import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ownership.js';
 import { Drift } from './drift.js';
 import { type ObservedKernel, ownershipTraces } from './observer.js';
 import { Pacer } from './pacer.js';
@@ -38,16 +39,20 @@ export interface Disturbed {
   readonly suspects: Set<VirtualServerKey>;
 }
 
-/** Notes every difference in `touched` and returns it as drift; changes nothing in the kernel. */
+/**
+ * Notes every difference in `touched` and returns it as drift; changes nothing in the kernel. `isOurs` tells which virtual
+ * servers that were found are this program's business.
+ */
 export async function compareWithKernel(
   parts: Comparison,
   observed: ObservedKernel,
   disturbed: Disturbed,
   touched: Touched,
+  isOurs = ownership(parts),
 ): Promise<Drift> {
   const drift = new Drift();
   const pacer = new Pacer();
-  await compareServers(parts, observed, disturbed, touched, drift, pacer);
+  await compareServers(parts, observed, isOurs, disturbed, touched, drift, pacer);
   await compareAddresses(parts, observed, disturbed.keys.addresses, touched, drift, pacer);
   await compareEntries(parts.desired, observed, disturbed.keys.entries, touched, drift, pacer);
   return drift;
@@ -56,13 +61,13 @@ export async function compareWithKernel(
 async function compareServers(
   parts: Comparison,
   observed: ObservedKernel,
+  isOurs: IsOurs,
   { keys: { servers: disturbed }, suspects }: Disturbed,
   touched: Touched,
   drift: Drift,
   pacer: Pacer,
 ): Promise<void> {
   const { desired, applied } = parts;
-  const isOurs = ownership(parts, observed);
   const isThere = (key: VirtualServerKey): boolean =>
     observed.servers.has(key) || (observed.onlyDifferent && applied.has(key));
   for (const [key, seen] of observed.servers) {
@@ -89,17 +94,48 @@ async function compareServers(
   }
 }
 
-/** Tells which of the virtual servers that were found are this program's to change, or to delete. */
-export function ownership(
-  { desired, applied, isWanted, excludeCIDRs }: Comparison,
-  observed: ObservedKernel,
-): (key: VirtualServerKey) => boolean {
-  let traces: OwnershipTraces | undefined; // only made when there are virtual servers that nobody here knows
-  const isLeft = (key: VirtualServerKey): boolean => leftByServiceProxy(key, (traces ??= ownershipTraces(observed)));
+export type IsOurs = (key: VirtualServerKey) => boolean;
+
+/** Tells which of the virtual servers that were found are this program's to change, or to delete, while it runs. */
+export function ownership({ desired, applied, isWanted, excludeCIDRs }: Comparison): IsOurs {
   return (key) => {
     if (desired.virtualServers.has(key)) return true;
-    return (applied.has(key) || isOnVip(key, isWanted) || isLeft(key)) && !isExcluded(key, excludeCIDRs);
+    return (applied.has(key) || isOnVip(key, isWanted)) && !isExcluded(key, excludeCIDRs);
   };
+}
+
+/** The same at start, when what an earlier run or kube-proxy left is known by its traces alone. */
+export function ownershipAtStart(parts: Comparison, observed: ObservedKernel): IsOurs {
+  const isKnown = ownership(parts);
+  // Both are only made when there are virtual servers that nobody here knows.
+  let traces: OwnershipTraces | undefined;
+  let endpoints: ReadonlySet<RealServerKey> | undefined;
+  return (key) => {
+    if (isKnown(key)) return true;
+    const servesEndpoints = (): boolean => {
+      endpoints ??= endpointsOf(parts.desired);
+      return hasOnly(observed.servers.get(key), virtualServerFamily(key), endpoints);
+    };
+    const isLeft = leftByServiceProxy(key, (traces ??= ownershipTraces(observed)), servesEndpoints);
+    return isLeft && !isExcluded(key, parts.excludeCIDRs);
+  };
+}
+
+function endpointsOf(desired: DesiredState): ReadonlySet<RealServerKey> {
+  const found = new Set<RealServerKey>();
+  for (const { key, realServers } of desired.virtualServers.values())
+    for (const real of realServerKeys(realServers, virtualServerFamily(key))) found.add(real);
+  return found;
+}
+
+function hasOnly(
+  server: AppliedVirtualServer | undefined,
+  family: Family,
+  endpoints: ReadonlySet<RealServerKey>,
+): boolean {
+  const lists = server === undefined ? [] : [server.realServers, server.draining, server.odd];
+  const reals = lists.flatMap((list) => realServerKeys(list, family));
+  return reals.length > 0 && reals.every((real) => endpoints.has(real));
 }
 
 /** Nobody else has business on a VIP, even while its address is off the dummy link (somebody removed that). */
@@ -166,13 +202,9 @@ async function compareAddresses(
 }
 
 /** Whether an address on the dummy link has no business there. */
-export function isExtraAddress(
-  address: Address,
-  { isWanted, excludeCIDRs }: Pick<Comparison, 'isWanted' | 'excludeCIDRs'>,
-): boolean {
+export function isExtraAddress(address: Address, { isWanted }: Pick<Comparison, 'isWanted'>): boolean {
   // The kernel gives every link that is up an fe80:: address by itself.
-  if (isWanted(address) || (address.length === 16 && isLinkLocal(address))) return false;
-  return !isExcludedAddress(address, excludeCIDRs);
+  return !isWanted(address) && !(address.length === 16 && isLinkLocal(address));
 }
 
 async function compareEntries(

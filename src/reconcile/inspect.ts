@@ -7,7 +7,6 @@ import {
   type VirtualServerKey,
   formatRealServer,
   formatVirtualServer,
-  isUdp,
   realServerKeys,
   realServerList,
   virtualServerFamily,
@@ -15,9 +14,9 @@ import {
 import { newTouched } from '../desired/desired-state.js';
 import { allSetDefinitions } from '../desired/set-definitions.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
-import { type IpvsOperations, inAddingOrder, planVirtualServer } from '../plan/virtual-server-plan.js';
+import { type IpvsOperations, drains, inAddingOrder, planVirtualServer } from '../plan/virtual-server-plan.js';
 import { DUMMY_LINK } from './address-applier.js';
-import { compareWithKernel } from './compare.js';
+import { compareWithKernel, ownershipAtStart } from './compare.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type Drift } from './drift.js';
 import { NO_ADDRESSES, type ObservedSources, observeKernel, readAddresses } from './observer.js';
@@ -55,7 +54,9 @@ export async function inspect(
   const isWanted = (address: Parameters<typeof formatAddress>[0]): boolean =>
     desired.hasAddress(address) && !cluster.localAddresses.has(address);
   const comparison = { desired, applied, isWanted, excludeCIDRs };
-  const drift = await compareWithKernel(comparison, observed, { keys: newTouched(), suspects: new Set() }, touched);
+  const undisturbed = { keys: newTouched(), suspects: new Set<VirtualServerKey>() };
+  const isOurs = ownershipAtStart(comparison, observed);
+  const drift = await compareWithKernel(comparison, observed, undisturbed, touched, isOurs);
   for (const name of sources.definitions.keys()) if (!present.has(name)) drift.add('set', 'missing', () => name);
   const changes: string[] = [];
   for (const key of touched.servers) {
@@ -80,7 +81,7 @@ function expectDrains(
   { draining }: AppliedVirtualServer,
 ): void {
   const expected = applied.get(key);
-  if (expected === undefined || draining === '' || isUdp(key)) return;
+  if (expected === undefined || draining === '' || !drains(key)) return;
   const family = virtualServerFamily(key);
   const wanted = new Set(realServerKeys(expected.realServers, family));
   const leaving = realServerKeys(draining, family).filter((real) => !wanted.has(real));

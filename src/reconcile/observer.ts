@@ -178,7 +178,7 @@ function isMarkKey(key: VirtualServerKey): boolean {
 }
 
 /** By what virtual servers of ours, or kube-proxy's, are told from other people's (ownership.ts). */
-export function ownershipTraces(observed: Pick<ObservedKernel, 'bound' | 'sets'>): OwnershipTraces {
+export function ownershipTraces(observed: Pick<ObservedKernel, 'bound' | 'local' | 'sets'>): OwnershipTraces {
   const addressPorts = new Set<SetEntry>();
   const nodePorts = { TCP: new Set<SetEntry>(), UDP: new Set<SetEntry>() };
   for (const family of [4, 6] as const) {
@@ -191,5 +191,5 @@ export function ownershipTraces(observed: Pick<ObservedKernel, 'bound' | 'sets'>
       for (const entry of set?.keys() ?? []) nodePorts[protocol].add(entry);
     }
   }
-  return { boundAddresses: observed.bound, addressPorts, nodePorts };
+  return { boundAddresses: observed.bound, addressPorts, nodePorts, localAddresses: observed.local };
 }

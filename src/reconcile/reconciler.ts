@@ -6,7 +6,6 @@ import { type Touched, keepTouched, mergeTouched, newTouched } from '../desired/
 import { type SetName } from '../desired/set-definitions.js';
 import { type SetDefinition } from '../values/ip-set.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
-import { isExcludedAddress } from '../plan/ownership.js';
 import { type AddressApplier } from './address-applier.js';
 import { adopt, touchAll } from './adopt.js';
 import { type Clock } from './clock.js';
@@ -345,15 +344,14 @@ export class Reconciler {
   }
 
   async #applyInOrder(touched: Touched): Promise<void> {
-    const { updater, ipvs, addresses, sets, excludeCIDRs } = this.parts;
+    const { updater, ipvs, addresses, sets } = this.parts;
     const { desired } = updater;
     // The verification that follows its repair finds what a broken set lacks.
     for (const name of this.#brokenSets) touched.entries.delete(name as SetName);
     await sets.apply(touched.entries, desired, 'add');
     await ipvs.upsert(touched.servers, desired);
     await addresses.apply(touched.addresses, desired, 'add');
-    const removable = [...touched.addresses].filter((address) => !isExcludedAddress(address, excludeCIDRs));
-    await addresses.apply(removable, desired, 'delete');
+    await addresses.apply(touched.addresses, desired, 'delete');
     await ipvs.remove(touched.servers, desired);
     await sets.apply(touched.entries, desired, 'delete');
   }

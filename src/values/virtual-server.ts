@@ -72,6 +72,10 @@ export function virtualServerFamily(key: VirtualServerKey): Family {
   return key.length === 7 ? 4 : 6;
 }
 
+export function isTcp(key: VirtualServerKey): boolean {
+  return key.charCodeAt(0) === 6;
+}
+
 export function isUdp(key: VirtualServerKey): boolean {
   return key.charCodeAt(0) === 17;
 }

@@ -36,11 +36,16 @@ after(async () => {
   await rig.close();
 });
 
-/** keepalived's, on an address of its own; and one in excludeCIDRs whose port is a node port of ours. */
+/**
+ * keepalived's: on an address of its own; one in excludeCIDRs, local, whose port is a node port of ours; and one in front of
+ * that node port on several nodes, which has to use its number.
+ */
 function foreignServers(): string {
   return `
     ipvsadm -A -t 10.99.9.9:80 -s wlc && ipvsadm -a -t 10.99.9.9:80 -r 10.128.0.11:8080 -m -w 7
-    ipvsadm -A -t 10.97.0.1:30100 -s wlc && ipvsadm -a -t 10.97.0.1:30100 -r 10.128.0.11:8080 -g -w 3\n`;
+    ipvsadm -A -t 10.97.0.1:30100 -s wlc && ipvsadm -a -t 10.97.0.1:30100 -r 10.128.0.11:8080 -g -w 3
+    ipvsadm -A -t 10.99.9.10:30100 -s wlc && ipvsadm -a -t 10.99.9.10:30100 -r 10.200.0.2:30100 -g -w 1
+    ipvsadm -a -t 10.99.9.10:30100 -r 10.200.0.3:30100 -g -w 1\n`;
 }
 
 async function startDaemon(syncPeriod: string): Promise<void> {

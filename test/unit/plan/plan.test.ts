@@ -142,13 +142,13 @@ describe('a backend', () => {
     assert.deepEqual(plan(UDP, applied(list(1)), list(2)).log, ['add 2 w1', 'delete 1']);
   });
 
-  test('that is removed drains for TCP and SCTP, and is deleted for UDP', () => {
-    for (const key of [TCP, SCTP]) {
+  test('that is removed drains for TCP, and is deleted for UDP and SCTP', () => {
+    const drained = plan(TCP, applied(list(1, 2)), list(1));
+    assert.deepEqual([drained.log, drained.after], [['set 2 w0'], applied(list(1), { draining: list(2) })]);
+    for (const key of [UDP, SCTP]) {
       const { log, after } = plan(key, applied(list(1, 2)), list(1));
-      assert.deepEqual([log, after], [['set 2 w0'], applied(list(1), { draining: list(2) })]);
+      assert.deepEqual([log, after], [['delete 2'], applied(list(1))]);
     }
-    const { log, after } = plan(UDP, applied(list(1, 2)), list(1));
-    assert.deepEqual([log, after], [['delete 2'], applied(list(1))]);
   });
 
   test('that drains goes on draining', () => {
@@ -156,9 +156,11 @@ describe('a backend', () => {
     assert.deepEqual([log, after], [[], applied(list(1), { draining: list(2) })]);
   });
 
-  test('that drains for UDP, as another program may leave it, is deleted', () => {
-    const { log, after } = plan(UDP, applied(list(1), { draining: list(2) }), list(1));
-    assert.deepEqual([log, after], [['delete 2'], applied(list(1))]);
+  test('that drains for UDP or SCTP, as another program may leave it, is deleted', () => {
+    for (const key of [UDP, SCTP]) {
+      const { log, after } = plan(key, applied(list(1), { draining: list(2) }), list(1));
+      assert.deepEqual([log, after], [['delete 2'], applied(list(1))]);
+    }
   });
 
   test('that comes back while it drains has its weight again, and is neither deleted nor added', () => {
@@ -200,7 +202,7 @@ test('whatever the table holds, the plan makes the wanted pool, and never an emp
         realServerList([...table.weights].filter(([, one]) => one === weight).map(([one]) => one));
       assert.deepEqual(after, applied(withWeight(1), { draining: withWeight(0) }));
       assert.equal(after.realServers, wanted);
-      if (key === UDP) assert.equal(after.draining, '');
+      if (key !== TCP) assert.equal(after.draining, '');
       const again = new Table();
       planVirtualServer(key, { settings: RR, realServers: wanted }, after, again, rotation);
       assert.deepEqual(again.log, []);
@@ -214,34 +216,41 @@ describe('a virtual server in the kernel at start is ours', () => {
     boundAddresses: new Set(),
     addressPorts: new Set(),
     nodePorts: { TCP: new Set(), UDP: new Set() },
+    localAddresses: new Set(),
   };
+  const no = (): boolean => false;
+  const yes = (): boolean => true;
   const ports = (...numbers: number[]): Set<SetEntry> => new Set(numbers.map(portEntry));
 
   test('when its address is on the dummy link', () => {
     const traces = { ...nothing, boundAddresses: new Set([ip('10.96.0.1')]) };
-    assert.ok(leftByServiceProxy(TCP, traces));
-    assert.ok(leftByServiceProxy(SCTP, traces));
-    assert.ok(!leftByServiceProxy(addressServerKey('TCP', ip('10.96.0.2'), 80), traces));
+    assert.ok(leftByServiceProxy(TCP, traces, no));
+    assert.ok(leftByServiceProxy(SCTP, traces, no));
+    assert.ok(!leftByServiceProxy(addressServerKey('TCP', ip('10.96.0.2'), 80), traces, yes));
   });
 
   test('when its address, protocol and port are in a set', () => {
     const traces = { ...nothing, addressPorts: new Set([addressPortEntry(TCP)]) };
-    assert.ok(leftByServiceProxy(TCP, traces));
-    assert.ok(!leftByServiceProxy(UDP, traces));
-    assert.ok(!leftByServiceProxy(addressServerKey('TCP', ip('10.96.0.1'), 81), traces));
+    assert.ok(leftByServiceProxy(TCP, traces, no));
+    assert.ok(!leftByServiceProxy(UDP, traces, yes));
+    assert.ok(!leftByServiceProxy(addressServerKey('TCP', ip('10.96.0.1'), 81), traces, yes));
   });
 
-  test('when its port is in the bitmap of node ports of its protocol', () => {
-    const traces = { ...nothing, nodePorts: { TCP: ports(80, 99), UDP: ports(5353) } };
-    assert.ok(leftByServiceProxy(TCP, traces));
-    assert.ok(!leftByServiceProxy(UDP, traces));
-    assert.ok(!leftByServiceProxy(SCTP, traces), 'SCTP has no bitmap');
+  test('when its port is a node port of its protocol, and its address local or its backends all endpoints', () => {
+    const nodePorts = { TCP: ports(80, 99), UDP: ports(5353) };
+    const traces = { ...nothing, nodePorts };
+    assert.ok(!leftByServiceProxy(TCP, traces, no), 'a keepalived in front of NodePorts uses their numbers');
+    assert.ok(leftByServiceProxy(TCP, traces, yes));
+    const local = { ...traces, localAddresses: new Set([ip('10.96.0.1')]) };
+    assert.ok(leftByServiceProxy(TCP, local, no));
+    assert.ok(!leftByServiceProxy(UDP, local, yes));
+    assert.ok(!leftByServiceProxy(SCTP, local, yes), 'SCTP has no bitmap');
   });
 
   test('never without a trace, and never when it is keyed by a mark', () => {
-    assert.ok(!leftByServiceProxy(TCP, nothing));
+    assert.ok(!leftByServiceProxy(TCP, { ...nothing, localAddresses: new Set([ip('10.96.0.1')]) }, yes));
     const all = { ...nothing, nodePorts: { TCP: ports(80), UDP: ports(53) } };
-    assert.ok(!leftByServiceProxy(fwmarkServerKey(4, 80), all));
+    assert.ok(!leftByServiceProxy(fwmarkServerKey(4, 80), all, yes));
   });
 
   test('but left in place when it is excluded, by address of its own family', () => {

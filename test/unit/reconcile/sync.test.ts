@@ -85,6 +85,49 @@ describe('the first sync', () => {
     assert.deepEqual(names, ['TCP 10.96.0.1:80', 'TCP 10.97.0.1:80', 'TCP 192.0.2.1:80']);
   });
 
+  test('an address of a deleted Service goes even where excludeCIDRs keep its virtual server, as with kube-proxy', async () => {
+    const kernel = (await running()).kernel;
+    const rig = new ReconcileRig(new TestCluster({ families: [4] }), kernel, ['10.96.0.0/16']);
+    await rig.sync();
+    assert.deepEqual(kernel.links.addressesOf('kube-ipvs0'), []);
+    assert.deepEqual([...kernel.ipvs.table.keys()].map(formatVirtualServer), ['TCP 10.96.0.1:80']);
+    assert.deepEqual(await rig.verify(), []);
+  });
+
+  test('tells a keepalived in front of a NodePort, at start too, from its own on an address that is gone', async () => {
+    const nodePort = (): TestCluster => {
+      const cluster = web();
+      cluster.service('web', { type: 'NodePort', ports: [{ port: 80, nodePort: 30443 }] });
+      return cluster;
+    };
+    const first = new ReconcileRig(nodePort());
+    await first.sync();
+    const { kernel } = first;
+    const stand = (address: string, ...reals: string[]): void => {
+      const settings = { scheduler: 'wlc', flags: 0, timeout: 0 };
+      const entries = reals.map((real) => {
+        const [host, port] = real.split(':');
+        return [realServerKey(ip(host!), Number(port)), { weight: 1, forwarding: 'masquerade' }];
+      });
+      const key = addressServerKey('TCP', ip(address), 30443);
+      kernel.ipvs.table.set(key, { settings, netmask: 0xffffffff, realServers: new Map(entries as never) });
+    };
+    stand('198.51.100.10', '10.200.0.3:30443', '10.200.0.4:30443'); // keepalived: the nodes are its real servers
+    stand('198.51.100.11'); // keepalived while none of them answers
+    stand('10.200.9.9', '10.0.0.1:8080', '10.0.0.2:8080'); // an address that the node had in a former run
+    const names = (): string[] => [...kernel.ipvs.table.keys()].map(formatVirtualServer).sort();
+    const wanted = ['10.200.0.2:30443', '10.96.0.1:80', '198.51.100.10:30443', '198.51.100.11:30443'];
+    const second = new ReconcileRig(nodePort(), kernel);
+    await second.sync();
+    assert.deepEqual(
+      names(),
+      wanted.map((name) => `TCP ${name}`),
+    );
+    stand('198.51.100.12', '10.0.0.1:8080'); // while the daemon runs, only what it knows is its business
+    assert.deepEqual(await second.verify(), []);
+    assert.ok(names().includes('TCP 198.51.100.12:30443'));
+  });
+
   test('gives the API server’s Service its place before all others', async () => {
     const cluster = new TestCluster({ families: [4] });
     for (let i = 1; i <= 200; i++) cluster.service(`web-${i}`, { clusterIP: `10.96.1.${i}` });
