@@ -232,10 +232,8 @@ export class DataPlane {
   #onLinkEvent(event: LinkEvent): void {
     const dummy = this.#addresses.index;
     if ('link' in event) {
-      const { link } = event;
-      const isLost = event.kind === 'link-removed' ? link.index === dummy : link.index === dummy && !link.up;
-      if (!isLost) return;
-      this.parts.log.warn({ link: DUMMY_LINK }, `${DUMMY_LINK} was removed or set down: restoring it`);
+      if (event.kind !== 'link-removed' || event.link.index !== dummy) return;
+      this.parts.log.warn({ link: DUMMY_LINK }, `${DUMMY_LINK} was removed: restoring it`);
       this.reconciler.linkLost();
       this.runner.request();
       return;

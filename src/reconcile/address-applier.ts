@@ -31,7 +31,7 @@ export class AddressApplier {
     return this.#index;
   }
 
-  /** Makes sure the link exists and is up; true when it had to be made, so that no address is on it. Throws NetlinkError. */
+  /** Makes sure the link exists; true when it had to be made, so that no address is on it. Throws NetlinkError. */
   ensureLink(): boolean {
     if (this.#index !== undefined) return false;
     const { index, created } = this.links.ensureDummy(DUMMY_LINK);
@@ -40,7 +40,7 @@ export class AddressApplier {
     return created;
   }
 
-  /** The link was removed or set down behind our back: look again at the next sync. */
+  /** The link was removed behind our back: look again at the next sync. */
   forgetLink(): void {
     this.#index = undefined;
   }

@@ -115,7 +115,7 @@ export class Reconciler {
     this.#addressesStale = true;
   }
 
-  /** The dummy link vanished or went down. */
+  /** The dummy link vanished. */
   linkLost(): void {
     this.#linkLost = true;
     this.#verifyWanted = true;

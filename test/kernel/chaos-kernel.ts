@@ -9,7 +9,6 @@ export interface KernelState extends Expected {
   readonly draining: Map<string, Set<string>>;
   /** Addresses of interfaces other than kube-ipvs0, without prefix length. */
   readonly local: string[];
-  readonly linkIsUp: boolean;
   readonly rules: Map<string, string[]>;
   readonly sysctls: Map<string, string>;
 }
@@ -34,24 +33,16 @@ export const SYSCTLS: ReadonlyMap<string, string> = new Map([
 /** Virtual servers on these addresses are other people's. */
 export const FOREIGN_ADDRESS = /^\S+ (172\.30\.|\[fd00:172:30)/;
 const CUT = '--8<--';
-const PARTS = [
-  'ipvsadm -Sn',
-  'ip -o addr show',
-  'ip -o link show dev kube-ipvs0 2>/dev/null || true',
-  'ipset save',
-  'iptables-legacy-save',
-  'ip6tables-legacy-save',
-];
+const PARTS = ['ipvsadm -Sn', 'ip -o addr show', 'ipset save', 'iptables-legacy-save', 'ip6tables-legacy-save'];
 
 /** Reads it all with one shell. Not atomic: compare again when it differs. */
 export async function readKernel(): Promise<KernelState> {
-  const [ipvs = '', addresses = '', link = '', sets = '', rules4 = '', rules6 = ''] = (
+  const [ipvs = '', addresses = '', sets = '', rules4 = '', rules6 = ''] = (
     await shell(PARTS.join(`\necho '${CUT}'\n`))
   ).split(`${CUT}\n`);
   return {
     ...parseServers(ipvs),
     ...parseAddresses(addresses),
-    linkIsUp: /[<,]UP[,>]/.test(link),
     sets: parseSets(sets),
     rules: new Map([...parseRules('IPv4', rules4), ...parseRules('IPv6', rules6)]),
     sysctls: new Map(
@@ -144,7 +135,6 @@ export function compareKernel(
     ],
     [ruleLines(state.rules), new Set([...ruleLines(rules), ...foreign.rules])],
     [new Set([...state.sysctls].map((pair) => pair.join('='))), new Set([...SYSCTLS].map((pair) => pair.join('=')))],
-    [new Set(state.linkIsUp ? ['kube-ipvs0 is up'] : []), new Set(['kube-ipvs0 is up'])],
   ];
   let compared = 0;
   const differences: string[] = [];

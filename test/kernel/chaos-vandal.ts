@@ -48,7 +48,7 @@ type MakeAct = (prey: Prey) => Act | undefined;
 /** Acts on the IPVS table alone: allowed while no daemon runs. */
 const TABLE_ACTS: readonly MakeAct[] = [deleteServers, editServers, deleteReals, addReals, editReals, addForeign];
 const OTHER_ACTS: readonly MakeAct[] = [
-  ...[addServersOnVips, clearTable, deleteAddresses, addAddresses, deleteLink, setLinkDown],
+  ...[addServersOnVips, clearTable, deleteAddresses, addAddresses, deleteLink, flapLink],
   ...[deleteElements, addElements, flushSets, flushChain, addRule, deleteJump, resetTables, destroySets, writeSysctls],
 ];
 
@@ -141,8 +141,10 @@ function deleteLink(): Act {
   return { name: 'ip link del kube-ipvs0', script: ip(['link del kube-ipvs0']), erasesTraces: true };
 }
 
-function setLinkDown(): Act {
-  return { name: 'kube-ipvs0 down', script: ip(['link set kube-ipvs0 down']), erasesTraces: true };
+function flapLink(): Act {
+  // Being set down flushes its IPv6 addresses.
+  const lines = ['link set kube-ipvs0 up', 'link set kube-ipvs0 down'];
+  return { name: 'kube-ipvs0 up and down', script: ip(lines), erasesTraces: true };
 }
 
 function deleteElements({ expected, random }: Prey): Act {

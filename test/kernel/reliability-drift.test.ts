@@ -118,7 +118,7 @@ step('address and link events are repaired without waiting for syncPeriod', asyn
   const damages: [string, string][] = [
     ['ip addr del 10.96.0.10/32 dev kube-ipvs0', 'missing address 10.96.0.10'],
     ['ip addr del fd00:96::28/128 dev kube-ipvs0', 'missing address fd00:96::28'],
-    ['ip link set kube-ipvs0 down', ''],
+    ['ip link set kube-ipvs0 up; ip link set kube-ipvs0 down', ''], // flushes the IPv6 addresses
     ['ip link del kube-ipvs0', ''],
   ];
   for (const [script, name] of damages) {

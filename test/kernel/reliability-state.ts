@@ -1,6 +1,6 @@
 /** The kernel's state for comparison, read without the product's code and mostly without starting programs. */
 import { readFileSync } from 'node:fs';
-import { networkInterfaces } from 'node:os';
+import { spawnSync } from 'node:child_process';
 import { ipsets, ipvsRules, iptablesRules, kubeIpvs0Addresses, run } from './harness/kernel-state.js';
 
 export interface Snapshot {
@@ -93,11 +93,12 @@ export async function connectionCounts(): Promise<Map<string, number>> {
   return counts;
 }
 
-/** Addresses on kube-ipvs0 while it is up, link-local ones left out; no program is started for it. */
+/** Addresses on kube-ipvs0, which is down: nothing that looks at links that are up would name them. Link-local ones left out. */
 export function boundAddresses(): string[] {
-  const addresses = networkInterfaces()['kube-ipvs0'] ?? [];
-  return addresses
-    .map(({ address }) => address)
+  const { status, stdout } = spawnSync('ip', ['-o', 'addr', 'show', 'dev', 'kube-ipvs0'], { encoding: 'utf8' });
+  const lines = status === 0 ? stdout.split('\n') : [];
+  return lines
+    .flatMap((line) => /inet6? ([^/ ]+)/.exec(line)?.[1] ?? [])
     .filter((address) => !address.startsWith('fe80:'))
     .sort();
 }

@@ -190,7 +190,7 @@ export function linksSession(open: OpenNetlinkSocket, before: () => void = () =>
   // IPv6 gives an interface a link-local address of its own.
   const listed = client.listAddresses(index).filter((entry) => entry.scope === 0);
   const addresses = listed.map((entry) => `${formatAddress(entry.address)}/${entry.prefixLength}`);
-  const kind = client.listLinks().find((link) => link.name === DUMMY)?.kind;
+  const kind = client.findLink(DUMMY)?.kind;
   before();
   const deleted = [client.deleteLink(DUMMY), client.deleteLink(DUMMY)];
   client.close();

@@ -9,7 +9,6 @@ import { MessageTemplate } from '../../netlink/message-template.js';
 import { NETLINK_ROUTE, type OpenNetlinkSocket } from '../../netlink/socket.js';
 import { type Address, formatAddress } from '../../values/address.js';
 import {
-  IFF_UP,
   type Link,
   type LinkAddress,
   LINK_INFO_KIND,
@@ -74,17 +73,17 @@ export class LinkClient {
     return this.connection.counters;
   }
 
-  /** Makes sure that a link of this name exists (a dummy, if it has to be made) and is up; throws NetlinkError. */
+  /**
+   * Makes sure that a link of this name exists: a dummy, left down, if it has to be made. Addresses of a link that is down
+   * are local all the same, and no agent or routing daemon that looks at links that are up finds them. One that is up is
+   * left so: taking it down would flush its IPv6 addresses. Throws NetlinkError.
+   */
   ensureDummy(name: string): { readonly index: number; readonly created: boolean } {
     const existing = this.findLink(name);
-    if (existing !== undefined) {
-      if (!existing.up) this.setUp(existing.index, name);
-      return { index: existing.index, created: false };
-    }
+    if (existing !== undefined) return { index: existing.index, created: false };
     const created = this.createDummy(name);
     const link = this.findLink(name);
     if (link === undefined) throw new NetlinkError({ operation: `find link ${name}`, errno: errnoNumber('ENODEV') });
-    if (!link.up) this.setUp(link.index, name);
     return { index: link.index, created };
   }
 
@@ -103,13 +102,6 @@ export class LinkClient {
       if (message.type === RTM_NEWLINK) found = readLink(message, this.reader, this.nested);
     });
     return known ? found : undefined;
-  }
-
-  listLinks(): Link[] {
-    const write: NetlinkRequest['write'] = (writer) => writeLinkHeader(writer, 0, 0, 0);
-    return this.connection.dump({ operation: 'list links', type: RTM_GETLINK, write }, (message, links: Link[]) => {
-      if (message.type === RTM_NEWLINK) links.push(readLink(message, this.reader, this.nested));
-    });
   }
 
   /** Addresses of both families, of one link or (0) of all. */
@@ -132,11 +124,6 @@ export class LinkClient {
   ): Promise<Found> {
     const [request, decode] = this.addressDump<Found>(({ index, address }, found) => add(found, index, address));
     return this.connection.dumpPaced(request, decode, fresh, pause);
-  }
-
-  /** Changes that wait for `flush`. */
-  get pending(): number {
-    return this.batch.pending;
   }
 
   /** Queues a /32 or /128; returns true when the batch is full. That it is there already counts as success. */
@@ -205,14 +192,6 @@ export class LinkClient {
     return [{ operation: 'list addresses', type: RTM_GETADDR, write }, decode];
   }
 
-  private setUp(index: number, name: string): void {
-    this.connection.request({
-      operation: `set link ${name} up`,
-      type: RTM_NEWLINK,
-      write: (writer) => writeLinkHeader(writer, index, IFF_UP, IFF_UP),
-    });
-  }
-
   /** Returns false when somebody else made it in between. */
   private createDummy(name: string): boolean {
     if (Buffer.byteLength(name) > NAME_MAX) {
@@ -223,7 +202,7 @@ export class LinkClient {
       type: RTM_NEWLINK,
       flags: NLM_F_CREATE | NLM_F_EXCL,
       write: (writer) => {
-        writeLinkHeader(writer, 0, IFF_UP, IFF_UP);
+        writeLinkHeader(writer, 0, 0, 0);
         writer.string(LinkAttribute.name, name);
         const info = writer.beginNested(LinkAttribute.info | NLA_F_NESTED);
         writer.string(LINK_INFO_KIND, 'dummy');

@@ -65,7 +65,6 @@ class World {
     'list real servers': () => this.ipvs.listRealServers(VIP),
     timeouts: () => this.ipvs.getTimeouts(),
     info: () => this.ipvs.getInfo(),
-    'list links': () => this.link.listLinks(),
     'find link': () => this.link.findLink('lo'),
     'list addresses': () => this.link.listAddresses(),
     'list sets': () => this.ipset.listSets(),
