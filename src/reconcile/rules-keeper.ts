@@ -107,7 +107,7 @@ export class RulesKeeper {
     for (const { family } of this.ruleSets()) {
       const fingerprint = this.fingerprint(family);
       if (fingerprint === undefined) return;
-      this.#ahead.set(family, { fingerprint, text: await this.iptables.save(family) });
+      this.#ahead.set(family, { fingerprint, text: await this.iptables.save(family, this.#abort.signal) });
     }
   }
 
@@ -122,7 +122,7 @@ export class RulesKeeper {
     const ahead = this.#ahead.get(family);
     this.#ahead.delete(family);
     const isStill = ahead !== undefined && ahead.fingerprint === fingerprint;
-    const saved = parseSavedRules(isStill ? ahead.text : await this.iptables.save(family));
+    const saved = parseSavedRules(isStill ? ahead.text : await this.iptables.save(family, this.#abort.signal));
     const plan = planRules(desired, saved);
     if (plan.text === '') {
       if (fingerprint !== undefined) this.#right.set(family, { wanted, fingerprint });

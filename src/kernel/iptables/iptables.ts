@@ -7,6 +7,8 @@ import { isLockHeld } from './xtables-lock.js';
 const WAIT_SECONDS = [1, 5] as const;
 /** A program that neither gets the lock nor gives up is killed after this, in milliseconds. */
 const TRY_TIMEOUT = 30_000;
+/** So is one that reads for longer than this; 100,000 rules take it seconds. */
+const SAVE_TIMEOUT = 60_000;
 const BACKOFF = { first: 200, most: 5000 };
 
 export interface RestoreOptions {
@@ -35,10 +37,10 @@ export class Iptables {
     private readonly clock: WaitClock = systemClock,
   ) {}
 
-  /** The text of iptables-save: all tables that exist, or one. Takes no lock. */
-  async save(family: Family, table?: string): Promise<string> {
-    const args = table === undefined ? [] : ['-t', table];
-    return (await this.run(this.tools.commands[family].save, args)).stdout;
+  /** The text of iptables-save: all tables that exist. Takes no lock; given up after a minute, or at once when aborted. */
+  async save(family: Family, signal?: AbortSignal): Promise<string> {
+    const options = { timeout: SAVE_TIMEOUT, ...(signal && { signal }) };
+    return (await this.run(this.tools.commands[family].save, [], options)).stdout;
   }
 
   /**

@@ -35,6 +35,8 @@ export function schedulerModule(scheduler: string): string {
   return `ip_vs_${scheduler}`;
 }
 
+const MODPROBE_TIMEOUT = 30_000;
+
 export interface ModuleEnvironment {
   readonly run: RunCommand;
   readonly procRoot?: string;
@@ -61,7 +63,7 @@ export async function probeModules(names: readonly string[], environment: Module
 
 async function loadAll(names: readonly string[], environment: ModuleEnvironment): Promise<boolean> {
   try {
-    await environment.run('modprobe', ['--all', '--', ...names]);
+    await environment.run('modprobe', ['--all', '--', ...names], { timeout: MODPROBE_TIMEOUT });
     return true;
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
@@ -71,7 +73,7 @@ async function loadAll(names: readonly string[], environment: ModuleEnvironment)
 
 async function load(name: string, environment: ModuleEnvironment, inventory: ModuleInventory): Promise<ModuleStatus> {
   try {
-    await environment.run('modprobe', ['--', name]);
+    await environment.run('modprobe', ['--', name], { timeout: MODPROBE_TIMEOUT });
     return { name, state: 'modprobe-ok' };
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;

@@ -53,6 +53,28 @@ test('abort and time-out end the program', async () => {
   await assert.rejects(run('sleep', ['100'], { signal: AbortSignal.abort() }), /aborted before its start/);
 });
 
+test('a program that ignores SIGTERM is killed', async () => {
+  const stubborn = new CommandRunner(startProgram, 50);
+  const script = 'trap "" TERM; while :; do sleep 0.05; done';
+  await assert.rejects(stubborn.run('sh', ['-c', script], { timeout: 100 }), /no end within 100 ms/);
+});
+
+for (const [way, start] of [
+  ['posix_spawn', startProgram],
+  ['fork', undefined],
+] as const) {
+  // It is gone and its process number free, but its child holds the pipe: nothing must be killed, nothing thrown elsewhere.
+  test(`a program that ended while its child keeps the pipe is given up, by time-out and abort (${way})`, async () => {
+    const runner = new CommandRunner(start, 50);
+    const leave = ['-c', 'sleep 3 & exit 0'];
+    await assert.rejects(runner.run('sh', leave, { timeout: 200 }), /no end within 200 ms/);
+    const abort = new AbortController();
+    const running = runner.run('sh', leave, { signal: abort.signal });
+    setTimeout(() => abort.abort(), 200);
+    await assert.rejects(running, /aborted/);
+  });
+}
+
 test('many at once: each gets its own answer, no descriptor stays open, none is inherited', async () => {
   await run('true', []);
   const before = openDescriptors();
