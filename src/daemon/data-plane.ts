@@ -8,7 +8,6 @@ import { Iptables } from '../kernel/iptables/iptables.js';
 import { type IptablesTools } from '../kernel/iptables/detect.js';
 import { type LinkEvent, LinkWatch } from '../kernel/rtnetlink/watch.js';
 import { type OpenOptionSocket } from '../kernel/ipvs/sockopt.js';
-import { PROC_IP_VS } from '../kernel/ipvs/proc-ip-vs-read.js';
 import { IpvsTable } from '../kernel/ipvs/table.js';
 import { type RuleFingerprints, openRuleFingerprints } from '../kernel/iptables/fingerprint.js';
 import { Sysctl } from '../kernel/node/sysctl.js';
@@ -75,7 +74,7 @@ export class DataPlane {
     const { config, families, log, observer } = parts;
     this.clients = openKernelClients(parts.open);
     const { openOptionSocket } = parts;
-    this.table = new IpvsTable(this.clients.ipvs, { openOptionSocket, procPath: PROC_IP_VS });
+    this.table = new IpvsTable(this.clients.ipvs, { openOptionSocket });
     const excludeCIDRs = families.flatMap((family) => config.excludeCIDRs[family]);
     const definitions = new Map(families.flatMap(setDefinitions).map((definition) => [definition.name, definition]));
     this.updater = new DesiredUpdater(

@@ -22,7 +22,7 @@ export function writeGenericHeader(writer: MessageWriter, command: number, versi
 }
 
 /** The command of a generic netlink message. Throws NetlinkProtocolError when the header is not there. */
-export function genericCommand(message: NetlinkMessage): number {
+function genericCommand(message: NetlinkMessage): number {
   if (message.end - message.start < GENERIC_HEADER_LENGTH) {
     throw new NetlinkProtocolError('truncated generic netlink header');
   }

@@ -130,7 +130,7 @@ interface SeenAddresses {
 
 /**
  * Reads the IPVS table. When a virtual server that is believed is missing, or was created or deleted meanwhile, it is read
- * once more without interruption, so that all is there for a comparison. Throws NetlinkError, IpvsSockoptError or ProcFormatError.
+ * once more without interruption, so that all is there for a comparison. Throws NetlinkError or IpvsSockoptError.
  */
 export async function readTable(
   table: IpvsTableSource,

@@ -59,23 +59,6 @@ export class FakeIpvs {
     return lines.sort();
   }
 
-  /** The table as /proc/net/ip_vs shows it. */
-  proc(): string {
-    const lines = ['IP Virtual Server version 1.2.1 (size=4096)', 'Prot LocalAddress:Port Scheduler Flags'];
-    lines.push('  -> RemoteAddress:Port Forward Weight ActiveConn InActConn');
-    for (const [key, server] of this.table) {
-      const { settings } = server;
-      const persistent = (settings.flags & 1) === 0 ? '' : `persistent ${settings.timeout * 100} FFFFFFFF`;
-      lines.push(`${procServer(key)} ${settings.scheduler} ${persistent}`);
-      for (const [real, { weight, forwarding, active, inactive }] of server.realServers) {
-        const method = (['Masq', 'Local', 'Tunnel', 'Route'][forwarding] ?? 'Masq').padEnd(7);
-        const counts = [String(weight).padEnd(6), String(active).padEnd(10), String(inactive).padEnd(10)].join(' ');
-        lines.push(`  -> ${procHostPort(real.slice(2), real.slice(0, 2))}      ${method} ${counts}`);
-      }
-    }
-    return lines.map((line) => `${line}\n`).join('');
-  }
-
   private handle(request: NetlinkMessage, isDump: boolean): FakeAnswer {
     if (request.end - request.start < 4) return { error: 'EINVAL' };
     const command = request.buffer[request.start]!;
@@ -276,18 +259,4 @@ function destinationBytes(key: RealServerKey, server: FakeRealServer): Buffer {
     attribute(11, u16(key.length === 6 ? 2 : 10)),
     attribute(10, attribute(1, u32(0))),
   );
-}
-
-function procServer(key: VirtualServerKey): string {
-  const bytes = Buffer.from(key, 'latin1');
-  if (bytes[0] === 0) return `FWM  ${bytes.toString('hex', 1, 5).toUpperCase()}`;
-  const protocol = bytes[0] === 6 ? 'TCP' : bytes[0] === 17 ? 'UDP' : 'SCTP';
-  return `${protocol}  ${procHostPort(key.slice(3), key.slice(1, 3))}`;
-}
-
-function procHostPort(address: string, port: string): string {
-  const hex = Buffer.from(address, 'latin1').toString('hex');
-  const portHex = Buffer.from(port, 'latin1').toString('hex').toUpperCase();
-  if (address.length === 4) return `${hex.toUpperCase()}:${portHex}`;
-  return `[${hex.match(/.{4}/g)!.join(':')}]:${portHex}`;
 }

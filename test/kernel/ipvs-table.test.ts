@@ -8,7 +8,6 @@ import { openNetlinkSocket } from '../../native/libc.js';
 import { openOptionSocket } from '../../native/option-socket.js';
 import { IpvsClient } from '../../src/kernel/ipvs/client.js';
 import { type SeenVirtualServer } from '../../src/kernel/ipvs/observed-table.js';
-import { PROC_IP_VS } from '../../src/kernel/ipvs/proc-ip-vs-read.js';
 import { IpvsTable } from '../../src/kernel/ipvs/table.js';
 import { type AppliedVirtualServer } from '../../src/plan/applied.js';
 import { readTable } from '../../src/reconcile/observer.js';
@@ -90,7 +89,6 @@ test('a mixed table is what ipvsadm prints, whichever way it is read', async () 
   assert.equal(sockopt.refusal, undefined);
   assert.deepEqual(await lines(sockopt), printed);
   assert.deepEqual(await lines(new IpvsTable(client)), printed);
-  assert.deepEqual(await lines(new IpvsTable(client, { procPath: PROC_IP_VS })), printed);
   sockopt.close();
 });
 

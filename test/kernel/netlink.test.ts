@@ -1,7 +1,6 @@
 /** IPVS and link clients against the real kernel, compared with what ipvsadm(8) and ip(8) print. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
@@ -9,9 +8,8 @@ import { openNetlinkSocket } from '../../native/libc.js';
 import { IpvsClient } from '../../src/kernel/ipvs/client.js';
 import { LinkClient } from '../../src/kernel/rtnetlink/client.js';
 import { type LinkEvent, LinkWatch } from '../../src/kernel/rtnetlink/watch.js';
-import { readProcIpVs } from '../../src/kernel/ipvs/proc-ip-vs-read.js';
 import { formatAddress } from '../../src/values/address.js';
-import { addressServerKey, formatRealServer, formatVirtualServer } from '../../src/values/virtual-server.js';
+import { addressServerKey } from '../../src/values/virtual-server.js';
 import { recordingSocket, writeRecording } from '../fakes/netlink-recording.js';
 import {
   DUMMY,
@@ -52,26 +50,6 @@ test('the table is what ipvsadm prints, and every refused change is found in its
   assert.equal(session.info.version, '1.2.1');
   assert.deepEqual(session.timeouts[1], { ...session.timeouts[0], tcp: 800, udp: 200 });
   record('ipvs.json', 'ipvsSession of test/support/netlink-sessions.ts; text: ipvsadm -Sn, sorted', datagrams, text);
-});
-
-test('/proc/net/ip_vs parses into the same table', async () => {
-  const lines: string[] = [];
-  const summary = await readProcIpVs((server) => {
-    if (server.key === undefined) return;
-    for (let i = 0; i < server.count; i++) {
-      const to = `${formatVirtualServer(server.key)} -> ${formatRealServer(server.realServers[i]!)}`;
-      lines.push(`${to} ${server.forwardings[i]} ${server.weights[i]}`);
-    }
-  });
-  assert.deepEqual(lines.sort(), [
-    'FWM 17 IPv6 -> [fd00::7]:80 masquerade 65535',
-    'FWM 66051 IPv4 -> 10.0.0.3:80 masquerade 1',
-    'TCP 10.96.0.1:443 -> 10.0.0.1:6443 masquerade 7',
-    'TCP 10.96.0.1:443 -> 10.0.0.2:6443 masquerade 0',
-    'UDP [fd00::10]:53 -> [fd00::5]:5353 masquerade 100',
-  ]);
-  assert.deepEqual(summary, { virtualServers: 5, realServers: 5, foreign: 0 });
-  record('proc-ip-vs.json', '/proc/net/ip_vs after ipvsSession', [], [readFileSync('/proc/net/ip_vs', 'utf8')]);
 });
 
 test('what ipvsadm made is listed with its forwarding method', () => {

@@ -1,7 +1,4 @@
 /** The real reconciler with its real clients over a fake kernel that speaks real bytes: everything between API objects and sockets. */
-import { mkdtempSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { pino } from 'pino';
 import { type DataPlane } from '../../src/daemon/data-plane.js';
 import { healthSource } from '../../src/daemon/health-source.js';
@@ -56,7 +53,7 @@ export class FaultRig {
   #now = 0;
 
   /** `reader`: the interface that the whole table is read by; `minInterval`: minSyncPeriod, ms. */
-  constructor(reader: 'sockopt' | 'proc' | 'dump' = 'sockopt', minInterval = 0) {
+  constructor(reader: 'sockopt' | 'dump' = 'sockopt', minInterval = 0) {
     this.links.addLink('eth0');
     this.links.addAddress('eth0', '10.200.0.2', 24);
     this.links.addAddress('eth0', 'fd00:200::2', 64);
@@ -184,17 +181,10 @@ export class FaultRig {
     return lines.sort();
   }
 
-  #tableOptions(reader: 'sockopt' | 'proc' | 'dump'): IpvsTableOptions {
+  #tableOptions(reader: 'sockopt' | 'dump'): IpvsTableOptions {
     const { table } = this;
     if (reader === 'sockopt') return { openOptionSocket: fakeOptionSocket(table), turnMs: 0 };
-    if (reader === 'dump') return { turnMs: 0 };
-    const file = join(mkdtempSync(join(tmpdir(), 'fault-')), 'ip_vs');
-    return {
-      get procPath() {
-        writeFileSync(file, table.proc()); // as fresh as /proc: written when it is about to be read
-        return file;
-      },
-    };
+    return { turnMs: 0 };
   }
 
   readonly #open: OpenNetlinkSocket = (protocol, groups) => {

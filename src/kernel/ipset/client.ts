@@ -129,22 +129,10 @@ export class IpsetClient {
     }
   }
 
-  /** Removes all elements. Throws IpsetError. */
-  flushSet(name: string): void {
-    this.protocol.request('flush', IpsetCommand.flush, name);
-  }
-
   /** Exchanges the contents of two sets of one type at once; rules go on referring to the names. Throws IpsetError. */
   swapSets(name: string, other: string): void {
     this.protocol.request('swap', IpsetCommand.swap, name, 0, (writer) =>
       writer.string(IpsetAttribute.setName2, other),
-    );
-  }
-
-  /** Throws IpsetError, `IPSET_ERR_REFERENCED` when rules refer to it. */
-  renameSet(name: string, to: string): void {
-    this.protocol.request('rename', IpsetCommand.rename, name, 0, (writer) =>
-      writer.string(IpsetAttribute.setName2, to),
     );
   }
 

@@ -13,8 +13,6 @@ export const IpsetCommand = {
   protocol: 1,
   create: 2,
   destroy: 3,
-  flush: 4,
-  rename: 5,
   swap: 6,
   list: 7,
   add: 9,
@@ -56,8 +54,6 @@ const Data = {
 const IPADDR_IPV4 = 1;
 const IPADDR_IPV6 = 2;
 export const IPSET_FLAG_LIST_HEADER = 4;
-/** Names longer than this are refused (IPSET_MAXNAMELEN less the NUL). */
-export const MAX_SET_NAME = 31;
 
 /** The longest element: hash:ip,port,net of IPv6 with its line number. */
 export const MAX_ELEMENT_LENGTH = 88;

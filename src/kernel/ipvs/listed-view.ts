@@ -2,7 +2,7 @@ import { type RealServerKey, type VirtualServerKey, type VirtualServerSettings }
 import { type Forwarding, type ListedVirtualServer } from './message.js';
 import { type SeenVirtualServer } from './observed-table.js';
 
-/** A virtual server put together from a dump or from text; used again for the next one. */
+/** A virtual server put together from a dump; used again for the next one. */
 export class ListedView implements SeenVirtualServer {
   key = '' as VirtualServerKey;
   settings: VirtualServerSettings = { scheduler: '', flags: 0, timeout: 0 };

@@ -6,13 +6,10 @@ import { type ListedVirtualServer } from './message.js';
 import { IpvsSockopt, type OpenOptionSocket, SockoptView } from './sockopt.js';
 import { type IpvsTableSource, type ReadOptions, type SeenVirtualServer } from './observed-table.js';
 import { ListedView } from './listed-view.js';
-import { readProcIpVs } from './proc-ip-vs-read.js';
 
 export interface IpvsTableOptions {
-  /** Without it, or when the kernel refuses, everything is read through netlink and /proc. */
+  /** Without it, or when the kernel refuses, everything is read through netlink. */
   readonly openOptionSocket?: OpenOptionSocket | undefined;
-  /** /proc/net/ip_vs, where the table is that of `ipvs`; taken for small tables, whatever its cost for large ones. */
-  readonly procPath?: string | undefined;
   /** How long to read before other work gets its turn, in milliseconds; 0: a turn after every virtual server. */
   readonly turnMs?: number | undefined;
 }
@@ -23,8 +20,6 @@ const TURN = 3;
 const CLOCK_INTERVAL = 64;
 /** One in so many reads looks for IPv6 virtual servers that nobody expects. */
 const IPV6_INTERVAL = 10;
-/** Above it the quadratic cost of /proc/net/ip_vs is more than that of three system calls per virtual server. */
-const PROC_LIMIT = 2000;
 
 /**
  * IPv4 virtual servers come through getsockopt: one system call for all of them and one for each one's real servers. What
@@ -56,7 +51,7 @@ export class IpvsTable implements IpvsTableSource {
   async read(visit: (server: SeenVirtualServer) => void, options: ReadOptions): Promise<void> {
     this.#pace.start(options.turn);
     const sockopt = this.#sockopt;
-    if (sockopt === undefined) return this.#readListed(await this.#list(), visit);
+    if (sockopt === undefined) return this.#readDumps(await this.#list(), visit);
     const isDumped = this.#reads++ % IPV6_INTERVAL === 0 || this.#sawIPv6 || options.mayHaveIPv6;
     const dumped = isDumped ? await this.#list() : [];
     const ipv6 = dumped.filter(({ key }) => virtualServerFamily(key) === 6);
@@ -125,24 +120,6 @@ export class IpvsTable implements IpvsTableSource {
     for (const { key, weight, forwarding } of this.ipvs.listRealServers(server.key))
       this.#listed.add(key, weight, forwarding);
     visit(this.#listed);
-  }
-
-  /** Without getsockopt. */
-  async #readListed(
-    servers: readonly ListedVirtualServer[],
-    visit: (server: SeenVirtualServer) => void,
-  ): Promise<void> {
-    const { procPath } = this.options;
-    if (procPath === undefined || servers.length > PROC_LIMIT) return this.#readDumps(servers, visit);
-    const listed = new Map(servers.map((server) => [server.key, server]));
-    await readProcIpVs((seen) => {
-      const server = seen.key === undefined ? undefined : listed.get(seen.key);
-      if (server === undefined) return;
-      this.#listed.begin(server);
-      for (let i = 0; i < seen.count; i++)
-        this.#listed.add(seen.realServers[i]!, seen.weights[i]!, seen.forwardings[i]!);
-      visit(this.#listed);
-    }, procPath);
   }
 }
 
