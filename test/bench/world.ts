@@ -85,7 +85,9 @@ export class ApiServer {
     args.push('--managed-fields', '--load', NODE_FILE, '--generate', `${services}x${endpointsPerService}`);
     args.push('--kubeconfig', KUBECONFIG);
     const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] });
-    process.once('exit', () => child.kill('SIGKILL'));
+    const killAtEnd = (): unknown => child.kill('SIGKILL');
+    process.once('exit', killAtEnd);
+    child.once('exit', () => process.off('exit', killAtEnd));
     const lines = createInterface({ input: child.stdout });
     await once(lines, 'line');
     await untilQuiet(child.pid!);

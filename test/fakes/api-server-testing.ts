@@ -87,9 +87,9 @@ export class TestSink<T> implements ResourceSink<T> {
 
 /** Waits until `condition` holds; throws after ten seconds, naming what did not happen. */
 export async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadline = Date.now() + 10_000;
+  const deadline = Date.now() + 60_000;
   while (!condition()) {
-    if (Date.now() > deadline) throw new Error(`did not happen within 10 s: ${what}`);
+    if (Date.now() > deadline) throw new Error(`did not happen within 60 s: ${what}`);
     await wait(2);
   }
 }

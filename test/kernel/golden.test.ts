@@ -1,4 +1,4 @@
-// test-kernel: timeout=240
+// test-kernel: timeout=900
 /** The recorded cluster through the fake API server and the shipped daemon into the kernel, compared with what kube-proxy 1.36 made of it. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -145,11 +145,11 @@ test('an endpoint change reaches the kernel by its event', async () => {
   const begun = performance.now();
   rig.api.patch('endpointslices', 'default/clusterip-basic-1', { endpoints: [...slice.endpoints, third] });
   const all = ['10.128.0.11:8080=1', '10.128.1.11:8080=1', '10.128.1.77:8080=1'];
-  await waitUntil('the added endpoint', () => String(weights('TCP 10.96.0.10:80')) === String(all), 10_000);
+  await waitUntil('the added endpoint', () => String(weights('TCP 10.96.0.10:80')) === String(all));
   console.log(`endpoint change: in the kernel after ${Math.round(performance.now() - begun)} ms; syncPeriod is 30 s`);
   rig.api.patch('endpointslices', 'default/clusterip-basic-1', { endpoints: slice.endpoints });
   // It never had a connection: nothing to wait for.
-  await waitUntil('the removed endpoint gone', () => weights('TCP 10.96.0.10:80').length === 2, 10_000);
+  await waitUntil('the removed endpoint gone', () => weights('TCP 10.96.0.10:80').length === 2);
 });
 
 test('malformed and hostile objects are left out, named and counted; the others are served', async () => {
@@ -203,7 +203,7 @@ test('kill -9 and start again change nothing, and delete nothing in between', as
   await waitUntil(
     'the counts of all connections',
     async () => ((counts = await connectionCounts()).get('TCP 10.96.0.10:80') ?? 0) >= 20,
-    10_000,
+    60_000,
   );
   await rig.stop('SIGKILL');
   assert.deepEqual(await snapshot(), before);

@@ -1,10 +1,7 @@
 /** The iptables programs and the real kernel: what is written is what is read back, and the xtables lock is waited for. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { before, test } from 'node:test';
-import { setTimeout } from 'node:timers/promises';
 import { openNetlinkSocket } from '../../native/libc.js';
 import { type LocalDetection, iptablesRules } from '../../src/desired/iptables-rules.js';
 import { type RuleSet } from '../../src/desired/rule-set.js';
@@ -18,6 +15,8 @@ import { planRules, removeChains } from '../../src/plan/rule-diff.js';
 import { parseSavedRules } from '../../src/plan/rule-save.js';
 import { FAMILIES, type Family } from '../../src/values/address.js';
 import { parsePrefix } from '../../src/values/prefix.js';
+import { waitUntil } from './harness/wait.js';
+import { holdXtablesLock } from './harness/xtables-lock.js';
 
 const runner = new CommandRunner();
 let iptables: Iptables;
@@ -116,20 +115,20 @@ test('while another process holds the xtables lock the write waits, the event lo
     t.skip('SKIPPED: iptables-nft has no lock to wait for');
     return;
   }
-  const holder = spawn('flock', ['/run/xtables.lock', 'sh', '-c', 'echo held; sleep 4'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  await once(holder.stdout, 'data');
-  const isReleased = once(holder, 'exit');
+  const lock = await holdXtablesLock();
   let waited = 0;
   let ticks = 0;
   const ticker = setInterval(() => ticks++, 20);
   await assert.rejects(iptables.restore(4, '*filter\n:KUBE-LATE - [0:0]\nCOMMIT\n', { deadline: 1 }), isLockHeld);
-  await iptables.restore(4, '*filter\n:KUBE-LATE - [0:0]\nCOMMIT\n', { onWait: (ms) => (waited += ms) });
+  let isWritten = false;
+  const written = iptables
+    .restore(4, '*filter\n:KUBE-LATE - [0:0]\nCOMMIT\n', { onWait: (ms) => (waited += ms) })
+    .then(() => (isWritten = true));
+  await waitUntil('the wait to be reported, and turns of the event loop', () => waited > 0 && ticks > 20);
+  assert.equal(isWritten, false, 'written while the lock was held');
+  await lock.release();
+  await written;
   clearInterval(ticker);
-  await Promise.race([isReleased, setTimeout(1000).then(() => assert.fail('written while the lock was held'))]);
-  assert.ok(waited > 0, 'the wait was reported');
-  assert.ok(ticks > 20, `${ticks} timers fired meanwhile`);
   assert.ok(
     parseSavedRules(await iptables.save(4))
       .get('filter')

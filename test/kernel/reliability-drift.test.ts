@@ -1,4 +1,4 @@
-// test-kernel: timeout=300
+// test-kernel: timeout=900
 /** Everything that the daemon keeps in the kernel is damaged behind its back: repaired in one pass, counted, named; others' entries stay. */
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -64,7 +64,7 @@ async function damage(script: string): Promise<{ counts: Record<string, number>;
   const before = driftCounts(await rig.scrape());
   const from = log.length;
   await rig.behindItsBack(script);
-  await waitUntil('the daemon to notice', () => log.slice(from).some(({ msg }) => noticed.has(msg)), 10_000);
+  await waitUntil('the daemon to notice', () => log.slice(from).some(({ msg }) => noticed.has(msg)));
   await waitUntilGood();
   const after = driftCounts(await rig.scrape());
   const counts = Object.fromEntries(
@@ -104,7 +104,7 @@ async function waitUntilGood(): Promise<void> {
   await waitUntil(
     'the state of before',
     async () => (left = differences(await snapshot())).length === 0,
-    15_000,
+    60_000,
     () => `${left.slice(0, 20).join('\n')}\n${rig.daemon.tail(5)}`,
   );
 }
@@ -128,7 +128,7 @@ step('address and link events are repaired without waiting for syncPeriod', asyn
     await waitUntil(
       `repair of ${script}`,
       () => isRestored() && rig.daemon.log.length > from,
-      10_000,
+      60_000,
       () => `${boundAddresses().length} addresses\n${rig.daemon.tail(5)}`,
     );
     console.log(`${script}: repaired after ${Math.round(performance.now() - begun)} ms`);

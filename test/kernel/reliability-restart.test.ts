@@ -1,4 +1,4 @@
-// test-kernel: timeout=300
+// test-kernel: timeout=900
 /** Takeover from kube-proxy, restarts, kills, two instances and API outages under continuous traffic, of which nothing may fail. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -25,10 +25,10 @@ const PODS = [
   { name: 'port-near', addresses: ['10.128.0.17'] },
   { name: 'port-far', addresses: ['10.128.1.17'], place: 'other' as const },
 ];
-const WEB = { protocol: 'TCP', address: '10.96.0.10', port: 80, timeout: 5000 } as const;
-const DNS = { protocol: 'UDP', address: '10.96.0.11', port: 53, timeout: 5000 } as const;
+const WEB = { protocol: 'TCP', address: '10.96.0.10', port: 80, timeout: 20_000 } as const;
+const DNS = { protocol: 'UDP', address: '10.96.0.11', port: 53, timeout: 20_000 } as const;
 /** Answered only as long as sets and rules masquerade: client and one backend are on the same other node. */
-const NODE_PORT = { protocol: 'TCP', address: '10.200.0.2', port: 30100, timeout: 5000 } as const;
+const NODE_PORT = { protocol: 'TCP', address: '10.200.0.2', port: 30100, timeout: 20_000 } as const;
 const CHURN: readonly ServiceSpec[] = Array.from({ length: 100 }, (_, i) => ({
   name: `churn-${i}`,
   address: `10.96.3.${i + 1}`,
@@ -125,7 +125,7 @@ async function waitUntilConverged(): Promise<void> {
   await waitUntil(
     'the churning Services',
     () => CHURN.every(({ address }, i) => String(weights(`TCP ${address}:80`)) === String(expected[i])),
-    20_000,
+    60_000,
     () => `${weights('TCP 10.96.3.1:80').join()} not ${expected[0]!.join()}\n${rig.daemon.tail(5)}`,
   );
   const rules = (await ipvsRules()).filter((line) => !/ 10\.96\.3\./.test(line));

@@ -150,7 +150,7 @@ export class Rig {
         last = output;
         return code === 0;
       },
-      20_000,
+      60_000,
       () => `${last}\n${this.#daemon?.tail()}`,
     );
   }

@@ -61,7 +61,7 @@ export class Proxy {
         this.#lastVerify = verify.tail();
         return code === 0;
       },
-      20_000,
+      60_000,
       () => `${this.#lastVerify}\n${daemon.tail()}`,
     );
   }

@@ -47,10 +47,13 @@ export interface Verdict {
 /** What a server may see of masqueraded traffic: an address of the node, and never a VIP. */
 const NODE_SOURCES = [NODE4, NODE6, SECOND4, ...BRIDGE_ADDRESSES];
 
-/** An answer that should come at once has this many milliseconds; silence is believed after as many. */
-const AT_ONCE = 200;
+/** Milliseconds for a refusal: less than the second after which a lost one is repeated. */
+const AT_ONCE = 500;
+/** Milliseconds after which silence is believed. */
 const SILENCE = 400;
-const PATIENCE = 3000;
+/** Milliseconds that a refusal may take before it is asked for again, and an answer on a busy machine. */
+const REFUSAL_PATIENCE = 3000;
+const PATIENCE = 15_000;
 
 /** All cases of some rows, in the table's order. */
 export function casesOf(rows: readonly Row[], services: readonly ServiceSpec[]): Case[] {
@@ -140,7 +143,10 @@ async function attempt(lab: Lab, one: Case): Promise<Verdict> {
  */
 async function attemptRefused(lab: Lab, one: Case, protocol: Protocol): Promise<Verdict> {
   for (let left = 2; ; left--) {
-    const outcome = await lab.agent.request(namespaceOf(one.place), { ...target(one, protocol), timeout: PATIENCE });
+    const outcome = await lab.agent.request(namespaceOf(one.place), {
+      ...target(one, protocol),
+      timeout: REFUSAL_PATIENCE,
+    });
     const isLate = isRefusal(one, outcome) && outcome.ms > AT_ONCE;
     const isSilenced = protocol === 'UDP' && outcome.result === 'timeout';
     if ((isLate || isSilenced) && left > 0) continue;
@@ -151,10 +157,11 @@ async function attemptRefused(lab: Lab, one: Case, protocol: Protocol): Promise<
 async function attemptEcho(lab: Lab, one: Case, protocol: 'PING' | 'ARP'): Promise<Verdict> {
   const { address, expected } = one;
   const place = namespaceOf(one.place);
+  const timeout = expected.what === 'echo' ? PATIENCE : SILENCE;
   const outcome =
     protocol === 'PING'
-      ? await lab.agent.ping(place, { address })
-      : await lab.agent.arp(place, { interface: 'br0', address, sourceAddress: '10.200.0.1' });
+      ? await lab.agent.ping(place, { address, timeout })
+      : await lab.agent.arp(place, { interface: 'br0', address, sourceAddress: '10.200.0.1', timeout });
   return { isExpected: outcome.result === (expected.what === 'echo' ? 'answered' : 'timeout'), got: outcome.result };
 }
 
@@ -164,7 +171,7 @@ async function attemptSomeone(
   protocol: Protocol,
   expected: Expectation & { what: 'any' | 'one' },
 ): Promise<Verdict> {
-  const counts = await lab.agent.many(namespaceOf(one.place), 4, { ...target(one, protocol), timeout: 1000 });
+  const counts = await lab.agent.many(namespaceOf(one.place), 4, { ...target(one, protocol), timeout: PATIENCE });
   const names = Object.keys(counts.by);
   const isExpected =
     counts.answered === 4 &&
@@ -189,7 +196,7 @@ async function attemptAnswered(
   expected: Expectation & { what: 'answered' },
 ): Promise<Verdict> {
   const place = namespaceOf(one.place);
-  const counts = await lab.agent.many(place, expected.by.length * 2, { ...target(one, protocol), timeout: 1000 });
+  const counts = await lab.agent.many(place, expected.by.length * 2, { ...target(one, protocol), timeout: PATIENCE });
   const sources = expected.seen === 'self' ? [placeAddress(one.place, one.family)] : NODE_SOURCES;
   const isExpected =
     sameKeys(counts.by, expected.by) &&
@@ -199,7 +206,9 @@ async function attemptAnswered(
 }
 
 async function attemptHttp(lab: Lab, one: Case): Promise<Verdict> {
-  const outcome = await lab.agent.http(namespaceOf(one.place), { address: one.address, port: one.port, path: '/' });
+  const { address, port } = one;
+  const timeout = one.expected.what === 'dropped' ? SILENCE : PATIENCE;
+  const outcome = await lab.agent.http(namespaceOf(one.place), { address, port, path: '/', timeout });
   if (outcome.result !== 'answered')
     return { isExpected: one.expected.what === outcome.result, got: describe(outcome) };
   const body = JSON.parse(outcome.body) as { localEndpoints?: number };

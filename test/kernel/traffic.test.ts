@@ -1,4 +1,4 @@
-// test-kernel: timeout=400
+// test-kernel: timeout=1200
 /** Every Service feature proven by packets: walks the table of traffic-cases.ts and prints it with the results. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';

@@ -94,7 +94,7 @@ export class Daemon {
   }
 
   /** Sends the signal and waits for the end; SIGKILL after `milliseconds`, which `signal` of the result then shows. */
-  async stop(signal: NodeJS.Signals = 'SIGTERM', milliseconds = 10_000): Promise<Exit> {
+  async stop(signal: NodeJS.Signals = 'SIGTERM', milliseconds = 60_000): Promise<Exit> {
     this.#process.kill(signal);
     const timer = setTimeout(() => this.#process.kill('SIGKILL'), milliseconds);
     try {

@@ -22,7 +22,7 @@ async function swap(directory: string, version: string, content: string): Promis
   await rename(join(directory, '..data_tmp'), join(directory, '..data'));
 }
 
-it('sees the symbolic link swap of a ConfigMap volume, once', { timeout: 10_000 }, async (t) => {
+it('sees the symbolic link swap of a ConfigMap volume, once', { timeout: 60_000 }, async (t) => {
   const { directory, path } = await configMapVolume('a: 1\n');
   t.after(() => rm(directory, { recursive: true }));
   let changes = 0;
@@ -39,7 +39,7 @@ it('sees the symbolic link swap of a ConfigMap volume, once', { timeout: 10_000 
   assert.equal(changes, 1);
 });
 
-it('ignores a swap to equal content and a touch, and works by polling alone', { timeout: 10_000 }, async (t) => {
+it('ignores a swap to equal content and a touch, and works by polling alone', { timeout: 60_000 }, async (t) => {
   const { directory, path } = await configMapVolume('a: 1\n');
   t.after(() => rm(directory, { recursive: true }));
   let changes = 0;

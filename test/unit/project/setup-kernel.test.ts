@@ -37,7 +37,7 @@ function strays(): string[] {
 async function allGone(): Promise<boolean> {
   for (
     let i = 0;
-    i < 100 && (strays().length > 0 || readdirSync(scratch).some((name) => name.startsWith('test-kernel-')));
+    i < 1200 && (strays().length > 0 || readdirSync(scratch).some((name) => name.startsWith('test-kernel-')));
     i++
   ) {
     await new Promise((resolve) => setTimeout(resolve, 50));
@@ -48,7 +48,7 @@ async function allGone(): Promise<boolean> {
 test('output, exit code, variables and shared files come through; other writes stay inside', { skip }, async () => {
   const outside = join(scratch, 'not-written');
   const script = `echo "$TEST_KERNEL $TEST_WORD"; echo result >${scratch}/shared/file; touch ${outside}; [ -e ${outside} ] && exit 7`;
-  const { ended } = start(['--timeout', '60', '--share', join(scratch, 'shared'), '--', 'sh', '-c', script]);
+  const { ended } = start(['--timeout', '300', '--share', join(scratch, 'shared'), '--', 'sh', '-c', script]);
   assert.deepEqual(await ended, [7, "uml it's here\n"]);
   assert.equal(readFileSync(join(scratch, 'shared/file'), 'utf8'), 'result\n');
   assert.equal(existsSync(outside), false);
@@ -62,7 +62,7 @@ test('a command that hangs is killed at the time-out with code 124, and no proce
 });
 
 test('the test kernel ends when the harness is killed', { skip }, async () => {
-  const { child, ended } = start(['--timeout', '60', '--', 'sh', '-c', 'echo up; sleep 1000']);
+  const { child, ended } = start(['--timeout', '300', '--', 'sh', '-c', 'echo up; sleep 1000']);
   await new Promise((resolve) => child.stdout?.once('data', resolve));
   assert.notEqual(strays().length, 0);
   child.kill('SIGKILL');
