@@ -1,5 +1,5 @@
 import { type HealthReport, type HealthSource } from '../serve/health.js';
-import { type ReflectorState } from '../kube/reflector.js';
+import { type ReflectorState } from '../kube/reflector-state.js';
 import { type DataPlane } from './data-plane.js';
 import { type SyncState } from './sync-reporter.js';
 

@@ -135,7 +135,7 @@ export class KubeClient {
   async #statusError(request: KubeRequest, response: IncomingMessage, body: KubeBody): Promise<KubeError> {
     const status = response.statusCode ?? 0;
     const said = parseStatus(await readStart(body));
-    const retryAfterMs = parseRetryAfter(response.headers['retry-after'], this.#clock.now());
+    const retryAfterMs = parseRetryAfter(response.headers['retry-after'], this.#clock.wall());
     const message = explain(status, request, said.message || (response.statusMessage ?? ''));
     return new KubeError(request.operation, { status, reason: said.reason, message, retryAfterMs });
   }

@@ -24,13 +24,11 @@ export function withDefaults(kind: ManifestKind, object: JsonObject): JsonObject
   return kind === 'Service' ? serviceDefaults(namespaced) : sliceDefaults(namespaced);
 }
 
-/** kube-proxy's label selector: headless Services and those of another proxy are none of ours. */
-export function isSelected(object: JsonObject): boolean {
+/** As the label selectors of resources.ts: Services of another proxy and slices of headless Services are none of ours. */
+export function isSelected(kind: ManifestKind, object: JsonObject): boolean {
   const labels = asObject(asObject(object['metadata'])?.['labels']) ?? {};
-  return (
-    !Object.hasOwn(labels, 'service.kubernetes.io/headless') &&
-    !Object.hasOwn(labels, 'service.kubernetes.io/service-proxy-name')
-  );
+  if (kind === 'Service') return !Object.hasOwn(labels, 'service.kubernetes.io/service-proxy-name');
+  return kind !== 'EndpointSlice' || !Object.hasOwn(labels, 'service.kubernetes.io/headless');
 }
 
 function serviceDefaults(object: JsonObject): JsonObject {

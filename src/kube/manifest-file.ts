@@ -63,7 +63,7 @@ function addObject(value: unknown, listKind: string, objects: ManifestObject[], 
   if (key === undefined) return `${kindName}: metadata.name is missing`;
   if (kind === 'Service' && lacksClusterIP(complete)) {
     ignored.push(`v1 Service ${key}: no spec.clusterIP, and nothing here allocates one`);
-  } else if (kind === 'Node' || isSelected(complete)) objects.push({ kind, key, object: complete });
+  } else if (isSelected(kind, complete)) objects.push({ kind, key, object: complete });
   return undefined;
 }
 

@@ -110,7 +110,7 @@ export class ManifestSource<Service, Slice, Node> {
       try {
         await this.#readDirectory();
         this.#lastError = undefined;
-        this.#lastContactAt = this.#clock.now();
+        this.#lastContactAt = this.#clock.wall();
       } catch (error) {
         // The directory is gone for a moment, or for good: what it held stays until it can be read again.
         const message = `read manifests: ${errorMessage(error)}`;

@@ -1,11 +1,14 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { type KubeClient, type KubeBody } from './client.js';
+import { type KubeBody, type KubeClient } from './client.js';
 import { Backoff, type KubeClock, sleep, systemClock } from './clock.js';
 import { KubeError, toKubeError } from './errors.js';
-import { LineSplitter, ListSplitter } from './json-splitter.js';
+import { LineSplitter } from './json-splitter.js';
+import { type PageReader, readPage, readPages } from './list-pages.js';
 import { ObjectFeed, type ObjectFeedOptions } from './object-feed.js';
+import { ReflectorBook, type ReflectorState } from './reflector-state.js';
+import { isOlderVersion } from './resource-version.js';
 import { type KubeLog } from './sink.js';
-import { MALFORMED, parseEnvelope, parseJson, parseWatchLine, type WatchEvent } from './wire.js';
+import { MALFORMED, parseWatchLine, type WatchEvent } from './wire.js';
 
 export interface ReflectorOptions<T> extends ObjectFeedOptions<T> {
   readonly client: Pick<KubeClient, 'open'>;
@@ -26,66 +29,46 @@ export interface ReflectorOptions<T> extends ObjectFeedOptions<T> {
   readonly streaming?: boolean;
 }
 
-/** What health and metrics want to know; times in milliseconds since the epoch, 0 for never. */
-export interface ReflectorState {
-  readonly isSynced: boolean;
-  /** Last time that a byte came from a list or watch. */
-  readonly lastContactAt: number;
-  /** Last time that an object came. */
-  readonly lastEventAt: number;
-  /** Failures since the last list or watch event that worked. */
-  readonly consecutiveFailures: number;
-  readonly lastError: string | undefined;
-  readonly resourceVersion: string | undefined;
-  readonly objects: number;
-  readonly lists: number;
-  readonly watches: number;
-  readonly failures: number;
-  readonly malformed: number;
-}
-
 /** Bytes of JSON handled before other work gets its turn: about 2 ms. */
 const TURN_BYTES = 64 * 1024;
 /** A watch that ends sooner than this waits before it is opened again. */
 const SHORT_WATCH_MS = 1000;
-const LOG_EVERY_MS = 60_000;
+/** After a silent watch every node asks for the current version within this long, not all at once. */
+const SILENCE_SPREAD_MS = 5000;
+
+/** Reasons of KubeErrors of our own: a server that does not know sendInitialEvents; one whose history went backwards. */
+const NOT_STREAMING = 'NotStreaming';
+const WENT_BACK = 'WentBack';
 
 /**
  * Keeps a sink equal to one resource of the API server: list (streamed, or in pages), then watch from there on, for ever. Never
- * gives up; after whatever failure it goes on from the last version seen, or lists anew and deletes what is gone.
+ * gives up; after whatever failure it goes on from the last version seen, or lists anew and deletes what is gone. A server
+ * whose versions went backwards (etcd restored from a backup) is listed anew.
  */
 export class Reflector<T> {
   readonly #feed: ObjectFeed<T>;
   readonly #clock: KubeClock;
   readonly #backoff: Backoff;
+  readonly #book: ReflectorBook;
   readonly #stop = new AbortController();
   #loop: Promise<void> | undefined;
   /** Where the next watch starts; undefined when a list is needed first. */
   #resourceVersion: string | undefined;
+  /** The last watch stayed silent: dead, or waiting for a version that the server is never to reach. */
+  #isDoubtful = false;
   #useStreaming: boolean;
   /** The next list is in pages, whatever #useStreaming says. */
   #pagedOnce = false;
-  /** An event came since the last list: a 410 now is news and not a loop. */
+  /** An event came since the last list: a 410 now is news, no failure. */
   #hasProgress = false;
   #malformedInARow = 0;
-  #openedAt = 0;
   #unspent = TURN_BYTES;
-  #lastLogged: { readonly message: string; readonly at: number } | undefined;
-  readonly #state = {
-    lastContactAt: 0,
-    lastEventAt: 0,
-    consecutiveFailures: 0,
-    lastError: undefined as string | undefined,
-    lists: 0,
-    watches: 0,
-    failures: 0,
-    malformed: 0,
-  };
 
   constructor(private readonly options: ReflectorOptions<T>) {
     this.#feed = new ObjectFeed(options);
     this.#clock = options.clock ?? systemClock;
     this.#backoff = new Backoff(this.#clock);
+    this.#book = new ReflectorBook(options.resource, this.#clock, options.log);
     this.#useStreaming = options.streaming ?? true;
   }
 
@@ -101,7 +84,7 @@ export class Reflector<T> {
 
   state(): ReflectorState {
     return {
-      ...this.#state,
+      ...this.#book.state(),
       isSynced: this.#feed.isSynced,
       resourceVersion: this.#resourceVersion,
       objects: this.#feed.size,
@@ -111,9 +94,10 @@ export class Reflector<T> {
   async #run(): Promise<void> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
-      this.#openedAt = Infinity;
       try {
-        if (this.#resourceVersion !== undefined) await this.#watch(this.#resourceVersion);
+        const version = this.#resourceVersion;
+        if (version !== undefined && this.#isDoubtful) await this.#checkHistory(version);
+        else if (version !== undefined) await this.#watch(version);
         else if (this.#useStreaming && !this.#pagedOnce) await this.#streamingList();
         else await this.#pagedList();
       } catch (error) {
@@ -127,7 +111,7 @@ export class Reflector<T> {
     this.#beginList();
     const query = { resourceVersionMatch: 'NotOlderThan', sendInitialEvents: 'true' };
     try {
-      await this.#follow(await this.#open('watch', this.#watchQuery(query)), false);
+      await this.#follow(await this.#open('watch', this.#watchQuery(query)), undefined);
     } catch (error) {
       if (this.#resourceVersion !== undefined || !this.#fallsBack(error)) throw error;
     }
@@ -143,42 +127,39 @@ export class Reflector<T> {
       if (error.status === 0) this.#pagedOnce = true;
       return false;
     }
-    const fields = { resource: this.options.resource, reason: error.message };
-    this.options.log.info(fields, 'no streaming list from this API server, listing in pages');
+    this.#book.info(error.message, 'no streaming list from this API server, listing in pages');
     return true;
   }
 
   async #watch(resourceVersion: string): Promise<void> {
-    await this.#follow(await this.#open('watch', this.#watchQuery({ resourceVersion })), true);
+    await this.#follow(await this.#open('watch', this.#watchQuery({ resourceVersion })), resourceVersion);
   }
 
-  /** Applies events until the stream ends; `isCurrent` tells that no initial objects are to come. */
-  async #follow(body: KubeBody, isCurrent: boolean): Promise<void> {
-    this.#state.watches++;
-    this.#openedAt = this.#clock.now();
-    const operation = `watch ${this.options.resource}`;
+  /** Applies events until the stream ends; without a version, initial objects come first. */
+  async #follow(body: KubeBody, version: string | undefined): Promise<void> {
+    this.#book.watches++;
+    const openedAt = this.#clock.now();
+    let isCurrent = version !== undefined;
     const lines = new LineSplitter();
     for await (const chunk of body) {
-      this.#state.lastContactAt = this.#clock.now();
+      this.#book.heard();
       for (const line of lines.push(chunk)) {
-        const event = parseWatchLine(operation, line);
-        if (isCurrent) this.#progressed();
-        else isCurrent = this.#isInitialEnd(event, operation);
+        const event = parseWatchLine(this.#operation('watch'), line);
+        if (isCurrent) this.#progressed(event);
+        else isCurrent = this.#isInitialEnd(event);
         this.#apply(event, isCurrent);
         await this.#spend(line.length);
         if (this.#stop.signal.aborted) return;
       }
     }
-    if (!isCurrent) throw new KubeError(operation, { reason: 'Incomplete', message: 'ended before its last object' });
-    if (this.#clock.now() - this.#openedAt >= SHORT_WATCH_MS) return this.#backoff.reset();
+    if (!isCurrent) throw this.#error('Incomplete', 'ended before its last object');
+    if (this.#clock.now() - openedAt >= SHORT_WATCH_MS) return;
     await sleep(this.#clock, this.#backoff.next(), this.#stop.signal);
   }
 
-  #isInitialEnd(event: WatchEvent, operation: string): boolean {
+  #isInitialEnd(event: WatchEvent): boolean {
     if (event.type !== 'bookmark') return false;
-    if (!event.isInitialEnd) {
-      throw new KubeError(operation, { reason: NOT_STREAMING, message: 'sendInitialEvents was ignored' });
-    }
+    if (!event.isInitialEnd) throw this.#error(NOT_STREAMING, 'sendInitialEvents was ignored');
     this.#endList();
     return true;
   }
@@ -187,9 +168,24 @@ export class Reflector<T> {
     if (event.type !== 'bookmark') {
       if (event.type === 'put') this.#feed.put(event.object);
       else this.#feed.remove(event.object);
-      this.#state.lastEventAt = this.#state.lastContactAt;
+      this.#book.gotObject();
     }
     if (isCurrent && event.resourceVersion !== '') this.#resourceVersion = event.resourceVersion;
+  }
+
+  /**
+   * A real API server accepts a watch from a version that it has not reached and sends nothing until it has, bookmarks
+   * neither. So after a silent watch the current version is asked for, by the shortest list there is.
+   */
+  async #checkHistory(known: string): Promise<void> {
+    const nobody: PageReader = { heard: () => this.#book.heard(), item: () => Promise.resolve() };
+    const { resourceVersion } = await readPage(
+      this.#operation('list'),
+      await this.#open('list', { limit: '1' }),
+      nobody,
+    );
+    if (isOlderVersion(resourceVersion, known)) throw this.#wentBack(resourceVersion, known);
+    this.#isDoubtful = false;
   }
 
   /** A consistent list in pages; when its continue token expires half-way, once more in one piece. */
@@ -197,56 +193,41 @@ export class Reflector<T> {
     this.#beginList();
     let resourceVersion: string;
     try {
-      resourceVersion = await this.#pages(this.options.pageSize ?? 500);
+      resourceVersion = await this.#readPages(this.options.pageSize ?? 500);
     } catch (error) {
       if (!(error instanceof KubeError) || !error.isExpired) throw error;
       this.#beginList();
-      resourceVersion = await this.#pages(0);
+      resourceVersion = await this.#readPages(0);
     }
     this.#resourceVersion = resourceVersion;
     this.#pagedOnce = false;
     this.#endList();
   }
 
-  async #pages(limit: number): Promise<string> {
-    const size: Record<string, string> = limit > 0 ? { limit: String(limit) } : {};
-    let continueToken = '';
-    for (;;) {
-      const query = continueToken === '' ? size : { ...size, continue: continueToken };
-      const page = await this.#page(await this.#open('list', query));
-      if (page.continueToken === '') return page.resourceVersion;
-      continueToken = page.continueToken;
-    }
-  }
-
-  async #page(body: KubeBody): Promise<{ resourceVersion: string; continueToken: string }> {
-    const operation = `list ${this.options.resource}`;
-    const splitter = new ListSplitter();
-    for await (const chunk of body) {
-      this.#state.lastContactAt = this.#clock.now();
-      for (const item of splitter.push(chunk)) {
-        this.#feed.put(parseJson(operation, item));
-        this.#state.lastEventAt = this.#state.lastContactAt;
-        await this.#spend(item.length);
+  #readPages(limit: number): Promise<string> {
+    return readPages(this.#operation('list'), limit, (query) => this.#open('list', query), {
+      heard: () => this.#book.heard(),
+      item: async (object, bytes) => {
+        this.#feed.put(object);
+        this.#book.gotObject();
+        await this.#spend(bytes);
         this.#stop.signal.throwIfAborted();
-      }
-    }
-    return parseEnvelope(operation, splitter.envelope());
+      },
+    });
   }
 
   #open(verb: 'list' | 'watch', query: Readonly<Record<string, string>>): Promise<KubeBody> {
-    const { path, resource, labelSelector, fieldSelector, client } = this.options;
+    const { path, labelSelector, fieldSelector, client, listIdleMs = 30_000, idleMs = 135_000 } = this.options;
     const selectors = {
       ...(labelSelector === undefined ? {} : { labelSelector }),
       ...(fieldSelector === undefined ? {} : { fieldSelector }),
     };
-    const operation = `${verb} ${resource}`;
     return client.open({
-      operation,
+      operation: this.#operation(verb),
       path,
       query: { ...query, ...selectors },
       signal: this.#stop.signal,
-      idleMs: () => this.#idleMs,
+      idleMs: () => (verb === 'list' || this.#resourceVersion === undefined ? listIdleMs : idleMs),
     });
   }
 
@@ -256,70 +237,61 @@ export class Reflector<T> {
     return { watch: '1', allowWatchBookmarks: 'true', timeoutSeconds, ...start };
   }
 
-  get #idleMs(): number {
-    if (this.#resourceVersion === undefined) return this.options.listIdleMs ?? 30_000;
-    return this.options.idleMs ?? 135_000;
-  }
-
   #beginList(): void {
-    this.#state.lists++;
+    this.#book.lists++;
     this.#hasProgress = false;
+    this.#isDoubtful = false;
     this.#feed.beginList();
   }
 
   #endList(): void {
     this.#feed.endList();
-    this.#recovered();
+    this.#book.worked();
   }
 
-  #progressed(): void {
+  #progressed({ resourceVersion }: WatchEvent): void {
+    const known = this.#resourceVersion;
+    if (known !== undefined && isOlderVersion(resourceVersion, known)) throw this.#wentBack(resourceVersion, known);
     this.#hasProgress = true;
     this.#malformedInARow = 0;
-    this.#backoff.reset();
-    this.#recovered();
-  }
-
-  #recovered(): void {
-    if (this.#state.consecutiveFailures === 0) return;
-    const fields = { resource: this.options.resource, failures: this.#state.consecutiveFailures };
-    if (this.#lastLogged !== undefined) this.options.log.info(fields, 'API server answers again');
-    this.#lastLogged = undefined;
-    this.#state.consecutiveFailures = 0;
-    this.#state.lastError = undefined;
+    this.#book.worked();
   }
 
   /** Books the failure, decides where to go on, and returns how long to wait in milliseconds. */
   #afterFailure(thrown: unknown): number {
-    const error = toKubeError(`watch ${this.options.resource}`, thrown);
-    if (this.#clock.now() - this.#openedAt >= SHORT_WATCH_MS) this.#backoff.reset();
-    if (error.isExpired) {
+    const error = toKubeError(this.#operation('watch'), thrown);
+    let wait = error.retryAfterMs + this.#backoff.next();
+    if (error.isExpired || error.reason === WENT_BACK) {
       this.#resourceVersion = undefined;
-      if (this.#hasProgress) {
-        this.options.log.info({ resource: this.options.resource, reason: error.message }, 'history gone, listing anew');
-        return 0;
+      if (error.isExpired && this.#hasProgress) {
+        this.#book.info(error.message, 'history gone, listing anew');
+        return wait;
       }
     }
+    if (error.reason === 'Idle' && this.#resourceVersion !== undefined) {
+      this.#isDoubtful = true;
+      wait += this.#clock.random() * SILENCE_SPREAD_MS;
+    }
     if (error.reason === MALFORMED) {
-      this.#state.malformed++;
+      this.#book.malformed++;
       // The same version twice in a row: something about this history cannot be read, a list goes around it.
       if (++this.#malformedInARow >= 2) this.#resourceVersion = undefined;
     }
-    this.#state.failures++;
-    this.#state.consecutiveFailures++;
-    this.#state.lastError = error.message;
-    const wait = error.retryAfterMs + this.#backoff.next();
-    this.#logFailure(error, wait);
+    this.#book.failed(error, wait);
     return wait;
   }
 
-  /** The same failure is logged once a minute, not at every attempt. */
-  #logFailure(error: KubeError, waitMs: number): void {
-    const now = this.#clock.now();
-    if (this.#lastLogged?.message === error.message && now - this.#lastLogged.at < LOG_EVERY_MS) return;
-    this.#lastLogged = { message: error.message, at: now };
-    const { resource } = this.options;
-    const fields = { resource, status: error.status, reason: error.reason, retryInMs: Math.round(waitMs) };
-    this.options.log.warn(fields, error.message);
+  #wentBack(version: string, known: string): KubeError {
+    const message = `history went backwards, from version ${known} to ${version} (etcd restored from a backup?): listing anew`;
+    return this.#error(WENT_BACK, message);
+  }
+
+  #error(reason: string, message: string): KubeError {
+    return new KubeError(this.#operation('watch'), { reason, message });
+  }
+
+  #operation(verb: 'list' | 'watch'): string {
+    return `${verb} ${this.options.resource}`;
   }
 
   /** Lets the event loop turn after every TURN_BYTES; most calls cost nothing. */
@@ -330,6 +302,3 @@ export class Reflector<T> {
     await nextTurn();
   }
 }
-
-/** Reason of a KubeError for a server that does not know sendInitialEvents. */
-const NOT_STREAMING = 'NotStreaming';

@@ -3,8 +3,12 @@ import { type KubeClock } from './clock.js';
 import { Reflector } from './reflector.js';
 import { type KubeLog, type ObjectParser, type ObjectProblem, type ResourceSink } from './sink.js';
 
-/** Services and EndpointSlices that are not for a service proxy, or are for another one (kube-proxy's own selector). */
-export const PROXY_SELECTOR = '!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name';
+/**
+ * What kube-proxy 1.36 selects: Services that are not for another proxy, and slices that are not of a headless Service. Headless
+ * Services are told by their clusterIP, where they are parsed: a field selector for it is refused by older API servers.
+ */
+export const SERVICE_SELECTOR = '!service.kubernetes.io/service-proxy-name';
+export const SLICE_SELECTOR = '!service.kubernetes.io/headless';
 
 export interface WatchOptions<T> {
   readonly client: Pick<KubeClient, 'open'>;
@@ -21,7 +25,7 @@ export function watchServices<T extends { readonly key: string }>(options: Watch
     ...options,
     resource: 'services',
     path: '/api/v1/services',
-    labelSelector: PROXY_SELECTOR,
+    labelSelector: SERVICE_SELECTOR,
     keyOf: ({ key }) => key,
   });
 }
@@ -32,7 +36,7 @@ export function watchEndpointSlices<T extends { readonly key: string }>(options:
     ...options,
     resource: 'endpointslices',
     path: '/apis/discovery.k8s.io/v1/endpointslices',
-    labelSelector: PROXY_SELECTOR,
+    labelSelector: SLICE_SELECTOR,
     keyOf: ({ key }) => key,
   });
 }

@@ -34,7 +34,18 @@ export interface FaultRule {
 }
 
 /** What can happen to watches that are running. */
-export type Disturbance = 'reset' | 'cutMidLine' | 'garbage' | 'freeze' | 'end' | 'error410' | 'error500' | 'badObject';
+export type Disturbance =
+  | 'reset'
+  | 'cutMidLine'
+  | 'garbage'
+  | 'freeze'
+  | 'end'
+  | 'error410'
+  | 'error500'
+  | 'badObject'
+  /** A bookmark, or an event, of a version from before all others. */
+  | 'olderBookmark'
+  | 'olderEvent';
 
 /** The faults in force, and how often each kind was injected. */
 export class FaultTable {

@@ -1,7 +1,7 @@
 import { type TestContext } from 'node:test';
 import { KubeClient, type RequestRecord } from '../../src/kube/client.js';
 import { Reflector, type ReflectorOptions } from '../../src/kube/reflector.js';
-import { PROXY_SELECTOR } from '../../src/kube/resources.js';
+import { SERVICE_SELECTOR } from '../../src/kube/resources.js';
 import { parseService, type Service } from '../../src/model/service.js';
 import { type FaultRule, type RequestKind } from './api-server-faults.js';
 import { type ApiObject } from './api-server-store.js';
@@ -53,7 +53,7 @@ export async function startReflector(t: TestContext, options: RigOptions): Promi
     client,
     resource: 'services',
     path: '/api/v1/services',
-    labelSelector: PROXY_SELECTOR,
+    labelSelector: SERVICE_SELECTOR,
     parse: parseService,
     keyOf: ({ key }) => key,
     sink,

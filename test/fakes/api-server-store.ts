@@ -103,6 +103,20 @@ export class Collection {
     this.historyStart = this.historyEnd;
     this.history = [];
   }
+
+  /** These objects and no others, without an event. */
+  reset(objects: readonly StoredObject[]): void {
+    this.compact();
+    this.#sorted = undefined;
+    this.objects.clear();
+    for (const object of objects) this.objects.set(object.key, object);
+  }
+}
+
+/** What a backup of etcd holds. */
+export interface Backup {
+  readonly revision: number;
+  readonly objects: ReadonlyMap<Resource, readonly StoredObject[]>;
 }
 
 /** A versioned object store as etcd behind an API server: one global, increasing resourceVersion and a history that can be compacted. */
@@ -147,6 +161,18 @@ export class ApiStore {
     const stored = objects.get(key);
     if (stored === undefined) return undefined;
     return { kind: type.kind, apiVersion: type.apiVersion, ...(JSON.parse(itemJson(stored)) as ApiObject) };
+  }
+
+  backup(): Backup {
+    const objects = [...this.#collections].map(([resource, { objects }]) => [resource, [...objects.values()]] as const);
+    return { revision: this.revision, objects: new Map(objects) };
+  }
+
+  /** Objects and version are those of the backup; the history begins there. */
+  restore({ revision, objects }: Backup): void {
+    this.revision = revision;
+    this.compactedRevision = revision;
+    for (const [resource, collection] of this.#collections) collection.reset(objects.get(resource) ?? []);
   }
 
   compact(): void {

@@ -19,6 +19,10 @@ export class TestClock implements KubeClock {
     return this.time;
   }
 
+  wall(): number {
+    return this.time;
+  }
+
   random(): number {
     return 0.5;
   }

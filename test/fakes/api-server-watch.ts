@@ -11,10 +11,14 @@ import {
 
 /** Bytes of initial events written between two looks at the peer's back-pressure. */
 const BLOCK = 128 * 1024;
+/** Older than all that a store makes. */
+const OLD_REVISION = 7;
 
 /** One running watch: follows its collection's history and never holds more than the peer can take. */
 export class Watch {
   #position: number;
+  /** Nothing up to this revision is sent: a watch from the future waits until the server gets there, as a real one does. */
+  #floor = 0;
   #isWaiting = false;
   #isLive = false;
 
@@ -32,6 +36,7 @@ export class Watch {
     const { history, historyStart } = this.collection;
     const first = history.findIndex((event) => event.revision > revision);
     this.#position = first < 0 ? this.collection.historyEnd : historyStart + first;
+    this.#floor = revision;
     this.#isLive = true;
     this.pump();
   }
@@ -65,14 +70,15 @@ export class Watch {
     while (this.body.isOpen && this.#position < this.collection.historyEnd) {
       if (this.#position < this.collection.historyStart) return this.body.end();
       if (this.body.isBlocked) return this.#pumpLater();
-      const line = this.#line(this.collection.history[this.#position - this.collection.historyStart]!);
+      const event = this.collection.history[this.#position - this.collection.historyStart]!;
       this.#position++;
+      const line = event.revision > this.#floor ? this.#line(event) : undefined;
       if (line !== undefined) this.body.write(line);
     }
   }
 
   bookmark(revision: number): void {
-    if (this.wantsBookmarks && this.#isLive && this.#isCaughtUp && this.body.isOpen) {
+    if (this.wantsBookmarks && revision >= this.#floor && this.#isLive && this.#isCaughtUp && this.body.isOpen) {
       this.body.write(bookmarkLine(this.collection.type, revision, false));
     }
   }
@@ -84,7 +90,11 @@ export class Watch {
     else if (how === 'freeze') body.freeze();
     else if (how === 'garbage') body.write('{"type":"ADDED","object":{"meta\u0000<html>502 Bad Gateway\n');
     else if (how === 'badObject') body.write('{"type":"ADDED","object":{"kind":"Service","metadata":{"name":7}}}\n');
-    else if (how === 'cutMidLine') {
+    else if (how === 'olderBookmark') body.write(bookmarkLine(this.collection.type, OLD_REVISION, false));
+    else if (how === 'olderEvent') {
+      const [object] = this.collection.sorted();
+      if (object !== undefined) body.write(eventLine('MODIFIED', this.collection.type, object, OLD_REVISION));
+    } else if (how === 'cutMidLine') {
       body.write('{"type":"ADDED","object":{"kind":"Service","apiVersion":"v1","metadata":{"name":"half');
       body.finishAndClose();
     } else {

@@ -9,6 +9,7 @@ import { compileSelector, type Selector } from './api-server-selector.js';
 import {
   type ApiObject,
   ApiStore,
+  type Backup,
   type Collection,
   RESOURCE_TYPES,
   type Resource,
@@ -151,6 +152,14 @@ export class FakeApiServer {
   compact(): void {
     this.store.compact();
     this.#pager.forget();
+  }
+
+  /** etcd is restored from a backup and the API server started anew: versions go backwards, every connection breaks. */
+  restore(backup: Backup): void {
+    this.store.restore(backup);
+    this.#pager.forget();
+    this.watches.clear();
+    for (const socket of this.#sockets) socket.destroy();
   }
 
   /** Makes continue tokens answer 410 while watches go on. */

@@ -79,7 +79,9 @@ interface PortFacts {
 const OPTION: Readonly<Record<string, string>> = { TCP: '-t', UDP: '-u', SCTP: '--sctp-service' };
 /** kube-proxy sets mh-port; the fallback keeps both hashing schedulers from dropping what hashes to a draining backend. */
 const SCHEDULER_FLAGS: Readonly<Record<string, string>> = { mh: ' -b mh-fallback,mh-port', sh: ' -b sh-fallback' };
-const UNSELECTED = ['service.kubernetes.io/headless', 'service.kubernetes.io/service-proxy-name'];
+/** What kube-proxy 1.36 leaves out (cmd/kube-proxy/app/server.go): slices and Services are selected by different labels. */
+const UNSELECTED_SLICE = 'service.kubernetes.io/headless';
+const UNSELECTED_SERVICE = 'service.kubernetes.io/service-proxy-name';
 
 export function expectedState(input: OracleInput): Expected {
   return new Oracle(input).compute();
@@ -112,7 +114,9 @@ class Oracle {
 
   constructor(readonly input: OracleInput) {
     this.#local = new Set(input.localAddresses);
-    const slices = input.slices.filter(isSelected).sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
+    const slices = input.slices
+      .filter(({ metadata }) => metadata.labels?.[UNSELECTED_SLICE] === undefined)
+      .sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1));
     for (const slice of slices) {
       const service = `${slice.metadata.namespace}/${slice.metadata.labels?.['kubernetes.io/service-name']}`;
       this.#slicesOf.set(service, [...(this.#slicesOf.get(service) ?? []), slice]);
@@ -277,11 +281,8 @@ class Oracle {
 /** The API server's label selector, and what is never served: headless and ExternalName. */
 function isServed(service: RawObject): boolean {
   const { type, clusterIP = '' } = service['spec'] as RawSpec;
-  return isSelected(service) && type !== 'ExternalName' && clusterIP !== '' && clusterIP !== 'None';
-}
-
-function isSelected({ metadata }: RawObject): boolean {
-  return UNSELECTED.every((label) => metadata.labels?.[label] === undefined);
+  const isSelected = service.metadata.labels?.[UNSELECTED_SERVICE] === undefined;
+  return isSelected && type !== 'ExternalName' && clusterIP !== '' && clusterIP !== 'None';
 }
 
 function keyOf({ metadata }: RawObject): string {

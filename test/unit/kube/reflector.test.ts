@@ -60,11 +60,10 @@ test('a streaming list that stalls is replaced by pages this once', async (t) =>
   assert.deepEqual(rig.sink.keys, ['default/a', 'default/b']);
 });
 
-test('the selector keeps headless and foreign Services out, and a label change deletes and brings back', async (t) => {
+test('the selector keeps foreign Services out, and a label change deletes and brings back', async (t) => {
   const foreign = { 'service.kubernetes.io/service-proxy-name': 'other' };
-  const headless = { 'service.kubernetes.io/headless': '' };
   const rig = await startReflector(t, {
-    objects: [testService('a'), testService('b', { labels: foreign }), testService('c', { labels: headless })],
+    objects: [testService('a'), testService('b', { labels: foreign }), testService('none', { clusterIP: 'None' })],
   });
   await rig.synced();
   assert.deepEqual(rig.sink.keys, ['default/a']);
