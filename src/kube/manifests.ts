@@ -1,6 +1,7 @@
 import { type FSWatcher, watch } from 'node:fs';
 import { readFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { errorMessage } from '../values/errors.js';
 import { type KubeClock, systemClock } from './clock.js';
 import { toKubeError } from './errors.js';
@@ -17,6 +18,8 @@ export interface ManifestSourceOptions<Service, Slice, Node> {
   readonly nodeName: string;
   readonly node: ObjectFeedOptions<Node>;
   readonly log: KubeLog;
+  /** Called for each file that is not used, or is used as it was before, and for each object of a kind that is not served. */
+  readonly onSkipped?: (file: string, what: string, reason: SkipReason) => void;
   readonly clock?: KubeClock;
   /** The directory is read again this often even when the kernel reported no change (network file systems). */
   readonly rescanMs?: number;
@@ -28,6 +31,8 @@ interface KnownFile {
   readonly objects: readonly ManifestObject[];
 }
 
+export type SkipReason = 'broken' | 'not_served' | 'duplicate';
+
 /** What health wants to know. */
 export interface ManifestState {
   readonly isSynced: boolean;
@@ -37,6 +42,9 @@ export interface ManifestState {
   readonly files: number;
   readonly brokenFiles: number;
 }
+
+/** Objects delivered before other work gets its turn. */
+const TURN_OBJECTS = 200;
 
 /** Editors and kubelet's atomic symlink swaps make several events for one change. */
 const SETTLE_MS = 50;
@@ -49,7 +57,8 @@ export class ManifestSource<Service, Slice, Node> {
   readonly #feeds: Readonly<Record<ManifestKind, ObjectFeed<unknown>>>;
   readonly #clock: KubeClock;
   #files = new Map<string, KnownFile>();
-  #delivered = new Map<string, JsonIdentity>();
+  /** JSON of what the sinks hold, by kind and key. */
+  #delivered = new Map<string, string>();
   readonly #broken = new Map<string, string>();
   #watcher: FSWatcher | undefined;
   #cancelTimer = (): void => undefined;
@@ -133,7 +142,7 @@ export class ManifestSource<Service, Slice, Node> {
     const isSame =
       files.size === this.#files.size && [...files].every(([name, file]) => this.#files.get(name) === file);
     this.#files = files;
-    if (!isSame || !this.#feeds.Service.isSynced) this.#deliver(files);
+    if (!isSame || !this.#feeds.Service.isSynced) await this.#deliver(files);
   }
 
   /** The file as it is now; as it was before when it cannot be read or parsed. */
@@ -147,8 +156,10 @@ export class ManifestSource<Service, Slice, Node> {
       const parsed = parseManifest(await readFile(path, 'utf8'));
       if ('error' in parsed) return this.#keepBroken(name, parsed.error, { version, objects: known?.objects ?? [] });
       if (this.#broken.delete(name)) this.options.log.info({ file: path }, 'manifest is good again');
-      for (const what of parsed.ignored)
+      for (const what of parsed.ignored) {
         this.options.log.info({ file: path, object: what }, 'manifest kind not served');
+        this.options.onSkipped?.(path, what, 'not_served');
+      }
       return { version, objects: parsed.objects };
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined; // deleted since readdir
@@ -162,27 +173,31 @@ export class ManifestSource<Service, Slice, Node> {
     if (this.#broken.get(name) !== message) {
       const fields = { file, reason, objectsKept: kept.objects.length };
       this.options.log.warn(fields, `manifest is broken, its last good objects stay: ${message}`);
+      this.options.onSkipped?.(file, reason, 'broken');
     }
     this.#broken.set(name, message);
     return kept;
   }
 
   /** A list per kind; only objects that changed are delivered anew, and those that are gone are deleted. */
-  #deliver(files: ReadonlyMap<string, KnownFile>): void {
+  async #deliver(files: ReadonlyMap<string, KnownFile>): Promise<void> {
     const wanted = new Map<string, { readonly owner: string; readonly manifest: ManifestObject }>();
     for (const [name, { objects }] of files) {
       for (const manifest of objects) this.#claim(wanted, name, manifest);
     }
-    const delivered = new Map<string, JsonIdentity>();
+    const delivered = new Map<string, string>();
+    let count = 0;
     for (const kind of ['Node', 'Service', 'EndpointSlice'] as const) {
       const feed = this.#feeds[kind];
       feed.beginList();
       for (const [identity, { manifest }] of wanted) {
         if (manifest.kind !== kind) continue;
-        const json = JSON.stringify(manifest.object);
-        if (this.#delivered.get(identity) === json) feed.keep(manifest.key);
-        else feed.put(manifest.object);
+        const { json, key } = manifest;
+        if (this.#delivered.get(identity) === json) feed.keep(key);
+        else feed.put(JSON.parse(json));
         delivered.set(identity, json);
+        if (++count % TURN_OBJECTS === 0) await nextTurn();
+        if (this.#isClosed) return;
       }
       feed.endList();
     }
@@ -201,6 +216,11 @@ export class ManifestSource<Service, Slice, Node> {
       wanted.set(identity, { owner: name, manifest });
       return;
     }
+    this.options.onSkipped?.(
+      join(this.options.directory, name),
+      `${identity}: defined in ${owner} already`,
+      'duplicate',
+    );
     this.options.log.warn(
       { object: identity, file: name },
       `${identity} is defined in ${owner} already, not used from ${name}`,
@@ -234,6 +254,3 @@ export class ManifestSource<Service, Slice, Node> {
     );
   }
 }
-
-/** The JSON text of an object: equal texts, nothing to do. */
-type JsonIdentity = string;

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { mkdirSync, mkdtempSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { promisify } from 'node:util';
 import { parseManifest } from '../../../src/kube/manifest-file.js';
 import { ManifestSource } from '../../../src/kube/manifests.js';
 import { type EndpointSlice, parseEndpointSlice } from '../../../src/model/endpoint-slice.js';
@@ -10,6 +12,7 @@ import { type NodeInfo, parseNode } from '../../../src/model/node.js';
 import { type Service, parseService } from '../../../src/model/service.js';
 import { formatAddress } from '../../../src/values/address.js';
 import { TestSink, until } from '../../fakes/api-server-testing.js';
+import { scaleCluster } from '../../fakes/cluster-generator.js';
 
 const service = (name: string, clusterIP = '10.96.0.9', rest = ''): string => `
 apiVersion: v1
@@ -189,4 +192,60 @@ test('hostile files: aliases that explode, wrong types, no names; an error each,
     assert.match(parsed.error, reason);
   }
   assert.deepEqual(parseManifest(''), { objects: [], ignored: [] });
+});
+
+test('what is not used is told: broken files, kinds that are not served, second definitions', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'manifests-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const files = {
+    '1.yaml': service('a'),
+    '2.yaml': service('a'),
+    'broken.yaml': 'kind: [',
+    'foreign.json': '{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d"}}',
+  };
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text);
+  const skipped: string[] = [];
+  const onSkipped = (file: string, what: string, reason: string): void =>
+    void skipped.push(`${reason} ${file.slice(directory.length + 1)}: ${what}`);
+  const source = new ManifestSource({ ...sourceOptions(), directory, onSkipped });
+  t.after(() => source.close());
+  await source.start();
+  await source.rescan();
+  assert.equal(skipped.length, 3, skipped.join('\n'));
+  assert.match(skipped[0]!, /^broken broken\.yaml: document 1: /);
+  assert.equal(skipped[1], 'not_served foreign.json: apps/v1 Deployment d');
+  assert.equal(skipped[2], 'duplicate 2.yaml: Service default/a: defined in 1.yaml already');
+});
+
+test("kubectl's JSON of 10,000 Services with 10 endpoints each: seconds, and memory in proportion to the file", async () => {
+  const items = [...scaleCluster({ services: 10_000, endpointsPerService: 10 })].map((object) => ({
+    ...object,
+    metadata: {
+      ...object.metadata,
+      managedFields: [{ manager: 'kubectl', fieldsV1: { 'f:spec': { 'f:ports': {} } } }],
+    },
+  }));
+  const directory = mkdtempSync(join(tmpdir(), 'manifests-'));
+  const file = join(directory, 'all.json');
+  writeFileSync(file, JSON.stringify({ apiVersion: 'v1', kind: 'List', items }, undefined, 4));
+  const script = `
+    import { readFileSync } from 'node:fs';
+    import { parseManifest } from '${new URL('../../../src/kube/manifest-file.js', import.meta.url).href}';
+    const parsed = parseManifest(readFileSync(process.argv[1], 'utf8'));
+    console.log(parsed.objects.length, parsed.objects.some(({ json }) => json.includes('managedFields')));`;
+  try {
+    // A heap of 400 MB for a file of 30: the YAML parser did not do it with 1 GB.
+    const args = ['--max-old-space-size=400', '--input-type=module', '-e', script, file];
+    const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 60_000 });
+    assert.equal(stdout.trim(), '20000 false');
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
+test('JSON that is broken is an error; YAML that begins like JSON is still YAML', () => {
+  const flow = parseManifest('{apiVersion: v1, kind: Node, metadata: {name: n}}');
+  assert.ok(!('error' in flow) && flow.objects.length === 1);
+  const large = parseManifest(`{"kind":"List","items":[${'{"kind":"Node"},'.repeat(100_000)}`);
+  assert.ok('error' in large);
 });
