@@ -2,8 +2,9 @@ import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { asObject, asString } from '../model/json.js';
 import { type KubeClock, systemClock } from './clock.js';
-import { type Connection, type CredentialOptions, Credentials } from './credentials.js';
+import { type Connection, Credentials } from './credentials.js';
 import { KubeError, parseRetryAfter, toKubeError } from './errors.js';
+import { type CredentialOptions } from './kubeconfig.js';
 
 /** One finished request, for the rest_client_* metrics; `code` is the status, or `<error>` as client-go has it. */
 export interface RequestRecord {
@@ -18,6 +19,8 @@ export interface RequestRecord {
 export interface KubeClientOptions extends CredentialOptions {
   readonly clock?: KubeClock;
   readonly onRequest?: (record: RequestRecord) => void;
+  /** Told the address of the peer each time that a request has a connection: the API server, or a proxy before it. */
+  readonly onPeer?: (address: string) => void;
   /** Longest wait for the answer's headers. */
   readonly headerTimeoutMs?: number;
   readonly userAgent?: string;
@@ -46,8 +49,8 @@ export class KubeClient {
 
   /** Throws KubeError when there is no usable configuration. */
   constructor(private readonly options: KubeClientOptions) {
-    this.#credentials = new Credentials(options);
     this.#clock = options.clock ?? systemClock;
+    this.#credentials = new Credentials(options, this.#clock);
   }
 
   get server(): string {
@@ -72,7 +75,7 @@ export class KubeClient {
   }
 
   async #openOnce(request: KubeRequest): Promise<KubeBody> {
-    const connection = await this.#credentials.connection();
+    const connection = await this.#credentials.connection(request.signal);
     request.signal.throwIfAborted();
     const started = this.#clock.now();
     let response: IncomingMessage;
@@ -112,7 +115,14 @@ export class KubeClient {
           new KubeError(request.operation, { reason: 'Timeout', message: `no answer within ${timeoutMs / 1000} s` }),
         ),
       );
-      outgoing.on('socket', (socket) => socket.setKeepAlive(true, 30_000));
+      outgoing.on('socket', (socket) => {
+        socket.setKeepAlive(true, 30_000);
+        const tellPeer = (): void => {
+          if (socket.remoteAddress !== undefined) this.options.onPeer?.(socket.remoteAddress);
+        };
+        if (socket.connecting) socket.once('connect', tellPeer);
+        else tellPeer();
+      });
       outgoing.on('response', (response) => {
         cancel();
         resolve(response);

@@ -174,7 +174,7 @@ console.log(JSON.stringify({ apiVersion: info.apiVersion, kind: 'ExecCredential'
   assert.deepEqual(statuses, [200, 200, 401, 200], 'cached until refused');
 });
 
-test('an exec plugin that fails is a KubeError with what it said', async (t) => {
+test('an exec plugin that fails is a KubeError without what it said', async (t) => {
   const server = await startServer(t);
   const exec = {
     apiVersion: 'client.authentication.k8s.io/v1',
@@ -182,7 +182,7 @@ test('an exec plugin that fails is a KubeError with what it said', async (t) => 
     args: ['-c', 'echo no SSO session >&2; exit 1'],
   };
   const error = await failure(clientFor(t, server, { user: { exec } }));
-  assert.match(error.message, /^get credentials: no SSO session/);
+  assert.equal(error.message, 'get credentials: exec plugin "/bin/sh" ended with exit code 1');
 });
 
 test('master overrides the server of the kubeconfig, and works alone', async (t) => {
@@ -203,8 +203,8 @@ test('a path in the server URL is kept', async (t) => {
   assert.equal((await failure(client)).status, 404);
 });
 
-test('through an HTTP proxy', async (t) => {
-  const server = await startServer(t);
+/** A CONNECT proxy; what it was asked to reach is in `tunnelled`. */
+async function startProxy(t: TestContext): Promise<{ url: string; tunnelled: string[] }> {
   const tunnelled: string[] = [];
   const sockets = new Set<Socket>();
   const proxy = createServer((inner) => {
@@ -212,7 +212,7 @@ test('through an HTTP proxy', async (t) => {
     inner.once('data', (data) => {
       const [, host = '', port = ''] = /^CONNECT ([^:]+):(\d+)/.exec(data.toString('latin1')) ?? [];
       tunnelled.push(`${host}:${port}`);
-      const outer = connect(Number(port), host, () => {
+      const outer = connect(Number(port), '127.0.0.1', () => {
         inner.write('HTTP/1.1 200 OK\r\n\r\n');
         inner.pipe(outer).pipe(inner);
       });
@@ -225,10 +225,51 @@ test('through an HTTP proxy', async (t) => {
     for (const socket of sockets) socket.destroy();
     proxy.close();
   });
-  const { port } = proxy.address() as { port: number };
-  const client = clientFor(t, server, { cluster: { 'proxy-url': `http://127.0.0.1:${port}` } });
-  assert.ok((await list(client)) > 100);
+  return { url: `http://127.0.0.1:${(proxy.address() as { port: number }).port}`, tunnelled };
+}
+
+test('through an HTTP proxy', async (t) => {
+  const server = await startServer(t);
+  const { url, tunnelled } = await startProxy(t);
+  assert.ok((await list(clientFor(t, server, { cluster: { 'proxy-url': url } }))) > 100);
   assert.deepEqual(tunnelled, [new URL(server.url).host]);
+});
+
+test("the environment's proxy is used, and not where NO_PROXY names the server", async (t) => {
+  const server = await startServer(t);
+  const { url, tunnelled } = await startProxy(t);
+  const before = { HTTPS_PROXY: process.env['HTTPS_PROXY'], NO_PROXY: process.env['NO_PROXY'] };
+  t.after(() => {
+    for (const [name, value] of Object.entries(before)) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  });
+  process.env['HTTPS_PROXY'] = url;
+  process.env['NO_PROXY'] = 'other.example';
+  // Loopback addresses are never proxied: the proxy of this test leads every name there.
+  const name = `api.example:${new URL(server.url).port}`;
+  const cluster = { server: `https://${name}`, 'tls-server-name': 'kubernetes.default.svc' };
+  assert.ok((await list(clientFor(t, server, { cluster }))) > 100);
+  assert.deepEqual(tunnelled, [name]);
+  assert.ok((await list(clientFor(t, server, {}))) > 100);
+  process.env['NO_PROXY'] = 'api.example';
+  assert.match((await failure(clientFor(t, server, { cluster }))).reason, /ENOTFOUND|EAI_AGAIN/);
+  assert.equal(tunnelled.length, 1);
+});
+
+test('the peer of every connection is told', async (t) => {
+  const server = await startServer(t);
+  const peers: string[] = [];
+  const client = clientFor(t, server, { options: { onPeer: (address) => peers.push(address) } });
+  await list(client);
+  await list(client);
+  assert.deepEqual(peers, ['127.0.0.1', '127.0.0.1']);
+  const proxied: string[] = [];
+  const { url } = await startProxy(t);
+  const options = { onPeer: (address: string) => void proxied.push(address) };
+  await list(clientFor(t, server, { cluster: { 'proxy-url': url }, options }));
+  assert.deepEqual(proxied, ['127.0.0.1']);
 });
 
 test('a configuration that cannot work is refused at once, naming what is wrong', (t) => {
