@@ -1,7 +1,4 @@
 import { CommandRunner } from '../kernel/command.js';
-import { Iptables } from '../kernel/iptables/iptables.js';
-import { Sysctl } from '../kernel/node/sysctl.js';
-import { setDefinitions } from '../desired/set-definitions.js';
 import { type Inspection, inspect } from '../reconcile/inspect.js';
 import { inspectRules, inspectSysctls } from '../reconcile/inspect-node.js';
 import { Metrics } from '../serve/metrics.js';
@@ -11,7 +8,6 @@ import { ruleSets } from './rule-sets.js';
 import { openDataPlane } from './run.js';
 import { Sources } from './sources.js';
 import { SyncReporter } from './sync-reporter.js';
-import { sysctlsOf } from './sysctls.js';
 
 /** Reads the cluster and the kernel and compares them; changes nothing. Rejects when `environment.stop` aborts first. */
 export async function dryRun(options: DaemonOptions, environment: Environment): Promise<Inspection> {
@@ -21,7 +17,7 @@ export async function dryRun(options: DaemonOptions, environment: Environment): 
   const observer = new SyncReporter(metrics, log);
   const nodeName = config.hostnameOverride ?? environment.hostname.toLowerCase();
   const { run } = new CommandRunner();
-  const dataPlane = await openDataPlane({ config, nodeName, environment, log, observer, run });
+  const dataPlane = await openDataPlane({ config, nodeName, environment, log, reporter: observer, run });
   let onReady = (): void => undefined;
   const ready = new Promise<void>((resolve) => (onReady = resolve));
   const stopped = new Promise<never>((_resolve, reject) => {
@@ -40,15 +36,11 @@ export async function dryRun(options: DaemonOptions, environment: Environment): 
   try {
     await sources.start();
     await Promise.race([ready, stopped]);
-    const { families } = dataPlane.parts;
-    const definitions = new Map(families.flatMap(setDefinitions).map((definition) => [definition.name, definition]));
-    const excludeCIDRs = families.flatMap((family) => config.excludeCIDRs[family]);
-    const tables = { ...dataPlane.clients, table: dataPlane.table, definitions };
-    const found = await inspect(dataPlane.updater, tables, excludeCIDRs);
-    const { iptables } = dataPlane.parts;
+    const { families, iptables } = dataPlane.options;
+    const found = await inspect(dataPlane.updater, dataPlane.sources, dataPlane.ipvs.excludeCIDRs);
     const rules = ruleSets(config, families, dataPlane.cluster.node, iptables.randomFully);
-    await inspectRules(new Iptables(iptables, run), rules, found);
-    inspectSysctls(new Sysctl(), sysctlsOf(config), found);
+    await inspectRules(dataPlane.iptables, rules, found);
+    inspectSysctls(dataPlane.sysctls, found);
     return found;
   } finally {
     await sources.close();

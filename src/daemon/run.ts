@@ -5,6 +5,7 @@ import { watchConfig } from '../config/watch.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { CommandRunner, type RunCommand } from '../kernel/command.js';
 import { detectIptables } from '../kernel/iptables/detect.js';
+import { systemClock } from '../reconcile/clock.js';
 import { Metrics } from '../serve/metrics.js';
 import { DataPlane } from './data-plane.js';
 import { type Environment } from './environment.js';
@@ -52,7 +53,7 @@ async function serve(
     metrics.processSpawned(command);
     return commands.run(command, args, more);
   };
-  const dataPlane = await openDataPlane({ config, nodeName, environment, log, observer, run });
+  const dataPlane = await openDataPlane({ config, nodeName, environment, log, reporter: observer, run });
   dataPlane.prepare();
   setOomScore(config.oomScoreAdj, log);
   const sources = new Sources({
@@ -86,7 +87,7 @@ export async function openDataPlane(parts: {
   nodeName: string;
   environment: Environment;
   log: Logger;
-  observer: SyncReporter;
+  reporter: SyncReporter;
   run: RunCommand;
 }): Promise<DataPlane> {
   requireNetAdmin();
@@ -96,8 +97,10 @@ export async function openDataPlane(parts: {
   for (const { name, fix } of missing) log.debug({ module: name, fix }, 'kernel module not found');
   try {
     const iptables = await detectIptables(run, { probe: true });
-    const { openNetlinkSocket: open, openOptionSocket } = parts.environment;
-    return new DataPlane({ ...parts, open, openOptionSocket, iptables, families: servedFamilies() });
+    const { openNetlinkSocket, openOptionSocket } = parts.environment;
+    const outside = { openNetlinkSocket, openOptionSocket, runCommand: run, clock: systemClock };
+    const world = { ...outside, sysctlRoot: '/proc/sys' };
+    return new DataPlane({ ...parts, world, iptables, families: servedFamilies() });
   } catch (error) {
     const fixes = missing.map(({ name, fix }) => `${name}: ${fix}`);
     const hint = fixes.length === 0 ? '' : ` (kernel modules not found: ${fixes.join('; ')})`;

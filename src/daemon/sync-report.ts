@@ -5,7 +5,7 @@ import { type DesiredUpdater } from '../reconcile/desired-updater.js';
 import { type DrainTracker } from '../reconcile/drain.js';
 import { type IpvsApplier } from '../reconcile/ipvs-applier.js';
 import { type KernelClients } from '../kernel/clients.js';
-import { type SyncReport } from '../reconcile/reconciler.js';
+import { type SyncRecord } from '../reconcile/sync-record.js';
 
 /** What reports read of the dataPlane, which itself knows who reports. */
 export interface ReportedDataPlane {
@@ -17,24 +17,24 @@ export interface ReportedDataPlane {
 }
 
 /** One line per sync that changed something; silence for the others. */
-export function isWorthALine(report: SyncReport): boolean {
-  const { ipvs, addresses, setEntries, failures, adopted } = report;
-  const changes = Object.values(ipvs as unknown as Record<string, number>).some((count) => count > 0);
+export function isWorthALine(record: SyncRecord): boolean {
+  const { ipvs, addresses, setEntries, failures, adopted } = record;
+  const changes = (Object.values(ipvs) as number[]).some((count) => count > 0);
   return adopted || changes || addresses > 0 || setEntries > 0 || failures.length > 0;
 }
 
 /** The numbers of that line; zeros are left out. */
-export function syncFields(report: SyncReport): Record<string, number> {
+export function syncFields(record: SyncRecord): Record<string, number> {
   const all: Record<string, number> = {
-    services: report.servicesChanged,
-    ...report.ipvs,
-    addresses: report.addresses,
-    setEntries: report.setEntries,
-    conntrackDeleted: report.conntrackDeleted,
-    failures: report.failures.length,
+    services: record.servicesChanged,
+    ...record.ipvs,
+    addresses: record.addresses,
+    setEntries: record.setEntries,
+    conntrackDeleted: record.conntrackDeleted,
+    failures: record.failures.length,
   };
   const fields = Object.fromEntries(Object.entries(all).filter(([, count]) => count > 0));
-  return { ...fields, ms: Math.round(report.ms * 10) / 10 };
+  return { ...fields, ms: Math.round(record.ms * 10) / 10 };
 }
 
 /** Virtual servers, real servers and bound addresses, per family. */

@@ -3,15 +3,15 @@ import { FAMILIES, type Family } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
 import { type VirtualServerKey, formatVirtualServer } from '../values/virtual-server.js';
 import { type Refusal } from '../desired/exposures.js';
-import { type DriftKind, type DriftObject } from '../reconcile/drift.js';
 import { messagesSent } from '../kernel/clients.js';
-import { type SyncReport } from '../reconcile/reconciler.js';
+import { type Drift } from '../reconcile/drift.js';
 import { type RulesOutcome } from '../reconcile/rules-keeper.js';
+import { type ConntrackCleanup, type SyncRecord } from '../reconcile/sync-record.js';
+import { type SysctlOutcome } from '../reconcile/sysctl-keeper.js';
 import { type Metrics } from '../serve/metrics.js';
 import { type ReportedDataPlane, isWorthALine, syncFields } from './sync-report.js';
 
 const MAX_LOGGED_FAILURES = 5;
-const MAX_LOGGED_RULES = 20;
 
 /** What health and the status page want to know of the syncs; times are performance.now() milliseconds. */
 export interface SyncState {
@@ -45,7 +45,6 @@ export class SyncReporter {
   #taken: { family: Family; triggeredAt: number }[] = [];
   #sent: Record<string, number> = {};
   #queuedDuring = false;
-  #rulesSeen = false;
 
   constructor(
     readonly metrics: Metrics,
@@ -78,20 +77,25 @@ export class SyncReporter {
     this.afterSync();
   }
 
-  syncEnded(ok: boolean): void {
-    this.metrics.syncRunning(false);
+  /** Everything that one sync has to tell. */
+  syncEnded(record: SyncRecord, dataPlane: ReportedDataPlane): void {
     const { state, metrics } = this;
-    const seconds = (performance.now() - (state.runningSince ?? performance.now())) / 1000;
+    metrics.syncRunning(false);
     state.runningSince = undefined;
-    if (!ok) {
-      state.waitingSince ??= performance.now();
-      return;
-    }
+    if (record.error === undefined) this.#synced(record, dataPlane);
+    else this.#brokeOff(record.error);
+    this.#told(record);
+    if (record.ok) this.#succeeded(record);
+    else state.waitingSince ??= performance.now();
+  }
+
+  #succeeded({ ms }: SyncRecord): void {
+    const { state, metrics } = this;
     const now = Date.now();
     state.waitingSince = this.#queuedDuring ? performance.now() : undefined;
     state.lastSuccess = new Date(now);
     state.lastFailure = undefined;
-    for (const family of FAMILIES) metrics.synced(family, seconds, now);
+    for (const family of FAMILIES) metrics.synced(family, ms / 1000, now);
     this.#programmed(now);
     this.afterSync();
   }
@@ -110,21 +114,14 @@ export class SyncReporter {
   }
 
   /** The sync could not even read the kernel. */
-  syncFailed(error: unknown): void {
-    this.metrics.syncRunning(false);
-    this.state.runningSince = undefined;
-    this.state.waitingSince ??= performance.now();
+  #brokeOff(error: unknown): void {
     this.state.lastFailure = errorMessage(error);
     this.metrics.syncFailed('sync');
     this.log.error({ error: errorMessage(error) }, 'sync failed; it will be tried again');
   }
 
-  synced(report: SyncReport, dataPlane: ReportedDataPlane): void {
+  #synced(record: SyncRecord, dataPlane: ReportedDataPlane): void {
     const { metrics, state } = this;
-    this.#countMessages(dataPlane);
-    for (const { operation, code } of report.failures) metrics.netlinkFailed(operation, code);
-    if (report.failures.length > 0) this.#failed(report);
-    if (report.verified !== undefined) this.#verified(report.verified);
     metrics.draining(dataPlane.drains.size);
     metrics.claimConflicts(dataPlane.updater.claims.conflicts);
     for (const family of FAMILIES) {
@@ -132,10 +129,23 @@ export class SyncReporter {
       metrics.noLocalEndpoints(family, 'internal', internal);
       metrics.noLocalEndpoints(family, 'external', external);
     }
-    if (!isWorthALine(report)) return;
-    const fields = syncFields(report);
-    state.lastSync = { at: new Date(), seconds: report.ms / 1000, result: JSON.stringify(fields) };
-    this.log.info(fields, report.adopted ? 'took over the kernel state and synced' : 'synced');
+    this.#countMessages(dataPlane);
+    if (!isWorthALine(record)) return;
+    const fields = syncFields(record);
+    state.lastSync = { at: new Date(), seconds: record.ms / 1000, result: JSON.stringify(fields) };
+    this.log.info(fields, record.adopted ? 'took over the kernel state and synced' : 'synced');
+  }
+
+  /** What a sync has to tell even if it broke off. */
+  #told(record: SyncRecord): void {
+    for (const text of record.warnings) this.log.warn(text);
+    for (const { operation, code } of record.failures) this.metrics.netlinkFailed(operation, code);
+    if (record.failures.length > 0) this.#failed(record);
+    for (const cleanup of record.conntrack) this.#conntrackCleaned(cleanup);
+    const { drift, verified } = record;
+    if (verified !== undefined) this.#verified(verified, drift);
+    this.#countDrift(drift);
+    if (drift.total > 0) this.log.warn({ drift: drift.names, count: drift.total }, 'drift found and repaired');
   }
 
   conflict(server: VirtualServerKey, losers: readonly string[]): void {
@@ -157,25 +167,17 @@ export class SyncReporter {
     );
   }
 
-  driftRepaired(object: DriftObject, kind: DriftKind, name: string): void {
-    this.metrics.driftRepaired(object, kind, 1);
-    this.log.warn({ drift: [`${kind} ${object} ${name}`] }, 'drift found and repaired');
-  }
-
-  rulesChecked({ differences, error, family }: RulesOutcome): void {
+  rulesChecked({ differences, drift, error, family }: RulesOutcome): void {
     this.state.rulesFailure = error?.message;
+    this.#countDrift(drift);
     if (error !== undefined) {
       this.metrics.syncFailed('rules');
       this.metrics.iptablesRestoreFailed(family);
       this.log.error({ error: error.message }, 'iptables rules could not be checked or written');
     } else if (differences.length > 0) {
-      // The first rules of this process are written, not repaired.
-      if (this.#rulesSeen) for (const { kind } of differences) this.metrics.driftRepaired('rule', kind, 1);
-      const changed = differences.map(({ family, table, chain, kind }) => `IPv${family} ${table} ${chain} ${kind}`);
-      const shown = this.#rulesSeen ? { rules: changed.slice(0, MAX_LOGGED_RULES) } : {};
-      this.log.info({ differences: changed.length, ...shown }, 'iptables rules written');
+      const shown = drift.total === 0 ? {} : { rules: drift.names };
+      this.log.info({ differences: differences.length, ...shown }, 'iptables rules written');
     }
-    if (error === undefined) this.#rulesSeen = true;
   }
 
   lockWaited(ms: number): void {
@@ -183,33 +185,50 @@ export class SyncReporter {
     this.log.warn({ waitedMs: Math.round(ms) }, 'another process holds the xtables lock: rules wait, IPVS goes on');
   }
 
-  conntrackCleaned(family: Family, ms: number, deleted: number): void {
-    this.metrics.conntrackCleaned(family, ms / 1000, deleted);
+  /** The kernel parameters before the first sync: what is set then has not drifted. */
+  sysctlsPrepared(outcome: SysctlOutcome): void {
+    if (outcome.changed.length > 0) this.log.info({ sysctls: outcome.changed }, 'sysctls set');
+    this.#sysctlsChecked(outcome);
   }
 
-  sysctlFailed(name: string, message: string, required: boolean): void {
-    if (this.state.failedSysctls.get(name) === message) return;
-    this.state.failedSysctls.set(name, message);
-    if (required) this.log.error({ sysctl: name }, message);
-    else this.log.warn({ sysctl: name }, message);
+  #sysctlsChecked({ failures }: SysctlOutcome): void {
+    for (const { wanted, message } of failures) {
+      if (this.state.failedSysctls.get(wanted.name) === message) continue;
+      this.state.failedSysctls.set(wanted.name, message);
+      if (wanted.required) this.log.error({ sysctl: wanted.name }, message);
+      else this.log.warn({ sysctl: wanted.name }, message);
+    }
   }
 
-  #failed(report: SyncReport): void {
-    const messages = report.failures.map(({ message }) => message);
+  #conntrackCleaned({ families, ms, deleted, failures, error }: ConntrackCleanup): void {
+    for (const { message } of failures) this.log.warn({ error: message }, 'a conntrack entry could not be deleted');
+    if (error === undefined) for (const family of families) this.metrics.conntrackCleaned(family, ms / 1000, deleted);
+    else
+      this.log.error(
+        { error: errorMessage(error.cause), servers: error.servers.map(formatVirtualServer) },
+        'stale conntrack entries of UDP backends could not be removed',
+      );
+  }
+
+  #countDrift(drift: Drift): void {
+    for (const { object, kind, count } of drift.counts.values()) this.metrics.driftRepaired(object, kind, count);
+  }
+
+  #failed({ failures }: SyncRecord): void {
+    const messages = failures.slice(0, MAX_LOGGED_FAILURES).map(({ message }) => message);
     this.state.lastFailure = messages[0];
     this.metrics.syncFailed('kernel');
     this.log.error(
-      { failures: messages.slice(0, MAX_LOGGED_FAILURES), count: messages.length },
+      { failures: messages, count: failures.length },
       'some changes failed; the others are in the kernel, these will be tried again',
     );
   }
 
-  #verified({ drift, ms }: NonNullable<SyncReport['verified']>): void {
+  #verified({ ms, sysctls }: NonNullable<SyncRecord['verified']>, drift: Drift): void {
     this.metrics.verified(ms / 1000, Date.now());
-    for (const { object, kind, count } of drift.counts.values()) this.metrics.driftRepaired(object, kind, count);
+    this.#sysctlsChecked(sysctls);
     const result = drift.total === 0 ? 'nothing drifted' : `${drift.total} differences repaired`;
     this.state.lastVerification = { at: new Date(), seconds: ms / 1000, result };
-    if (drift.total > 0) this.log.warn({ drift: drift.names, count: drift.total }, 'drift found and repaired');
   }
 
   #countMessages(dataPlane: ReportedDataPlane): void {

@@ -4,10 +4,10 @@ import { connReuseMode, parseKernelRelease, readKernelReleaseText } from '../ker
 import { type WantedSysctl, wantedSysctls } from '../reconcile/sysctl-keeper.js';
 
 /** The kernel parameters that this configuration asks for, on this kernel. */
-export function sysctlsOf(config: ProxyConfig): WantedSysctl[] {
+export function sysctlsOf(config: ProxyConfig, sysctlRoot?: string): WantedSysctl[] {
   return wantedSysctls({
     strictARP: config.strictARP,
-    connReuseMode: connReuseMode(parseKernelRelease(readKernelReleaseText())),
+    connReuseMode: connReuseMode(parseKernelRelease(readKernelReleaseText(sysctlRoot))),
     conntrack: config.conntrack,
     cores: availableParallelism(),
   });

@@ -1,7 +1,8 @@
 import { type Address } from '../values/address.js';
 import { type DesiredState } from '../desired/desired-state.js';
-import { type AddressFailure, type LinkClient } from '../kernel/rtnetlink/client.js';
+import { type LinkClient } from '../kernel/rtnetlink/client.js';
 import { Pacer } from './pacer.js';
+import { type Round } from './round.js';
 
 /** The dummy link that holds the VIPs; kube-proxy's name, so that takeover and rollback find it. */
 export const DUMMY_LINK = 'kube-ipvs0';
@@ -16,14 +17,10 @@ const FEWEST = 8;
 /** Binds VIPs to the dummy link, so that the kernel takes packets for them in. */
 export class AddressApplier {
   #index: number | undefined;
-  #failures: AddressFailure[] = [];
-  changes = 0;
 
   constructor(
     readonly links: LinkClient,
     readonly localAddresses: () => ReadonlySet<Address>,
-    /** The dummy link is there, and nothing was bound to it yet since it was looked at. */
-    readonly onLink: (index: number) => void = () => undefined,
   ) {}
 
   /** The dummy link's index; undefined until `ensureLink` and after `forgetLink`. */
@@ -31,13 +28,16 @@ export class AddressApplier {
     return this.#index;
   }
 
-  /** Makes sure the link exists; true when it had to be made, so that no address is on it. Throws NetlinkError. */
-  ensureLink(): boolean {
-    if (this.#index !== undefined) return false;
+  /**
+   * Makes sure the link exists, unless that is known; one that had to be created has no addresses yet. Throws
+   * NetlinkError, after which it is not known. `beforeUse` is called with its index before any address is bound to it.
+   */
+  ensureLink(beforeUse: (index: number) => void): 'found' | 'created' | 'known' {
+    if (this.#index !== undefined) return 'known';
     const { index, created } = this.links.ensureDummy(DUMMY_LINK);
-    this.onLink(index);
+    beforeUse(index);
     this.#index = index;
-    return created;
+    return created ? 'created' : 'found';
   }
 
   /** The link was removed behind our back: look again at the next sync. */
@@ -51,7 +51,12 @@ export class AddressApplier {
   }
 
   /** Binds or removes each of `addresses`, as desired; both are harmless when already so. */
-  async apply(addresses: Iterable<Address>, desired: DesiredState, pass: 'add' | 'delete'): Promise<void> {
+  async apply(
+    addresses: Iterable<Address>,
+    desired: DesiredState,
+    pass: 'add' | 'delete',
+    round: Round,
+  ): Promise<void> {
     const index = this.#index;
     if (index === undefined) throw new Error('the dummy link is missing');
     const pacer = new Pacer();
@@ -59,30 +64,18 @@ export class AddressApplier {
     let queued = 0;
     for (const address of addresses) {
       if (this.isWanted(address, desired) !== (pass === 'add')) continue;
-      this.changes++;
+      round.record.addresses++;
       const isFull = pass === 'add' ? this.links.addAddress(index, address) : this.links.deleteAddress(index, address);
       if (isFull || ++queued >= most) {
-        this.#flush();
+        this.#flush(round);
         queued = 0;
       }
       if (pacer.isDue) await pacer.breathe();
     }
-    this.#flush();
+    this.#flush(round);
   }
 
-  takeFailures(): AddressFailure[] {
-    const taken = this.#failures;
-    this.#failures = [];
-    return taken;
-  }
-
-  takeChanges(): number {
-    const taken = this.changes;
-    this.changes = 0;
-    return taken;
-  }
-
-  #flush(): void {
-    this.#failures.push(...this.links.flush());
+  #flush(round: Round): void {
+    for (const failure of this.links.flush()) round.refused.addresses.push(failure);
   }
 }

@@ -19,7 +19,7 @@ import { type DesiredState, type Touched, touchEntry } from '../desired/desired-
 import { allSetDefinitions } from '../desired/set-definitions.js';
 import { type AppliedVirtualServer, sameSettings } from '../plan/applied.js';
 import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ownership.js';
-import { Drift } from './drift.js';
+import { type Drift } from './drift.js';
 import { type ObservedKernel, ownershipTraces } from './observer.js';
 import { Pacer } from './pacer.js';
 
@@ -40,7 +40,7 @@ export interface Disturbed {
 }
 
 /**
- * Notes every difference in `touched` and returns it as drift; changes nothing in the kernel. `isOurs` tells which virtual
+ * Notes every difference in `touched` and adds it to `drift`; changes nothing in the kernel. `isOurs` tells which virtual
  * servers that were found are this program's business.
  */
 export async function compareWithKernel(
@@ -48,14 +48,13 @@ export async function compareWithKernel(
   observed: ObservedKernel,
   disturbed: Disturbed,
   touched: Touched,
+  drift: Drift,
   isOurs = ownership(parts),
-): Promise<Drift> {
-  const drift = new Drift();
+): Promise<void> {
   const pacer = new Pacer();
   await compareServers(parts, observed, isOurs, disturbed, touched, drift, pacer);
   await compareAddresses(parts, observed, disturbed.keys.addresses, touched, drift, pacer);
   await compareEntries(parts.desired, observed, disturbed.keys.entries, touched, drift, pacer);
-  return drift;
 }
 
 async function compareServers(

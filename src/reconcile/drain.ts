@@ -9,7 +9,11 @@ import {
 import { type IpvsClient } from '../kernel/ipvs/client.js';
 import { type Clock } from './clock.js';
 import { type IpvsApplier } from './ipvs-applier.js';
+import { type IpvsWriter } from './ipvs-writer.js';
 import { Pacer } from './pacer.js';
+import { type Round } from './round.js';
+
+const POLL_MS = 1000;
 
 /** Its last connection went, its time was up, or its endpoint came back. */
 export type DrainEnd = 'idle' | 'deadline' | 'restored';
@@ -37,6 +41,11 @@ export class DrainTracker {
     let size = 0;
     for (const reals of this.#deadlines.values()) size += reals.size;
     return size;
+  }
+
+  /** Milliseconds until they should be looked at again: no change of the cluster tells that the last connection ended. */
+  get dueIn(): number {
+    return this.#deadlines.size === 0 ? Infinity : POLL_MS;
   }
 
   /** Every drain with the milliseconds left, for the status page. */
@@ -75,20 +84,24 @@ export class DrainTracker {
     if (restored > 0) this.onEnd('restored', restored);
   }
 
-  /** Deletes what has drained or is past its deadline. Throws NetlinkError when the table cannot be read. */
-  async poll(): Promise<void> {
+  /**
+   * Deletes what has drained or is past its deadline; what the kernel refuses of it goes into `round`. Throws NetlinkError
+   * when the table cannot be read.
+   */
+  async poll(round: Round): Promise<void> {
+    const writer = this.applier.writer(round);
     const pacer = new Pacer();
     try {
       for (const [server, deadlines] of [...this.#deadlines]) {
-        this.#pollServer(server, deadlines);
+        this.#pollServer(server, deadlines, writer);
         await pacer.breathe();
       }
     } finally {
-      this.applier.flush();
+      writer.flush();
     }
   }
 
-  #pollServer(server: VirtualServerKey, deadlines: Map<RealServerKey, number>): void {
+  #pollServer(server: VirtualServerKey, deadlines: Map<RealServerKey, number>, writer: IpvsWriter): void {
     const applied = this.applier.applied.get(server);
     if (applied === undefined) {
       this.#deadlines.delete(server);
@@ -107,7 +120,8 @@ export class DrainTracker {
     }
     const left = realServerList([...deadlines.keys()]);
     const present = done.map(([real]) => real).filter((real) => connections.has(real));
-    this.applier.deleteDrained(server, present, { ...applied, draining: left });
+    for (const real of present) writer.deleteRealServer(server, real);
+    this.applier.applied.set(server, { ...applied, draining: left });
     this.note(server);
   }
 }

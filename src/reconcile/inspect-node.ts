@@ -1,11 +1,10 @@
 /** What `verify` and `plan` look at beside the tables of inspect.ts: rules and sysctls. Writes nothing. */
 import { type RuleSet } from '../desired/rule-set.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
-import { type Sysctl } from '../kernel/node/sysctl.js';
 import { planRules } from '../plan/rule-diff.js';
 import { parseSavedRules } from '../plan/rule-save.js';
 import { type Inspection } from './inspect.js';
-import { type WantedSysctl } from './sysctl-keeper.js';
+import { type SysctlKeeper } from './sysctl-keeper.js';
 
 /** Adds the chains and jumps that differ, one line each. Rejects with CommandError. */
 export async function inspectRules(
@@ -24,7 +23,10 @@ export async function inspectRules(
 }
 
 /** Adds the sysctls that the daemon would set. Throws SysctlError when one cannot be read. */
-export function inspectSysctls(sysctl: Sysctl, wanted: readonly WantedSysctl[], { drift, changes }: Inspection): void {
+export function inspectSysctls(
+  { sysctl, wanted }: Pick<SysctlKeeper, 'sysctl' | 'wanted'>,
+  { drift, changes }: Inspection,
+): void {
   for (const { name, value, atLeast, required } of wanted) {
     const current = sysctl.readNumber(name);
     const isRight = current === value || (atLeast === true && current !== undefined && current > value);

@@ -18,7 +18,7 @@ import { type IpvsOperations, drains, inAddingOrder, planVirtualServer } from '.
 import { DUMMY_LINK } from './address-applier.js';
 import { compareWithKernel, ownershipAtStart } from './compare.js';
 import { type DesiredUpdater } from './desired-updater.js';
-import { type Drift } from './drift.js';
+import { Drift } from './drift.js';
 import { NO_ADDRESSES, type ObservedSources, observeKernel, readAddresses } from './observer.js';
 
 export interface Inspection {
@@ -54,9 +54,10 @@ export async function inspect(
   const isWanted = (address: Parameters<typeof formatAddress>[0]): boolean =>
     desired.hasAddress(address) && !cluster.localAddresses.has(address);
   const comparison = { desired, applied, isWanted, excludeCIDRs };
+  const drift = new Drift();
   const undisturbed = { keys: newTouched(), suspects: new Set<VirtualServerKey>() };
   const isOurs = ownershipAtStart(comparison, observed);
-  const drift = await compareWithKernel(comparison, observed, undisturbed, touched, isOurs);
+  await compareWithKernel(comparison, observed, undisturbed, touched, drift, isOurs);
   for (const name of sources.definitions.keys()) if (!present.has(name)) drift.add('set', 'missing', () => name);
   const changes: string[] = [];
   for (const key of touched.servers) {

@@ -4,13 +4,31 @@ import { type RuleSet } from '../desired/rule-set.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
 import { type RuleDifference, planRules } from '../plan/rule-diff.js';
 import { parseSavedRules } from '../plan/rule-save.js';
+import { type Clock } from './clock.js';
+import { Drift } from './drift.js';
+
+export interface RulesKeeperOptions {
+  readonly iptables: Iptables;
+  /** The rules as they must be, of every family that is served. */
+  readonly ruleSets: () => readonly RuleSet[];
+  readonly clock: Clock;
+  readonly onLockWait: (ms: number) => void;
+  readonly onOutcome: (outcome: RulesOutcome) => void;
+  /** Tells whether any rule may have changed, without a process; undefined: read them. */
+  readonly fingerprint: (family: Family) => string | undefined;
+}
 
 export interface RulesOutcome {
   readonly differences: readonly (RuleDifference & { readonly family: Family })[];
+  /** The differences again, unless they were there before this program's first rules were. */
+  readonly drift: Drift;
   readonly error: Error | undefined;
   /** The family that was worked on last: the one that failed, if one did. */
   readonly family: Family;
 }
+
+/** The next try after one that failed. */
+const RETRY_MS = 5000;
 
 /**
  * Writes the KUBE-* chains once and again only when reading them back shows a difference. Runs beside the sync, never
@@ -28,14 +46,11 @@ export class RulesKeeper {
   readonly #right = new Map<Family, { readonly wanted: string; readonly fingerprint: string }>();
   writes = 0;
 
-  constructor(
-    readonly iptables: Iptables,
-    readonly ruleSets: () => readonly RuleSet[],
-    readonly onLockWait: (ms: number) => void,
-    readonly onOutcome: (outcome: RulesOutcome) => void,
-    /** Tells whether any rule may have changed, without a process; undefined: read them. */
-    readonly fingerprint: (family: Family) => string | undefined = () => undefined,
-  ) {}
+  #cancelRetry: () => void = () => undefined;
+  /** The rules were right once: what differs from then on was changed by somebody. */
+  #wereRight = false;
+
+  constructor(readonly options: RulesKeeperOptions) {}
 
   /** What the last check failed with. */
   get lastError(): Error | undefined {
@@ -74,6 +89,7 @@ export class RulesKeeper {
   async stop(): Promise<void> {
     this.#again = false;
     this.#abort.abort();
+    this.#cancelRetry();
     await Promise.all([this.#running, this.#prefetching]);
   }
 
@@ -81,10 +97,14 @@ export class RulesKeeper {
     this.#running = undefined;
     this.#lastError = outcome.error;
     if (this.#abort.signal.aborted) return;
-    this.onOutcome(outcome);
-    if (!this.#again) return;
-    this.#again = false;
-    this.check();
+    this.options.onOutcome(outcome);
+    this.#cancelRetry();
+    if (this.#again) {
+      this.#again = false;
+      this.check();
+    } else if (outcome.error !== undefined) {
+      this.#cancelRetry = this.options.clock.after(RETRY_MS, () => this.check());
+    }
   }
 
   async #run(): Promise<RulesOutcome> {
@@ -93,21 +113,32 @@ export class RulesKeeper {
     const differences: (RuleDifference & { family: Family })[] = [];
     let family: Family = 4;
     try {
-      for (const desired of this.ruleSets()) {
+      for (const desired of this.options.ruleSets()) {
         family = desired.family;
         for (const difference of await this.#ensure(desired)) differences.push({ ...difference, family });
       }
-      return { differences, error: undefined, family };
-    } catch (error) {
-      return { differences, error: error instanceof Error ? error : new Error(String(error)), family };
+      const drift = this.#driftOf(differences);
+      this.#wereRight = true;
+      return { differences, drift, error: undefined, family };
+    } catch (cause) {
+      const error = cause instanceof Error ? cause : new Error(String(cause));
+      return { differences, drift: this.#driftOf(differences), error, family };
     }
   }
 
+  #driftOf(differences: RulesOutcome['differences']): Drift {
+    const drift = new Drift();
+    if (!this.#wereRight) return drift;
+    for (const { family, table, chain, kind } of differences)
+      drift.add('rule', kind, () => `IPv${family} ${table} ${chain}`);
+    return drift;
+  }
+
   async #readAhead(): Promise<void> {
-    for (const { family } of this.ruleSets()) {
-      const fingerprint = this.fingerprint(family);
+    for (const { family } of this.options.ruleSets()) {
+      const fingerprint = this.options.fingerprint(family);
       if (fingerprint === undefined) return;
-      this.#ahead.set(family, { fingerprint, text: await this.iptables.save(family, this.#abort.signal) });
+      this.#ahead.set(family, { fingerprint, text: await this.options.iptables.save(family, this.#abort.signal) });
     }
   }
 
@@ -115,21 +146,24 @@ export class RulesKeeper {
     const { family } = desired;
     const wanted = JSON.stringify(desired);
     // Before the rules are read: what changes after this shows at the next check.
-    const fingerprint = this.fingerprint(family);
+    const fingerprint = this.options.fingerprint(family);
     const right = this.#right.get(family);
     if (fingerprint !== undefined && right?.fingerprint === fingerprint && right.wanted === wanted) return [];
     this.#right.delete(family);
     const ahead = this.#ahead.get(family);
     this.#ahead.delete(family);
     const isStill = ahead !== undefined && ahead.fingerprint === fingerprint;
-    const saved = parseSavedRules(isStill ? ahead.text : await this.iptables.save(family, this.#abort.signal));
+    const saved = parseSavedRules(isStill ? ahead.text : await this.options.iptables.save(family, this.#abort.signal));
     const plan = planRules(desired, saved);
     if (plan.text === '') {
       if (fingerprint !== undefined) this.#right.set(family, { wanted, fingerprint });
       return plan.differences;
     }
     this.#waitingSince ??= performance.now();
-    await this.iptables.restore(family, plan.text, { signal: this.#abort.signal, onWait: this.onLockWait });
+    await this.options.iptables.restore(family, plan.text, {
+      signal: this.#abort.signal,
+      onWait: this.options.onLockWait,
+    });
     this.writes++;
     this.#waitingSince = undefined;
     return plan.differences;

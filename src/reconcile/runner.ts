@@ -3,17 +3,18 @@ import { type Clock } from './clock.js';
 export interface RunnerOptions {
   /** At least this long between the end of one run and the start of the next (minSyncPeriod), ms. */
   readonly minInterval: number;
-  /** At most this long between the end of one run and the start of the next (syncPeriod), ms. */
-  readonly maxInterval: number;
   /** Wait after the first failed run, ms; doubles with each further failure. */
   readonly retryInterval: number;
   /** Where doubling ends, ms. */
   readonly maxRetryInterval: number;
 }
 
+/** The longest that setTimeout can wait (2^31-1 ms); more than that it takes for 1 ms. */
+const MAX_DELAY = 2_147_483_647;
+
 /**
- * Runs one async function, never twice at a time, with bounded frequency: what k8s.io/kubernetes pkg/util/async
- * promises, plus a doubling retry. A run that returns false or throws has failed.
+ * Runs one async function when asked to, never twice at a time and no more often than allowed, with a doubling retry. A
+ * run that returns false or throws has failed.
  */
 export class BoundedFrequencyRunner {
   #lastEnd: number | undefined;
@@ -29,10 +30,6 @@ export class BoundedFrequencyRunner {
     readonly clock: Clock,
   ) {
     this.#wantedAt = Infinity;
-  }
-
-  get consecutiveFailures(): number {
-    return this.#failures;
   }
 
   /** Asks for a run as soon as minInterval allows. */
@@ -59,10 +56,12 @@ export class BoundedFrequencyRunner {
     this.#cancelTimer = undefined;
     const now = this.clock.now();
     const earliest = this.#lastEnd === undefined ? now : this.#lastEnd + this.options.minInterval;
-    const latest = this.#lastEnd === undefined ? Infinity : this.#lastEnd + this.options.maxInterval;
-    const due = Math.max(earliest, Math.min(this.#wantedAt, latest));
-    if (due === Infinity) return;
-    this.#cancelTimer = this.clock.after(Math.max(0, due - now), () => this.#start());
+    const delay = Math.max(0, Math.max(earliest, this.#wantedAt) - now);
+    if (delay === Infinity) return;
+    this.#cancelTimer =
+      delay > MAX_DELAY
+        ? this.clock.after(MAX_DELAY, () => this.#schedule())
+        : this.clock.after(delay, () => this.#start());
   }
 
   #start(): void {
@@ -82,6 +81,6 @@ export class BoundedFrequencyRunner {
 
   #retryDelay(): number {
     const delay = this.options.retryInterval * 2 ** Math.min(this.#failures - 1, 20);
-    return Math.min(delay, this.options.maxRetryInterval, this.options.maxInterval);
+    return Math.min(delay, this.options.maxRetryInterval);
   }
 }

@@ -80,3 +80,16 @@ export function ensureSysctls(sysctl: Sysctl, wanted: readonly WantedSysctl[]): 
   }
   return { changed, failures };
 }
+
+/** Keeps the kernel parameters that this program needs as they must be. */
+export class SysctlKeeper {
+  constructor(
+    readonly sysctl: Sysctl,
+    readonly wanted: readonly WantedSysctl[],
+  ) {}
+
+  /** Sets what differs; never throws. */
+  ensure(): SysctlOutcome {
+    return ensureSysctls(this.sysctl, this.wanted);
+  }
+}

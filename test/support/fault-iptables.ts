@@ -13,12 +13,12 @@ export class FakeIptables {
     reason: 'fake',
     version: '1.8.9',
     commands: {
-      4: { save: 'save4', restore: 'restore4', iptables: 'iptables4' },
-      6: { save: 'save6', restore: 'restore6', iptables: 'iptables6' },
+      4: { save: 'save4', restore: 'restore4' },
+      6: { save: 'save6', restore: 'restore6' },
     },
     randomFully: false,
     restoreWaits: true,
-  } as unknown as IptablesTools; // the parts that Iptables uses, whatever else detection tells
+  };
 
   readonly run: RunCommand = async (command, _args, options) => {
     this.processes++;

@@ -3,20 +3,13 @@ import { pino } from 'pino';
 import { type DataPlane } from '../../src/daemon/data-plane.js';
 import { healthSource } from '../../src/daemon/health-source.js';
 import { SyncReporter } from '../../src/daemon/sync-reporter.js';
-import { iptablesRules } from '../../src/desired/iptables-rules.js';
 import { setDefinitions } from '../../src/desired/set-definitions.js';
-import { Iptables } from '../../src/kernel/iptables/iptables.js';
+import { messagesSent } from '../../src/kernel/clients.js';
 import { IpsetClient } from '../../src/kernel/ipset/client.js';
-import { IpvsTable, type IpvsTableOptions } from '../../src/kernel/ipvs/table.js';
+import { type IpvsTableOptions } from '../../src/kernel/ipvs/table.js';
 import { NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, type OpenNetlinkSocket } from '../../src/netlink/socket.js';
-import { AddressApplier } from '../../src/reconcile/address-applier.js';
-import { cleanConntrack } from '../../src/reconcile/conntrack-cleaner.js';
-import { DrainTracker } from '../../src/reconcile/drain.js';
-import { IpvsApplier } from '../../src/reconcile/ipvs-applier.js';
-import { messagesSent, openKernelClients } from '../../src/kernel/clients.js';
-import { Reconciler, type SyncReport } from '../../src/reconcile/reconciler.js';
-import { RulesKeeper } from '../../src/reconcile/rules-keeper.js';
-import { SetApplier } from '../../src/reconcile/set-applier.js';
+import { type Reconciler } from '../../src/reconcile/reconciler.js';
+import { type SyncRecord } from '../../src/reconcile/sync-record.js';
 import { type HealthReport } from '../../src/serve/health.js';
 import { Metrics } from '../../src/serve/metrics.js';
 import { formatSetEntry } from '../../src/values/ip-set.js';
@@ -28,6 +21,7 @@ import { FakeNetfilter } from '../fakes/fake-nfnetlink.js';
 import { type WireMessage, splitMessages } from '../fakes/fake-nfnetlink-wire.js';
 import { CoreCluster, differences } from './fuzz-cluster.js';
 import { FakeIptables } from './fault-iptables.js';
+import { stoppedClock, testDataPlane } from './test-world.js';
 
 const FAMILIES = [4, 6] as const;
 export const SYNC_PERIOD = 30_000;
@@ -39,17 +33,14 @@ export class FaultRig {
   readonly netfilter = new FakeNetfilter();
   readonly iptables = new FakeIptables();
   readonly core = new CoreCluster([]);
-  readonly reports: SyncReport[] = [];
+  readonly reports: SyncRecord[] = [];
   /** Every message so far that changes something. */
   readonly written: string[] = [];
   /** How often changes were made while the kernel was read back. */
   interleaved = 0;
   readonly metrics = new Metrics({ version: '0.0.0' });
   readonly observer = new SyncReporter(this.metrics, pino({ level: 'silent' }));
-  readonly reconciler: Reconciler;
-  readonly #clients;
-  readonly #daemon: DataPlane;
-  readonly #rules: RulesKeeper;
+  readonly dataPlane: DataPlane;
   #now = 0;
 
   /** `reader`: the interface that the whole table is read by; `minInterval`: minSyncPeriod, ms. */
@@ -57,68 +48,36 @@ export class FaultRig {
     this.links.addLink('eth0');
     this.links.addAddress('eth0', '10.200.0.2', 24);
     this.links.addAddress('eth0', 'fd00:200::2', 64);
-    const { core, iptables, observer } = this;
-    const clients = openKernelClients(this.#open);
-    this.#clients = clients;
-    const clock = { now: () => this.#now, after: () => () => undefined };
-    const definitions = new Map(FAMILIES.flatMap(setDefinitions).map((one) => [one.name, one]));
-    const ipvs = new IpvsApplier(clients.ipvs, 7, [], (server) => drains.note(server));
-    const drains = new DrainTracker(ipvs, clock, 900_000);
-    this.#rules = new RulesKeeper(
-      new Iptables(iptables.tools, iptables.run),
-      () => FAMILIES.map((family) => iptablesRules({ ...RULES, family })),
-      (ms) => observer.lockWaited(ms),
-      (outcome) => observer.rulesChecked(outcome),
-    );
-    this.reconciler = new Reconciler({
-      cluster: core.cluster,
-      updater: core.updater,
-      ipvs,
-      addresses: new AddressApplier(clients.links, () => core.cluster.localAddresses),
-      sets: new SetApplier(clients.ipset, definitions),
-      drains,
-      rules: this.#rules,
-      sources: {
-        table: new IpvsTable(clients.ipvs, this.#tableOptions(reader)),
-        links: clients.links,
-        ipset: clients.ipset,
-        definitions,
-      },
-      definitions,
-      excludeCIDRs: [],
-      clock,
-      verifyInterval: SYNC_PERIOD,
-      minInterval,
-      cleanConntrack: (stale) => cleanConntrack(clients.conntrack, stale).deleted,
-      ensureSysctls: () => undefined, // this machine's own are not for tests to write
-      onSync: (report) => {
-        this.reports.push(report);
-        observer.synced(report, this.#daemon);
-      },
-      onInterleaved: () => {
-        this.interleaved++;
-        observer.interleaved();
-      },
+    const { observer } = this;
+    const table = this.#tableOptions(reader);
+    this.dataPlane = testDataPlane({
+      openNetlinkSocket: this.#open,
+      openOptionSocket: table.openOptionSocket,
+      table,
+      clock: stoppedClock(() => this.#now),
+      iptables: this.iptables,
+      config: { syncPeriodMs: SYNC_PERIOD, minSyncPeriodMs: minInterval },
+      updater: this.core.updater,
+      reporter: observer,
     });
-    // Of the daemon the observer and health read only these; its constructor would open this machine's own kernel.
-    const seen = { clients, drains, ipvs, updater: core.updater, cluster: core.cluster, reconciler: this.reconciler };
-    this.#daemon = seen as unknown as DataPlane;
+    const interleaved = observer.interleaved.bind(observer);
+    observer.interleaved = () => {
+      this.interleaved++;
+      interleaved();
+    };
   }
 
-  /** Syncs as the daemon does: observed, and never throwing. */
+  get reconciler(): Reconciler {
+    return this.dataPlane.reconciler;
+  }
+
+  /** Syncs as the daemon does after a change; true when nothing has to be tried again. */
   async sync(): Promise<boolean> {
-    const { observer } = this;
-    observer.changeQueued();
-    observer.syncStarted();
-    let ok = false;
-    try {
-      ok = await this.reconciler.sync();
-      observer.syncEnded(ok);
-    } catch (error) {
-      observer.syncFailed(error);
-    }
-    await this.#rules.settled();
-    return ok;
+    this.observer.changeQueued();
+    const record = await this.dataPlane.sync();
+    this.reports.push(record);
+    await this.dataPlane.rules.settled();
+    return record.ok;
   }
 
   /** A sync in which the whole kernel state is read back. */
@@ -127,7 +86,7 @@ export class FaultRig {
     return this.sync();
   }
 
-  get lastReport(): SyncReport {
+  get lastReport(): SyncRecord {
     return this.reports.at(-1)!;
   }
 
@@ -136,14 +95,19 @@ export class FaultRig {
     return this.lastReport.verified !== undefined;
   }
 
+  /** How many differences the last sync found; undefined when it did not read the whole kernel state back. */
+  get verifiedDrift(): number | undefined {
+    return this.hasVerified ? this.lastReport.drift.total : undefined;
+  }
+
   health(): HealthReport {
     const inputs = { syncPeriodMs: 0, watches: () => new Map(), isSynced: () => true, isEligible: () => true };
-    return healthSource({ dataPlane: this.#daemon, state: this.observer.state, ...inputs }).healthz();
+    return healthSource({ dataPlane: this.dataPlane, state: this.observer.state, ...inputs }).healthz();
   }
 
   /** Messages sent so far, all subsystems together. */
   get messages(): number {
-    return Object.values(messagesSent(this.#clients)).reduce((sum, count) => sum + count, 0);
+    return Object.values(messagesSent(this.dataPlane.clients)).reduce((sum, count) => sum + count, 0);
   }
 
   /** The sum of one metric over all labels that the text of `labels` is part of. */
@@ -217,9 +181,3 @@ const WRITES: Readonly<Record<number, (message: WireMessage) => string | undefin
 };
 
 const OPTIONS: Readonly<Record<string, string>> = { TCP: '-t', UDP: '-u', SCTP: '--sctp-service' };
-const RULES = {
-  masqueradeMark: 1 << 14,
-  masqueradeAll: false,
-  randomFully: false,
-  detectLocal: { mode: 'none' },
-} as const;

@@ -194,5 +194,11 @@ export function linksSession(open: OpenNetlinkSocket, before: () => void = () =>
   before();
   const deleted = [client.deleteLink(DUMMY), client.deleteLink(DUMMY)];
   client.close();
-  return { made: [first.created, second.created], failures, addresses: addresses.sort(), kind, deleted };
+  return {
+    made: [first.created, second.created],
+    failures,
+    addresses: addresses.sort(),
+    kind,
+    deleted,
+  };
 }

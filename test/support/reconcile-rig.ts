@@ -1,19 +1,14 @@
 /** The whole reconciler over fake kernels that take real netlink bytes, with a small cluster and a clock moved by hand. */
-import { setDefinitions } from '../../src/desired/set-definitions.js';
-import { Iptables } from '../../src/kernel/iptables/iptables.js';
-import { IpvsTable } from '../../src/kernel/ipvs/table.js';
+import assert from 'node:assert/strict';
+import { type DataPlane } from '../../src/daemon/data-plane.js';
+import { type KernelClients, messagesSent } from '../../src/kernel/clients.js';
 import { type NetlinkSocket, NETLINK_NETFILTER, type OpenNetlinkSocket } from '../../src/netlink/socket.js';
-import { AddressApplier } from '../../src/reconcile/address-applier.js';
-import { DrainTracker } from '../../src/reconcile/drain.js';
-import { type Drift } from '../../src/reconcile/drift.js';
-import { IpvsApplier, type StaleUdp } from '../../src/reconcile/ipvs-applier.js';
-import { type KernelClients, messagesSent, openKernelClients } from '../../src/kernel/clients.js';
-import { type ObservedSources } from '../../src/reconcile/observer.js';
-import { Reconciler, type SyncReport } from '../../src/reconcile/reconciler.js';
-import { RulesKeeper } from '../../src/reconcile/rules-keeper.js';
-import { SetApplier } from '../../src/reconcile/set-applier.js';
-import { FAMILIES } from '../../src/values/address.js';
-import { parsePrefix } from '../../src/values/prefix.js';
+import { type DrainTracker } from '../../src/reconcile/drain.js';
+import { type IpvsApplier } from '../../src/reconcile/ipvs-applier.js';
+import { type Reconciler } from '../../src/reconcile/reconciler.js';
+import { type StaleUdp, type SyncRecord } from '../../src/reconcile/sync-record.js';
+import { type Family, familyOf } from '../../src/values/address.js';
+import { type Prefix, parsePrefix } from '../../src/values/prefix.js';
 import { FakeIpvs } from '../fakes/fake-kernel-ipvs.js';
 import { FakeLinks } from '../fakes/fake-kernel-links.js';
 import { FakeKernel } from '../fakes/fake-kernel.js';
@@ -21,6 +16,7 @@ import { FakeNetfilter } from '../fakes/fake-nfnetlink.js';
 import { fakeOptionSocket } from '../fakes/fake-option-socket.js';
 import { HandClock } from '../fakes/hand-clock.js';
 import { TestCluster } from './desired-cluster.js';
+import { stoppedClock, testDataPlane } from './test-world.js';
 
 export const VERIFY_MS = 30_000;
 export const DRAIN_MS = 900_000;
@@ -52,69 +48,69 @@ export class TestKernel {
 
 export class ReconcileRig {
   readonly clock = new HandClock();
-  readonly clients: KernelClients;
-  readonly ipvs: IpvsApplier;
-  readonly drains: DrainTracker;
-  readonly reconciler: Reconciler;
-  readonly sources: ObservedSources;
-  readonly reports: SyncReport[] = [];
-  readonly stale: StaleUdp[] = [];
-  sysctlDrift: (drift: Drift) => void = () => undefined;
+  readonly dataPlane: DataPlane;
+  readonly reports: SyncRecord[] = [];
 
   constructor(
     readonly cluster = new TestCluster({ families: [4] }),
     readonly kernel = new TestKernel(),
     excluded: readonly string[] = [],
+    sysctlRoot?: string,
   ) {
-    const excludeCIDRs = excluded.map((text) => parsePrefix(text)!);
-    const { updater, state } = cluster;
-    const clients = (this.clients = openKernelClients(kernel.open));
-    const definitions = new Map(FAMILIES.flatMap(setDefinitions).map((one) => [one.name, one]));
-    this.ipvs = new IpvsApplier(clients.ipvs, 0, excludeCIDRs, (server) => this.drains.note(server));
     const sameRights = {
       get permitted() {
         return kernel.netlink.permitted;
       },
     };
-    const table = new IpvsTable(clients.ipvs, { openOptionSocket: fakeOptionSocket(kernel.ipvs, sameRights) });
-    const connections: IpvsTable['connections'] = (server, expected) => table.connections(server, expected);
-    this.drains = new DrainTracker(this.ipvs, this.clock, DRAIN_MS, () => undefined, connections);
-    const sources = (this.sources = { table, links: clients.links, ipset: clients.ipset, definitions });
-    this.reconciler = new Reconciler({
-      cluster: state,
-      updater,
-      ipvs: this.ipvs,
-      addresses: new AddressApplier(clients.links, () => state.localAddresses),
-      sets: new SetApplier(clients.ipset, definitions),
-      drains: this.drains,
-      rules: noRules(),
-      sources,
-      definitions,
-      excludeCIDRs,
-      clock: this.clock,
-      verifyInterval: VERIFY_MS,
-      minInterval: 0,
-      cleanConntrack: (stale) => {
-        this.stale.push(...stale);
-        return stale.length;
+    this.dataPlane = testDataPlane({
+      openNetlinkSocket: kernel.open,
+      openOptionSocket: fakeOptionSocket(kernel.ipvs, sameRights),
+      clock: stoppedClock(() => this.clock.now()),
+      config: {
+        syncPeriodMs: VERIFY_MS,
+        minSyncPeriodMs: 0,
+        drainTimeoutMs: DRAIN_MS,
+        excludeCIDRs: prefixes(excluded),
       },
-      ensureSysctls: (drift) => this.sysctlDrift(drift),
-      onSync: (report) => this.reports.push(report),
-      onInterleaved: () => undefined,
+      updater: cluster.updater,
+      ...(sysctlRoot === undefined ? {} : { sysctlRoot }),
     });
   }
 
-  /** One sync; its report. */
-  async sync(): Promise<SyncReport> {
-    await this.reconciler.sync();
-    return this.reports.at(-1)!;
+  get clients(): KernelClients {
+    return this.dataPlane.clients;
+  }
+
+  get ipvs(): IpvsApplier {
+    return this.dataPlane.ipvs;
+  }
+
+  get drains(): DrainTracker {
+    return this.dataPlane.drains;
+  }
+
+  get reconciler(): Reconciler {
+    return this.dataPlane.reconciler;
+  }
+
+  /** What the last sync took away of UDP backends. */
+  get stale(): readonly StaleUdp[] {
+    return this.reports.at(-1)!.staleUdp;
+  }
+
+  /** One sync; what it did. */
+  async sync(): Promise<SyncRecord> {
+    const record = await this.dataPlane.sync();
+    this.reports.push(record);
+    return record;
   }
 
   /** A sync at which verification is due; what it found, as `missing address`. */
   async verify(): Promise<string[]> {
     await this.clock.advance(VERIFY_MS);
-    const { verified } = await this.sync();
-    return [...verified!.drift.counts.values()].map(({ kind, object, count }) => `${count} ${kind} ${object}`).sort();
+    const { verified, drift } = await this.sync();
+    assert.ok(verified !== undefined);
+    return [...drift.counts.values()].map(({ kind, object, count }) => `${count} ${kind} ${object}`).sort();
   }
 
   /** Netlink messages of all clients so far. */
@@ -138,17 +134,8 @@ export class ReconcileRig {
   }
 }
 
-function noRules(): RulesKeeper {
-  const command = { save: 'save', restore: 'restore' };
-  const tools = { backend: 'nft', version: '1.8.9', randomFully: true, restoreWaits: true } as const;
-  const iptables = new Iptables({ ...tools, commands: { 4: command, 6: command }, reason: 'test' }, async () => ({
-    stdout: '',
-    stderr: '',
-  }));
-  return new RulesKeeper(
-    iptables,
-    () => [],
-    () => undefined,
-    () => undefined,
-  );
+function prefixes(texts: readonly string[]): Record<Family, Prefix[]> {
+  const parsed = texts.map((text) => parsePrefix(text)!);
+  const of = (family: Family): Prefix[] => parsed.filter(({ address }) => familyOf(address) === family);
+  return { 4: of(4), 6: of(6) };
 }

@@ -90,11 +90,13 @@ test('a change walks through no map or set that is as large as the cluster', asy
 async function walksDuring(size: number, work: () => Promise<unknown>): Promise<string[]> {
   const walks: string[] = [];
   const restore: (() => void)[] = [];
+  // The fakes stand for the kernel, which has its own ways to find something.
+  const note = (stack: string): void => void (stack.split('\n')[2]?.includes('/test/fakes/') || walks.push(stack));
   for (const prototype of [Map.prototype, Set.prototype] as { readonly size: number }[])
     for (const name of ['keys', 'values', 'entries', 'forEach', Symbol.iterator]) {
       const original = Object.getOwnPropertyDescriptor(prototype, name)!;
       const value = function (this: { readonly size: number }, ...args: unknown[]): unknown {
-        if (this.size >= size) walks.push(new Error(`${String(name)} of ${this.size}`).stack ?? '');
+        if (this.size >= size) note(new Error(`${String(name)} of ${this.size}`).stack ?? '');
         return (original.value as (...args: unknown[]) => unknown).apply(this, args);
       };
       Object.defineProperty(prototype, name, { ...original, value });

@@ -29,7 +29,7 @@ function told({ drift, changes }: Inspection): [counts: string[], changes: strin
 async function inspected(rig: ReconcileRig, cluster: TestCluster): Promise<[string[], string[]]> {
   const other = new ReconcileRig(cluster, rig.kernel);
   const before = rig.state();
-  const result = told(await inspect(cluster.updater, other.sources, []));
+  const result = told(await inspect(cluster.updater, other.dataPlane.sources, []));
   assert.deepEqual(rig.state(), before, 'it wrote');
   return result;
 }
@@ -143,12 +143,13 @@ describe('an inspection of the node', () => {
       { name: 'net.netfilter.nf_conntrack_max', value: 4000, atLeast: true, required: false },
       { name: 'net.netfilter.nf_conntrack_udp_timeout', value: 30, required: false },
     ];
-    inspectSysctls(new Sysctl(root), wanted, found);
+    const sysctl = new Sysctl(root);
+    inspectSysctls({ sysctl, wanted }, found);
     assert.deepEqual(told(found), [
       ['1 changed sysctl', '1 missing sysctl'],
       ['set net.ipv4.ip_forward=1', 'set net.ipv4.vs.expire_nodest_conn=1'],
     ]);
-    inspectSysctls(new Sysctl(root), [{ ...wanted[3]!, value: 6000 }], found);
+    inspectSysctls({ sysctl, wanted: [{ ...wanted[3]!, value: 6000 }] }, found);
     assert.equal(found.changes.at(-1), 'set net.netfilter.nf_conntrack_max=6000');
   });
 });

@@ -14,6 +14,7 @@ import { parseSavedRules } from '../../../src/plan/rule-save.js';
 import { type RulesOutcome, RulesKeeper } from '../../../src/reconcile/rules-keeper.js';
 import { type SysctlInputs, ensureSysctls, wantedSysctls } from '../../../src/reconcile/sysctl-keeper.js';
 import { type Family } from '../../../src/values/address.js';
+import { HandClock } from '../../fakes/hand-clock.js';
 
 const rulesOf = (family: Family): RuleSet =>
   iptablesRules({
@@ -76,6 +77,7 @@ class RulesRig {
   readonly fake = new FakeIptables();
   readonly outcomes: RulesOutcome[] = [];
   readonly waits: number[] = [];
+  readonly timers = new HandClock();
   now = 0;
   readonly keeper: RulesKeeper;
   fingerprints: Record<Family, string | undefined> | undefined;
@@ -97,13 +99,14 @@ class RulesRig {
       reason: '',
       commands,
     } as const;
-    this.keeper = new RulesKeeper(
-      new Iptables(tools, this.fake.run, clock),
-      () => families.map(rulesOf),
-      (ms) => this.waits.push(ms),
-      (outcome) => this.outcomes.push(outcome),
-      (family) => this.fingerprints?.[family],
-    );
+    this.keeper = new RulesKeeper({
+      iptables: new Iptables(tools, this.fake.run, clock),
+      ruleSets: () => families.map(rulesOf),
+      clock: this.timers,
+      onLockWait: (ms) => this.waits.push(ms),
+      onOutcome: (outcome) => this.outcomes.push(outcome),
+      fingerprint: (family) => this.fingerprints?.[family],
+    });
   }
 
   /** Programs started by one check. */

@@ -1,10 +1,12 @@
 /** Syncs over fake kernels: adoption, change, repair, failure. Counts and states, no times. */
 import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { NETLINK_GENERIC, NETLINK_ROUTE } from '../../../src/netlink/socket.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { addressServerKey, formatVirtualServer, realServerKey } from '../../../src/values/virtual-server.js';
 import { TestCluster } from '../../support/desired-cluster.js';
+import { sysctlDirectory } from '../../support/test-world.js';
 import { ReconcileRig, TestKernel, VERIFY_MS, web } from '../../support/reconcile-rig.js';
 
 const ip = (text: string) => parseAddress(text)!;
@@ -145,11 +147,11 @@ describe('the first sync', () => {
     await rig.sync();
     assert.deepEqual(rig.kernel.links.addressesOf('kube-ipvs0'), ['10.96.0.1/32', '192.0.2.1/32']);
     rig.kernel.links.addAddress('eth0', '192.0.2.1', 32);
-    rig.reconciler.wantAddresses();
+    rig.reconciler.prerequisites.wantAddresses();
     await rig.sync();
     assert.deepEqual(rig.kernel.links.addressesOf('kube-ipvs0'), ['10.96.0.1/32']);
     rig.kernel.links.removeAddress('eth0', '192.0.2.1');
-    rig.reconciler.wantAddresses();
+    rig.reconciler.prerequisites.wantAddresses();
     await rig.sync();
     assert.deepEqual(rig.kernel.links.addressesOf('kube-ipvs0'), ['10.96.0.1/32', '192.0.2.1/32']);
   });
@@ -199,7 +201,6 @@ describe('a change', () => {
       [undefined],
       'a new virtual server: flows from before it',
     );
-    rig.stale.length = 0;
     rig.cluster.slice('dns', ['10.0.0.1'], { ports: [{ name: '', port: 53, protocol: 'UDP' }] });
     await rig.sync();
     assert.equal(rig.weights('UDP 10.96.0.10:53'), '10.0.0.1:53=1');
@@ -218,7 +219,7 @@ describe('verification', () => {
     const { commands } = rig.kernel.ipvs;
     const writes = (): number => [1, 2, 3, 5, 6, 7].reduce((sum, command) => sum + (commands.get(command) ?? 0), 0);
     const before = writes();
-    assert.equal((await rig.sync()).verified!.drift.total, 0);
+    assert.equal((await rig.sync()).drift.total, 0);
     assert.equal(writes(), before);
   });
 
@@ -256,9 +257,9 @@ describe('verification', () => {
       'ip link del',
       ({ kernel, reconciler }) => {
         kernel.links.deleteLink('kube-ipvs0');
-        reconciler.linkLost();
+        reconciler.prerequisites.linkLost();
       },
-      ['1 missing address'],
+      ['1 missing address', '1 missing link'],
     ],
     [
       'ipset flush',
@@ -290,20 +291,23 @@ describe('verification', () => {
   });
 
   test('counts sysctls that others changed', async () => {
-    const rig = await running();
-    rig.sysctlDrift = (drift) => drift.add('sysctl', 'changed', () => 'net.ipv4.ip_forward=1');
+    const root = sysctlDirectory();
+    const rig = new ReconcileRig(web(), new TestKernel(), [], root);
+    await rig.sync();
+    writeFileSync(`${root}/net/ipv4/ip_forward`, '0\n');
     assert.deepEqual(await rig.verify(), ['1 changed sysctl']);
+    assert.equal(readFileSync(`${root}/net/ipv4/ip_forward`, 'utf8').trim(), '1');
   });
 
   test('that was asked for and could not finish is made up for by the next sync', async () => {
     const rig = await running();
-    rig.reconciler.wantVerification();
+    rig.reconciler.pending.verification = true;
     rig.kernel.netfilter.faults = {
       onSend: () => {
         throw Object.assign(new Error('no memory'), { code: 'ENOMEM' });
       },
     };
-    await assert.rejects(rig.reconciler.sync());
+    assert.notEqual((await rig.sync()).error, undefined);
     rig.kernel.netfilter.faults = {};
     assert.notEqual((await rig.sync()).verified, undefined);
   });
@@ -326,7 +330,7 @@ describe('a failure', () => {
       const report = await rig.sync();
       assert.ok(report.failures.length > 0);
       assert.equal(report.failures[0]!.code, code);
-      assert.equal(await rig.reconciler.sync(), true);
+      assert.equal((await rig.sync()).ok, true);
       const clean = new ReconcileRig(rig.cluster);
       rig.cluster.state.markAllDirty();
       await clean.sync();
@@ -350,10 +354,9 @@ describe('a failure', () => {
     const rig = await running();
     rig.cluster.slice('web', ['10.0.0.3']);
     rig.kernel.netlink.permitted = false;
-    const failed = await rig.reconciler.sync().catch(() => false);
-    assert.equal(failed, false);
+    assert.equal((await rig.sync()).ok, false);
     rig.kernel.netlink.permitted = true;
-    assert.equal(await rig.reconciler.sync(), true);
+    assert.equal((await rig.sync()).ok, true);
     assert.match(rig.weights('TCP 10.96.0.1:80'), /10\.0\.0\.3:8080=1/);
   });
 

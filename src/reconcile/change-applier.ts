@@ -1,0 +1,93 @@
+import { type Touched, mergeTouched } from '../desired/desired-state.js';
+import { type SetName } from '../desired/set-definitions.js';
+import { type AddressApplier } from './address-applier.js';
+import { type Clock } from './clock.js';
+import { type DesiredUpdater } from './desired-updater.js';
+import { type DrainTracker } from './drain.js';
+import { type IpvsApplier } from './ipvs-applier.js';
+import { type PendingWork } from './pending-work.js';
+import { type Prerequisites } from './prerequisites.js';
+import { Round } from './round.js';
+import { type SetApplier } from './set-applier.js';
+import { type SyncRecord } from './sync-record.js';
+
+export interface ChangeApplierOptions {
+  readonly updater: DesiredUpdater;
+  readonly ipvs: IpvsApplier;
+  readonly addresses: AddressApplier;
+  readonly sets: SetApplier;
+  readonly drains: DrainTracker;
+  readonly prerequisites: Prerequisites;
+  readonly pending: PendingWork;
+  readonly clock: Clock;
+}
+
+/**
+ * Makes kernel objects as desired, in the order that no packet can fall through: a virtual server is in the sets before it
+ * exists and exists before its address is bound; an address is gone before its virtual server is. What fails becomes
+ * pending again.
+ */
+export class ChangeApplier {
+  #appliedAt = -Infinity;
+
+  constructor(readonly options: ChangeApplierOptions) {}
+
+  /** When changes last went to the kernel, in the clock's milliseconds. */
+  get appliedAt(): number {
+    return this.#appliedAt;
+  }
+
+  /** Makes what is pending as desired. Throws NetlinkError when the kernel cannot be read. */
+  async applyPending(record: SyncRecord): Promise<void> {
+    const { pending, ipvs } = this.options;
+    const touched = pending.takeTouched();
+    for (const key of ipvs.suspects) touched.servers.add(key);
+    await this.apply(touched, record);
+  }
+
+  /** Makes what `touched` names as desired; all of it is pending again when the kernel cannot be read. */
+  async apply(touched: Touched, record: SyncRecord): Promise<void> {
+    const { pending, clock } = this.options;
+    const round = new Round(record);
+    try {
+      await this.#applyInOrder(touched, round);
+    } catch (error) {
+      mergeTouched(pending.touched, touched);
+      throw error;
+    } finally {
+      this.#settle(round);
+    }
+    this.#appliedAt = clock.now();
+  }
+
+  /** Deletes what has drained. Throws NetlinkError when the table cannot be read. */
+  async pollDrains(record: SyncRecord): Promise<void> {
+    const round = new Round(record);
+    try {
+      await this.options.drains.poll(round);
+    } finally {
+      this.#settle(round);
+    }
+  }
+
+  async #applyInOrder(touched: Touched, round: Round): Promise<void> {
+    const { updater, ipvs, addresses, sets, prerequisites } = this.options;
+    const { desired } = updater;
+    // The verification that follows its repair finds what a broken set lacks.
+    for (const name of prerequisites.brokenSets) touched.entries.delete(name as SetName);
+    await sets.apply(touched.entries, desired, 'add', round);
+    await ipvs.upsert(touched.servers, desired, round);
+    await addresses.apply(touched.addresses, desired, 'add', round);
+    await addresses.apply(touched.addresses, desired, 'delete', round);
+    await ipvs.remove(touched.servers, desired, round);
+    await sets.apply(touched.entries, desired, 'delete', round);
+  }
+
+  #settle({ refused, record }: Round): void {
+    const { prerequisites, pending } = this.options;
+    if (refused.addresses.some(({ error }) => error.code === 'ENODEV')) prerequisites.linkLost();
+    if (refused.sets.length > 0) prerequisites.setsLost();
+    refused.retouch(pending.touched);
+    for (const failure of refused.describe()) record.failures.push(failure);
+  }
+}

@@ -1,0 +1,151 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { type Address } from '../values/address.js';
+import { type Prefix } from '../values/prefix.js';
+import { type VirtualServerKey } from '../values/virtual-server.js';
+import { type Touched, mergeTouched, newTouched } from '../desired/desired-state.js';
+import { type AddressApplier } from './address-applier.js';
+import { type ChangeApplier } from './change-applier.js';
+import { type Clock } from './clock.js';
+import { type Comparison, compareWithKernel } from './compare.js';
+import { type ConntrackCleaner } from './conntrack-cleaner.js';
+import { type DesiredUpdater } from './desired-updater.js';
+import { type IpvsApplier } from './ipvs-applier.js';
+import { type Interruption, type ObservedKernel, type ObservedSources, observeKernel } from './observer.js';
+import { type PendingWork } from './pending-work.js';
+import { type Prerequisites } from './prerequisites.js';
+import { type RulesKeeper } from './rules-keeper.js';
+import { type SyncRecord } from './sync-record.js';
+import { type SysctlKeeper } from './sysctl-keeper.js';
+
+export interface VerificationOptions {
+  readonly updater: DesiredUpdater;
+  readonly ipvs: IpvsApplier;
+  readonly addresses: AddressApplier;
+  readonly sources: ObservedSources;
+  readonly rules: RulesKeeper;
+  readonly sysctls: SysctlKeeper;
+  readonly conntrack: ConntrackCleaner;
+  readonly prerequisites: Prerequisites;
+  readonly changes: ChangeApplier;
+  readonly pending: PendingWork;
+  readonly excludeCIDRs: readonly Prefix[];
+  readonly clock: Clock;
+  /** How often the whole kernel state is read back and repaired, ms (syncPeriod). */
+  readonly interval: number;
+  /** At least so long between two times that changes go to the kernel, ms (minSyncPeriod). */
+  readonly minInterval: number;
+  /** Changes went to the kernel while a verification was going on. */
+  readonly onInterleaved: () => void;
+}
+
+/**
+ * Reads the whole kernel state back, counts what drifted, and repairs it the way changes are made. Changes of the cluster
+ * that come while the kernel is read do not wait for its end: they are made in between, and what was read of them is not
+ * compared.
+ */
+export class Verification {
+  #finishedAt: number | undefined;
+
+  constructor(readonly options: VerificationOptions) {}
+
+  /** Milliseconds since the last finished one; undefined before the first. */
+  get age(): number | undefined {
+    return this.#finishedAt === undefined ? undefined : this.options.clock.now() - this.#finishedAt;
+  }
+
+  /** Milliseconds until the next one is due. */
+  get dueIn(): number {
+    return this.options.pending.verification ? 0 : Math.max(0, this.options.interval - (this.age ?? Infinity));
+  }
+
+  /** All that is in the kernel is known and about to be made as desired: the interval begins. */
+  skip(): void {
+    this.#finishedAt = this.options.clock.now();
+  }
+
+  /** Verifies if it is time to, or something happened that asks for it. Throws when the kernel cannot be read. */
+  async runIfDue(record: SyncRecord): Promise<void> {
+    const { pending } = this.options;
+    if (this.dueIn > 0) return;
+    pending.verification = false;
+    try {
+      await this.#run(record);
+    } catch (error) {
+      pending.verification = true;
+      throw error;
+    }
+  }
+
+  /** What an observation is compared by. */
+  get comparison(): Comparison {
+    const { updater, ipvs, addresses, excludeCIDRs } = this.options;
+    const { desired } = updater;
+    const isWanted = (address: Address): boolean => addresses.isWanted(address, desired);
+    return { desired, applied: ipvs.applied, isWanted, excludeCIDRs };
+  }
+
+  /** Reads everything; the node's own addresses are taken note of. Throws when a part cannot be read. */
+  async observe(interruption?: Interruption): Promise<ObservedKernel> {
+    const { updater, ipvs, addresses, sources, prerequisites } = this.options;
+    const { brokenSets, expectedAddresses } = prerequisites;
+    const definitions = new Map([...sources.definitions].filter(([name]) => !brokenSets.has(name)));
+    const expected = { believed: ipvs.applied, desired: updater.desired, addresses: expectedAddresses };
+    const observed = await observeKernel({ ...sources, definitions }, addresses.index!, expected, interruption);
+    prerequisites.takeLocalAddresses(observed.local);
+    return observed;
+  }
+
+  async #run(record: SyncRecord): Promise<void> {
+    const { prerequisites, sysctls, rules, updater, changes, pending, clock } = this.options;
+    const start = clock.now();
+    const { created, replaced } = await prerequisites.ensureSets(record);
+    await this.#compare(record);
+    for (const name of created) record.drift.add('set', 'missing', () => name);
+    for (const name of replaced) record.drift.add('set', 'changed', () => name);
+    const outcome = sysctls.ensure();
+    for (const name of outcome.changed) record.drift.add('sysctl', 'changed', () => name);
+    rules.check();
+    await updater.updateDirty(pending.touched);
+    await changes.applyPending(record);
+    this.#finishedAt = clock.now();
+    record.verified = { ms: this.#finishedAt - start, sysctls: outcome };
+  }
+
+  async #compare(record: SyncRecord): Promise<void> {
+    const { ipvs, pending } = this.options;
+    const keys = newTouched();
+    let isDisturbed = false;
+    const observed = await this.observe({
+      turn: async () => {
+        await nextTurn();
+        if (await this.#interleave(keys, record)) isDisturbed = true;
+      },
+      isDisturbed: () => isDisturbed,
+    });
+    const disturbed = { keys, suspects: ipvs.suspects };
+    await compareWithKernel(this.comparison, observed, disturbed, pending.touched, record.drift);
+  }
+
+  /** Makes the changes that came meanwhile, adding their keys to `disturbed`; true when virtual servers came or went. */
+  async #interleave(disturbed: Touched, record: SyncRecord): Promise<boolean> {
+    const { clock, updater, ipvs, minInterval, changes, pending, conntrack, onInterleaved } = this.options;
+    const { dirtyCount } = updater.cluster;
+    if (dirtyCount === 0 || clock.now() - changes.appliedAt < minInterval) return false;
+    record.servicesChanged += dirtyCount;
+    const touched = newTouched();
+    try {
+      await updater.updateDirty(touched);
+    } catch (error) {
+      mergeTouched(pending.touched, touched);
+      throw error;
+    }
+    mergeTouched(disturbed, touched);
+    const { virtualServers } = updater.desired;
+    const comesOrGoes = (key: VirtualServerKey): boolean => virtualServers.has(key) !== ipvs.applied.has(key);
+    const isMembership = [...touched.servers].some(comesOrGoes);
+    await changes.apply(touched, record);
+    conntrack.clean(record);
+    onInterleaved();
+    return isMembership;
+  }
+}

@@ -1,0 +1,140 @@
+/** The data plane with its own runner over fakes: what it does without being asked, by a clock that the test moves. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { pino } from 'pino';
+import { type DataPlane } from '../../../src/daemon/data-plane.js';
+import { SyncReporter } from '../../../src/daemon/sync-reporter.js';
+import { type SyncRecord } from '../../../src/reconcile/sync-record.js';
+import { Metrics } from '../../../src/serve/metrics.js';
+import { parseAddress } from '../../../src/values/address.js';
+import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
+import { HandClock } from '../../fakes/hand-clock.js';
+import { TestKernel, web } from '../../support/reconcile-rig.js';
+import { testDataPlane } from '../../support/test-world.js';
+
+const PERIOD = 30_000;
+const ip = (text: string) => parseAddress(text)!;
+const WEB = addressServerKey('TCP', ip('10.96.0.1'), 80);
+const B = realServerKey(ip('10.0.0.2'), 8080);
+
+class Rig {
+  readonly clock = new HandClock();
+  readonly kernel = new TestKernel();
+  readonly cluster = web();
+  readonly metrics = new Metrics({ version: '0.0.0' });
+  readonly reporter = new SyncReporter(this.metrics, pino({ level: 'silent' }));
+  readonly records: SyncRecord[] = [];
+  readonly dataPlane: DataPlane;
+
+  constructor() {
+    this.dataPlane = testDataPlane({
+      openNetlinkSocket: this.kernel.open,
+      clock: this.clock,
+      table: {},
+      config: { syncPeriodMs: PERIOD, minSyncPeriodMs: 0 },
+      updater: this.cluster.updater,
+      reporter: this.reporter,
+    });
+    const { reconciler } = this.dataPlane;
+    const sync = reconciler.sync.bind(reconciler);
+    reconciler.sync = async () => {
+      const record = await sync();
+      this.records.push(record);
+      return record;
+    };
+  }
+
+  /** Resolves when `count` syncs have ended, and the runner has taken note. */
+  async syncs(count: number): Promise<void> {
+    for (let turn = 0; this.records.length < count; turn++) {
+      assert.ok(turn < 10_000, `${this.records.length} syncs instead of ${count}`);
+      await nextTurn();
+    }
+    for (let i = 0; i < 5; i++) await nextTurn();
+  }
+
+  async started(): Promise<void> {
+    this.dataPlane.start();
+    await this.clock.advance(0);
+    await this.syncs(1);
+  }
+
+  /** Time goes by in which no sync is due. */
+  async quiet(ms: number): Promise<void> {
+    const before = this.records.length;
+    await this.clock.advance(ms);
+    for (let i = 0; i < 20; i++) await nextTurn();
+    assert.equal(this.records.length, before);
+  }
+
+  async driftMetric(labels: string): Promise<string | undefined> {
+    const lines = (await this.metrics.text()).split('\n');
+    return lines.find((line) => line.startsWith('kubeproxy_ipvs_drift_repaired_total{') && line.includes(labels));
+  }
+}
+
+describe('without being asked', () => {
+  test('the kernel is read back every syncPeriod, and no more often', async () => {
+    const rig = new Rig();
+    await rig.started();
+    await rig.quiet(PERIOD - 1);
+    await rig.clock.advance(1);
+    await rig.syncs(2);
+    assert.notEqual(rig.records[1]!.verified, undefined);
+    await rig.quiet(PERIOD - 1);
+    await rig.clock.advance(1);
+    await rig.syncs(3);
+  });
+
+  test('what drains is looked at until its last connection is gone', async () => {
+    const rig = new Rig();
+    await rig.started();
+    const { realServers } = rig.kernel.ipvs.table.get(WEB)!;
+    Object.assign(realServers.get(B)!, { active: 1 });
+    rig.cluster.slice('web', ['10.0.0.1']);
+    rig.dataPlane.runner.request();
+    await rig.clock.advance(0);
+    await rig.syncs(2);
+    assert.equal(rig.dataPlane.drains.size, 1);
+    Object.assign(realServers.get(B)!, { active: 0 });
+    await rig.clock.advance(1000);
+    await rig.syncs(3);
+    assert.equal(realServers.has(B), false);
+    assert.equal(rig.records[2]!.verified, undefined);
+    await rig.quiet(PERIOD - 1001);
+  });
+
+  test('kube-ipvs0 that somebody removed is restored and counted as drift of the link', async () => {
+    const rig = new Rig();
+    await rig.started();
+    const { links } = rig.kernel;
+    links.deleteLink('kube-ipvs0');
+    await nextTurn();
+    await rig.clock.advance(0);
+    await rig.syncs(2);
+    assert.deepEqual(links.addressesOf('kube-ipvs0'), ['10.96.0.1/32']);
+    assert.equal(rig.records[1]!.drift.counts.get('link missing')?.count, 1);
+    assert.match((await rig.driftMetric('object="link"')) ?? '', /kind="missing".* 1$/);
+  });
+
+  test('an address that somebody takes off kube-ipvs0 is back and counted once, long before the next verification', async () => {
+    const rig = new Rig();
+    await rig.started();
+    rig.kernel.links.removeAddress('kube-ipvs0', '10.96.0.1');
+    await nextTurn();
+    await rig.clock.advance(0);
+    await rig.syncs(2);
+    assert.deepEqual(rig.kernel.links.addressesOf('kube-ipvs0'), ['10.96.0.1/32']);
+    assert.match((await rig.driftMetric('object="address"')) ?? '', /kind="missing".* 1$/);
+    assert.equal(rig.records[1]!.verified, undefined);
+  });
+});
+
+test('stopping ends the runner, the rules and the watch of links', async () => {
+  const rig = new Rig();
+  await rig.started();
+  await rig.dataPlane.stop();
+  assert.equal(rig.clock.pending, 0);
+  assert.equal(rig.kernel.netlink.openSockets, 0);
+});
