@@ -1,11 +1,15 @@
 import { dryRun } from '../daemon/dry-run.js';
 import { type Environment } from '../daemon/environment.js';
-import { type OutputOptions } from './options.js';
+import { type PlanOptions } from './options.js';
+import { countActions, formatPlan } from './plan-text.js';
+
+/** Exit code when there is something to change and `--exit-code` asks for it. */
+const HAS_CHANGES = 2;
 
 /** Prints what a sync would change. */
-export async function runPlan(options: OutputOptions, environment: Environment): Promise<number> {
+export async function runPlan(options: PlanOptions, environment: Environment): Promise<number> {
   const { changes } = await dryRun(options, environment);
-  if (options.json) environment.out(`${JSON.stringify({ changes })}\n`);
-  else environment.out(changes.length === 0 ? 'nothing to change\n' : `${changes.join('\n')}\n`);
-  return 0;
+  if (options.json) environment.out(`${JSON.stringify({ summary: countActions(changes), changes })}\n`);
+  else environment.out(formatPlan(changes, options.diff));
+  return options.exitCode && changes.length > 0 ? HAS_CHANGES : 0;
 }

@@ -2,11 +2,13 @@
 import { type RuleSet } from '../desired/rule-set.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
 import { planRules } from '../plan/rule-diff.js';
-import { parseSavedRules } from '../plan/rule-save.js';
+import { type SavedRules, parseSavedRules } from '../plan/rule-save.js';
+import { type Family } from '../values/address.js';
+import { type RuleChange } from './change.js';
 import { type Inspection } from './inspect.js';
 import { type SysctlKeeper } from './sysctl-keeper.js';
 
-/** Adds the chains and jumps that differ, one line each. Rejects with CommandError. */
+/** Adds the chains and jumps that differ. Rejects with CommandError. */
 export async function inspectRules(
   iptables: Iptables,
   ruleSets: readonly RuleSet[],
@@ -14,12 +16,41 @@ export async function inspectRules(
 ): Promise<void> {
   for (const desired of ruleSets) {
     const saved = parseSavedRules(await iptables.save(desired.family));
-    for (const { kind, table, chain, what } of planRules(desired, saved).differences) {
-      const name = `IPv${desired.family} ${table} ${chain} ${what}`;
-      drift.add('rule', kind, () => name);
-      changes.push(`${kind === 'extra' ? 'delete' : 'write'} ${what} of ${table} ${chain} (IPv${desired.family})`);
-    }
+    const { differences, text } = planRules(desired, saved);
+    for (const { kind, table, chain, what } of differences)
+      drift.add('rule', kind, () => `IPv${desired.family} ${table} ${chain} ${what}`);
+    changes.push(...ruleChanges(text, saved, desired.family));
   }
+}
+
+/** What an input of iptables-restore would change: jumps by themselves, chains of ours as a whole. */
+function ruleChanges(text: string, saved: SavedRules, family: Family): RuleChange[] {
+  const jumps: RuleChange[] = [];
+  const chains = new Map<string, RuleChange & { after: string[] }>();
+  let table = '';
+  for (const line of text.split('\n')) {
+    const [, verb = '', chain = '', rest = ''] = /^(\*|:|-[ADIX] )(\S+) ?(.*)$/.exec(line) ?? [];
+    const common = { object: 'rule', family, table, chain } as const;
+    const present = saved.get(table)?.get(chain)?.rules;
+    if (verb === '*') table = chain;
+    else if (verb === ':') {
+      const action = present === undefined ? 'add' : 'change';
+      chains.set(`${table} ${chain}`, { ...common, action, what: 'chain', before: present ?? [], after: [] });
+    } else if (verb === '-A ') chains.get(`${table} ${chain}`)?.after.push(rest);
+    else if (verb === '-X ') {
+      chains.delete(`${table} ${chain}`);
+      chains.set(`-X ${table} ${chain}`, {
+        ...common,
+        action: 'delete',
+        what: 'chain',
+        before: present ?? [],
+        after: [],
+      });
+    } else if (verb === '-D ') jumps.push({ ...common, action: 'delete', what: 'jump', before: [rest], after: [] });
+    else if (verb === '-I ')
+      jumps.push({ ...common, action: 'add', what: 'jump', before: [], after: [rest.replace(/^[0-9]+ /, '')] });
+  }
+  return [...chains.values(), ...jumps];
 }
 
 /** Adds the sysctls that the daemon would set. Throws SysctlError when one cannot be read. */
@@ -32,6 +63,6 @@ export function inspectSysctls(
     const isRight = current === value || (atLeast === true && current !== undefined && current > value);
     if (isRight || (current === undefined && !required)) continue;
     drift.add('sysctl', current === undefined ? 'missing' : 'changed', () => `${name}=${current ?? 'none'}`);
-    changes.push(`set ${name}=${value}`);
+    changes.push({ action: 'change', object: 'sysctl', name, before: current, after: value });
   }
 }

@@ -1,30 +1,31 @@
 /** What a sync would do, without doing it: for `plan`, `verify`, and tests. */
-import { formatAddress } from '../values/address.js';
-import { formatSetEntry } from '../values/ip-set.js';
+import { type Address } from '../values/address.js';
+import { type SetDefinition } from '../values/ip-set.js';
 import { type Prefix } from '../values/prefix.js';
 import {
   type RealServerList,
   type VirtualServerKey,
-  formatRealServer,
-  formatVirtualServer,
   realServerKeys,
   realServerList,
   virtualServerFamily,
 } from '../values/virtual-server.js';
-import { newTouched } from '../desired/desired-state.js';
-import { allSetDefinitions } from '../desired/set-definitions.js';
+import { newTouched, touchEntry } from '../desired/desired-state.js';
+import { type SetName } from '../desired/set-definitions.js';
+import { isSameKind } from '../kernel/ipset/client.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
-import { type IpvsOperations, drains, inAddingOrder, planVirtualServer } from '../plan/virtual-server-plan.js';
+import { drains } from '../plan/virtual-server-plan.js';
 import { DUMMY_LINK } from './address-applier.js';
+import { type Change } from './change.js';
 import { compareWithKernel, ownershipAtStart } from './compare.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { Drift } from './drift.js';
+import { changesOf } from './inspect-changes.js';
 import { NO_ADDRESSES, type ObservedSources, observeKernel, readAddresses } from './observer.js';
 
 export interface Inspection {
   readonly drift: Drift;
-  /** One line per change that a sync would make. */
-  readonly changes: string[];
+  /** What a sync would do, in its order. */
+  readonly changes: Change[];
 }
 
 const EMPTY = '' as RealServerList;
@@ -35,11 +36,12 @@ export async function inspect(
   sources: ObservedSources,
   excludeCIDRs: readonly Prefix[],
 ): Promise<Inspection> {
-  const index = sources.links.findLink(DUMMY_LINK)?.index ?? -1;
+  const link = sources.links.findLink(DUMMY_LINK);
+  const index = link?.index ?? -1;
   updater.cluster.setLocalAddresses((await readAddresses(sources.links, index)).local);
   await updater.updateDirty(newTouched());
-  const present = new Set(sources.ipset.listSets().map(({ name }) => name));
-  const definitions = new Map([...sources.definitions].filter(([name]) => present.has(name)));
+  const sets = inspectSets(sources);
+  const { definitions } = sets;
   const { desired, cluster } = updater;
   const applied = new Map<VirtualServerKey, AppliedVirtualServer>();
   for (const { key, settings, realServers } of desired.virtualServers.values())
@@ -51,28 +53,49 @@ export async function inspect(
   });
   for (const [key, seen] of observed.servers) expectDrains(applied, key, seen);
   const touched = newTouched();
-  const isWanted = (address: Parameters<typeof formatAddress>[0]): boolean =>
-    desired.hasAddress(address) && !cluster.localAddresses.has(address);
+  const isWanted = (address: Address): boolean => desired.hasAddress(address) && !cluster.localAddresses.has(address);
   const comparison = { desired, applied, isWanted, excludeCIDRs };
-  const drift = new Drift();
+  const drift = new Drift(Infinity);
   const undisturbed = { keys: newTouched(), suspects: new Set<VirtualServerKey>() };
   const isOurs = ownershipAtStart(comparison, observed);
   await compareWithKernel(comparison, observed, undisturbed, touched, drift, isOurs);
-  for (const name of sources.definitions.keys()) if (!present.has(name)) drift.add('set', 'missing', () => name);
-  const changes: string[] = [];
-  for (const key of touched.servers) {
-    const wanted = desired.virtualServers.get(key);
-    if (wanted === undefined) changes.push(`delete virtual server ${formatVirtualServer(key)}`);
-    else planVirtualServer(key, wanted, observed.servers.get(key), printer(changes), 0);
-  }
-  for (const address of touched.addresses)
-    changes.push(`${isWanted(address) ? 'add' : 'delete'} address ${formatAddress(address)}`);
-  for (const [set, entries] of touched.entries) {
-    const { type } = allSetDefinitions().get(set)!;
-    for (const entry of entries)
-      changes.push(`${desired.hasEntry(set, entry) ? 'add' : 'delete'} ${set} ${formatSetEntry(type, entry)}`);
-  }
+  if (link === undefined) drift.add('link', 'missing', () => DUMMY_LINK);
+  for (const { name } of sets.missing) drift.add('set', 'missing', () => name);
+  for (const { name } of sets.misfits) drift.add('set', 'changed', () => name);
+  for (const name of sources.definitions.keys())
+    if (!definitions.has(name))
+      for (const entry of desired.entries(name as SetName).keys()) touchEntry(touched, name as SetName, entry);
+  const changes = changesOf({
+    ...{ desired, isWanted, touched, servers: observed.servers },
+    ...{ hasLink: link !== undefined, missingSets: sets.missing, misfitSets: sets.misfits },
+  });
   return { drift, changes };
+}
+
+interface InspectedSets {
+  /** Those that are there and can hold what they should. */
+  readonly definitions: ReadonlyMap<string, SetDefinition>;
+  readonly missing: readonly SetDefinition[];
+  /** Of another type under the same name, or with entries that expire: a sync makes them anew. */
+  readonly misfits: readonly SetDefinition[];
+}
+
+/** Throws IpsetError. */
+function inspectSets(sources: ObservedSources): InspectedSets {
+  const present = new Map(sources.ipset.listSets().map((set) => [set.name, set]));
+  const definitions = new Map<string, SetDefinition>();
+  const missing: SetDefinition[] = [];
+  const misfits: SetDefinition[] = [];
+  for (const definition of sources.definitions.values()) {
+    const set = present.get(definition.name);
+    if (set === undefined) missing.push(definition);
+    else {
+      const isReadable = isSameKind(definition, set);
+      if (isReadable) definitions.set(definition.name, definition);
+      if (!isReadable || set.hasTimeout) misfits.push(definition);
+    }
+  }
+  return { definitions, missing, misfits };
 }
 
 /** A backend at weight 0 that nobody wants is on its way out: the daemon's work, no difference. */
@@ -87,20 +110,4 @@ function expectDrains(
   const wanted = new Set(realServerKeys(expected.realServers, family));
   const leaving = realServerKeys(draining, family).filter((real) => !wanted.has(real));
   applied.set(key, { ...expected, draining: realServerList(leaving) });
-}
-
-function printer(lines: string[]): IpvsOperations {
-  const server = formatVirtualServer;
-  return {
-    addVirtualServer: (key, { scheduler }) => lines.push(`add virtual server ${server(key)} ${scheduler}`),
-    setVirtualServer: (key, { scheduler }) => lines.push(`change virtual server ${server(key)} ${scheduler}`),
-    deleteVirtualServer: (key) => lines.push(`delete virtual server ${server(key)}`),
-    addRealServers: (key, reals, from) => {
-      for (const real of inAddingOrder(key, reals, from))
-        lines.push(`add real server ${server(key)} -> ${formatRealServer(real)}`);
-    },
-    setRealServer: (key, real, weight) =>
-      lines.push(`change real server ${server(key)} -> ${formatRealServer(real)} weight ${weight}`),
-    deleteRealServer: (key, real) => lines.push(`delete real server ${server(key)} -> ${formatRealServer(real)}`),
-  };
 }

@@ -41,6 +41,12 @@ export interface IpsetFailure {
   readonly error: IpsetError;
 }
 
+/** Whether a set that is there can hold the elements of `definition`. */
+export function isSameKind(definition: SetDefinition, present: ListedSet): boolean {
+  const hasFamily = definition.type !== 'bitmap:port';
+  return present.type === definition.type && (!hasFamily || present.family === definition.family);
+}
+
 export class IpsetClient {
   private readonly protocol: IpsetProtocol;
   private readonly sender: IpsetElementSender;
@@ -199,9 +205,7 @@ export class IpsetClient {
       this.createSet(definition);
       return 'created';
     }
-    const hasFamily = definition.type !== 'bitmap:port';
-    const isSameKind = present.type === definition.type && (!hasFamily || present.family === definition.family);
-    if (!isSameKind) {
+    if (!isSameKind(definition, present)) {
       this.destroySet(definition.name);
       this.createSet(definition);
       return 'replaced';

@@ -1,6 +1,6 @@
 /** What `verify` and `plan` say: the differences and no others, without writing anything. */
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -8,13 +8,14 @@ import { iptablesRules } from '../../../src/desired/iptables-rules.js';
 import { type RuleSet } from '../../../src/desired/rule-set.js';
 import { Iptables } from '../../../src/kernel/iptables/iptables.js';
 import { Sysctl } from '../../../src/kernel/node/sysctl.js';
+import { formatChange, formatPlan } from '../../../src/cli/plan-text.js';
 import { Drift } from '../../../src/reconcile/drift.js';
 import { inspectRules, inspectSysctls } from '../../../src/reconcile/inspect-node.js';
 import { type Inspection, inspect } from '../../../src/reconcile/inspect.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
 import { TestCluster } from '../../support/desired-cluster.js';
-import { ReconcileRig, web } from '../../support/reconcile-rig.js';
+import { ReconcileRig, TestKernel, web } from '../../support/reconcile-rig.js';
 
 const ip = (text: string) => parseAddress(text)!;
 const WEB = addressServerKey('TCP', ip('10.96.0.1'), 80);
@@ -22,7 +23,8 @@ const B = realServerKey(ip('10.0.0.2'), 8080);
 
 /** Counts as `1 missing address`, and the changes. */
 function told({ drift, changes }: Inspection): [counts: string[], changes: string[]] {
-  return [[...drift.counts.values()].map(({ kind, object, count }) => `${count} ${kind} ${object}`).sort(), changes];
+  const counts = [...drift.counts.values()].map(({ kind, object, count }) => `${count} ${kind} ${object}`).sort();
+  return [counts, changes.map(formatChange)];
 }
 
 /** What a command of its own, with no memory of the daemon's, finds in the kernel of `rig`. */
@@ -41,15 +43,58 @@ describe('an inspection', () => {
     assert.deepEqual(await inspected(rig, web()), [[], []]);
   });
 
-  test('of an empty kernel finds everything missing, and says what a sync would do', async () => {
+  test('of an empty kernel finds everything missing, and says all that a sync would do', async () => {
+    const rig = new ReconcileRig(web());
     const [counts, changes] = await inspected(new ReconcileRig(), web());
-    assert.deepEqual(counts, ['1 missing address', '1 missing virtual_server', '38 missing set']);
-    assert.deepEqual(changes.slice(0, 4), [
-      'add virtual server TCP 10.96.0.1:80 rr',
-      'add real server TCP 10.96.0.1:80 -> 10.0.0.1:8080',
-      'add real server TCP 10.96.0.1:80 -> 10.0.0.2:8080',
-      'add address 10.96.0.1',
+    assert.deepEqual(counts, ['1 missing address', '1 missing link', '1 missing virtual_server', '38 missing set']);
+    assert.deepEqual(
+      changes.filter((line) => !line.startsWith('add set KUBE-')),
+      [
+        'add link kube-ipvs0',
+        'add set entry KUBE-CLUSTER-IP 10.96.0.1,tcp:80',
+        'add set entry KUBE-IPVS-IPS 10.96.0.1',
+        'add virtual server TCP 10.96.0.1:80 rr',
+        'add real server TCP 10.96.0.1:80 -> 10.0.0.1:8080',
+        'add real server TCP 10.96.0.1:80 -> 10.0.0.2:8080',
+        'add address 10.96.0.1 on kube-ipvs0',
+      ],
+    );
+    assert.equal(changes.filter((line) => line.startsWith('add set KUBE-')).length, 38);
+    // The witness of completeness: everything that a sync then makes has its line.
+    await rig.sync();
+    const made = [...rig.kernel.netfilter.ipset!.sets.keys()];
+    for (const name of made)
+      assert.ok(
+        changes.some((line) => line.startsWith(`add set ${name} `)),
+        name,
+      );
+  });
+
+  test('tells the Service of each change, and groups by it', async () => {
+    const cluster = web();
+    cluster.service('api', { clusterIP: '10.96.0.2', ports: [{ port: 443 }] });
+    const { sources } = new ReconcileRig(cluster, new TestKernel()).dataPlane;
+    const { drift, changes } = await inspect(cluster.updater, sources, []);
+    assert.equal(drift.total, 38 + 1 + 2 + 2);
+    for (const change of changes)
+      if (change.object !== 'link' && change.object !== 'set')
+        assert.match(String(change.service), /^default\/(web|api)$/, JSON.stringify(change));
+    const text = formatPlan(changes, false).split('\n');
+    const headings = text.filter((line) => line.endsWith(':'));
+    assert.deepEqual(headings, ['node:', 'default/api:', 'default/web:']);
+    assert.equal(text.at(-2), `plan: ${changes.length} to add, 0 to change, 0 to delete; Services concerned: 2`);
+  });
+
+  test('adds the entries of a set that is missing or of another type', async () => {
+    const rig = new ReconcileRig(web());
+    await rig.sync();
+    rig.kernel.netfilter.ipset!.sets.delete('KUBE-CLUSTER-IP');
+    assert.deepEqual(await inspected(rig, web()), [
+      ['1 missing set'],
+      ['add set KUBE-CLUSTER-IP hash:ip,port IPv4', 'add set entry KUBE-CLUSTER-IP 10.96.0.1,tcp:80'],
     ]);
+    await rig.verify();
+    assert.deepEqual(await inspected(rig, web()), [[], []]);
   });
 
   test('does not take a backend that drains for a difference', async () => {
@@ -81,9 +126,9 @@ describe('an inspection', () => {
     assert.deepEqual(counts, ['1 extra address', '1 extra virtual_server', '2 extra set_entry']);
     assert.deepEqual(changes, [
       'delete virtual server TCP 10.96.0.1:80',
-      'delete address 10.96.0.1',
-      'delete KUBE-CLUSTER-IP 10.96.0.1,tcp:80',
-      'delete KUBE-IPVS-IPS 10.96.0.1',
+      'delete address 10.96.0.1 on kube-ipvs0',
+      'delete set entry KUBE-CLUSTER-IP 10.96.0.1,tcp:80',
+      'delete set entry KUBE-IPVS-IPS 10.96.0.1',
     ]);
   });
 });
@@ -119,8 +164,29 @@ describe('an inspection of the node', () => {
     await inspectRules(iptables(saved(rules)), [rules], right);
     assert.deepEqual(told(right), [[], []]);
     const wrong = nothing();
+    const filter = rules.tables.find(({ name }) => name === 'filter')!;
+    const forward = filter.chains.find(({ name }) => name === 'KUBE-FORWARD')!.rules.length;
     await inspectRules(iptables(saved(rules).replace('-A KUBE-FORWARD ', '-A OTHER ')), [rules], wrong);
-    assert.deepEqual(told(wrong), [['1 changed rule'], ['write rules of filter KUBE-FORWARD (IPv4)']]);
+    assert.deepEqual(told(wrong), [['1 changed rule'], [`change chain filter KUBE-FORWARD (IPv4), ${forward} rules`]]);
+  });
+
+  test("tells every rule that a takeover from kube-proxy's recorded ones would write or remove, each once", async () => {
+    const recorded = readFileSync('test/fixtures/kube-proxy-1.36/iptables.txt', 'utf8');
+    const found = nothing();
+    await inspectRules(iptables(recorded), [rules], found);
+    assert.equal(found.changes.length, found.drift.total);
+    assert.ok(found.changes.length > 3);
+    const lines = found.changes.map(formatChange);
+    assert.equal(new Set(lines).size, lines.length, 'the same line twice');
+    for (const change of found.changes) {
+      assert.ok(change.object === 'rule');
+      if (change.what === 'jump') assert.equal(change.before.length + change.after.length, 1);
+      else if (change.action !== 'delete') {
+        const chains = rules.tables.find(({ name }) => name === change.table)!.chains;
+        assert.deepEqual(change.after, chains.find(({ name }) => name === change.chain)!.rules);
+      }
+      for (const rule of change.before) assert.ok(recorded.includes(`-A ${change.chain} ${rule}\n`), rule);
+    }
   });
 
   test('finds sysctls that differ, lower ones where a minimum is wanted, and leaves out what the kernel need not have', () => {
@@ -147,9 +213,13 @@ describe('an inspection of the node', () => {
     inspectSysctls({ sysctl, wanted }, found);
     assert.deepEqual(told(found), [
       ['1 changed sysctl', '1 missing sysctl'],
-      ['set net.ipv4.ip_forward=1', 'set net.ipv4.vs.expire_nodest_conn=1'],
+      [
+        'change sysctl net.ipv4.ip_forward from 0 to 1',
+        'change sysctl net.ipv4.vs.expire_nodest_conn from nothing to 1',
+      ],
     ]);
     inspectSysctls({ sysctl, wanted: [{ ...wanted[3]!, value: 6000 }] }, found);
-    assert.equal(found.changes.at(-1), 'set net.netfilter.nf_conntrack_max=6000');
+    const name = 'net.netfilter.nf_conntrack_max';
+    assert.deepEqual(found.changes.at(-1), { action: 'change', object: 'sysctl', name, before: 5000, after: 6000 });
   });
 });

@@ -1,0 +1,121 @@
+/** From keys that differ to what a sync would do about each. */
+import { type Address, formatAddress } from '../values/address.js';
+import { type SetDefinition, type SetEntry, formatSetEntry } from '../values/ip-set.js';
+import { type VirtualServerKey } from '../values/virtual-server.js';
+import { type DesiredState, type Touched } from '../desired/desired-state.js';
+import { type SetName, allSetDefinitions } from '../desired/set-definitions.js';
+import { type AppliedVirtualServer } from '../plan/applied.js';
+import { type IpvsOperations, inAddingOrder, planVirtualServer } from '../plan/virtual-server-plan.js';
+import { DUMMY_LINK } from './address-applier.js';
+import { type Change, realServerRef, settingsData, virtualServerRef } from './change.js';
+
+export interface Differences {
+  readonly desired: DesiredState;
+  readonly isWanted: (address: Address) => boolean;
+  /** What was found in the kernel. */
+  readonly servers: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>;
+  readonly touched: Touched;
+  readonly hasLink: boolean;
+  /** Sets that are not there, and those of another type, which are made anew. */
+  readonly missingSets: readonly SetDefinition[];
+  readonly misfitSets: readonly SetDefinition[];
+}
+
+/** In the order of a sync: link, sets, entries to add, virtual servers, addresses, entries to delete. */
+export function changesOf(differences: Differences): Change[] {
+  const { desired, isWanted, touched } = differences;
+  const owners = new Owners(desired, touched);
+  const changes: Change[] = [];
+  if (!differences.hasLink) changes.push({ action: 'add', object: 'link', link: DUMMY_LINK });
+  const addSet = (action: 'add' | 'change', { name, type, family }: SetDefinition): void =>
+    void changes.push({ action, object: 'set', set: name, type, family });
+  for (const definition of differences.missingSets) addSet('add', definition);
+  for (const definition of differences.misfitSets) addSet('change', definition);
+  pushEntries('add', desired, touched, owners, changes);
+  for (const key of touched.servers) pushServer(key, differences, changes);
+  for (const address of touched.addresses)
+    changes.push({
+      action: isWanted(address) ? 'add' : 'delete',
+      object: 'address',
+      service: owners.ofAddress(address),
+      address: formatAddress(address),
+      link: DUMMY_LINK,
+    });
+  pushEntries('delete', desired, touched, owners, changes);
+  return changes;
+}
+
+function pushEntries(
+  action: 'add' | 'delete',
+  desired: DesiredState,
+  touched: Touched,
+  owners: Owners,
+  changes: Change[],
+): void {
+  const definitions = allSetDefinitions();
+  for (const [set, entries] of touched.entries) {
+    const { type } = definitions.get(set)!;
+    for (const entry of entries) {
+      if (desired.hasEntry(set, entry) !== (action === 'add')) continue;
+      const service = owners.ofEntry(set, entry);
+      changes.push({ action, object: 'set_entry', service, set, entry: formatSetEntry(type, entry) });
+    }
+  }
+}
+
+function pushServer(key: VirtualServerKey, { desired, servers }: Differences, changes: Change[]): void {
+  const wanted = desired.virtualServers.get(key);
+  const found = servers.get(key);
+  const before = found && settingsData(found.settings);
+  const virtualServer = virtualServerRef(key);
+  const common = { service: wanted?.service, virtualServer };
+  if (wanted === undefined) {
+    changes.push({ action: 'delete', object: 'virtual_server', ...common, before });
+    return;
+  }
+  const push = (change: Change): void => void changes.push(change);
+  const real = { object: 'real_server', ...common } as const;
+  const server = { object: 'virtual_server', ...common } as const;
+  const operations: IpvsOperations = {
+    addVirtualServer: (_key, settings) => push({ action: 'add', ...server, after: settingsData(settings) }),
+    setVirtualServer: (_key, settings) => push({ action: 'change', ...server, before, after: settingsData(settings) }),
+    deleteVirtualServer: () => push({ action: 'delete', ...server, before }),
+    addRealServers: (_key, reals, from) => {
+      for (const one of inAddingOrder(key, reals, from))
+        push({ action: 'add', ...real, realServer: realServerRef(one), weight: 1 });
+    },
+    setRealServer: (_key, one, weight) => push({ action: 'change', ...real, realServer: realServerRef(one), weight }),
+    deleteRealServer: (_key, one) => push({ action: 'delete', ...real, realServer: realServerRef(one) }),
+  };
+  planVirtualServer(key, wanted, found, operations, 0);
+}
+
+/** Which Service asks for an address or an entry: the first, where several do. */
+class Owners {
+  readonly #addresses = new Map<Address, string>();
+  readonly #entries = new Map<SetName, Map<SetEntry, string>>();
+
+  constructor(desired: DesiredState, touched: Touched) {
+    for (const [service, { addresses, setEntries }] of desired.services) {
+      for (const address of addresses)
+        if (touched.addresses.has(address) && !this.#addresses.has(address)) this.#addresses.set(address, service);
+      for (let i = 0; i < setEntries.length; i += 2)
+        this.#noteEntry(setEntries[i] as SetName, setEntries[i + 1] as SetEntry, service, touched);
+    }
+  }
+
+  ofAddress(address: Address): string | undefined {
+    return this.#addresses.get(address);
+  }
+
+  ofEntry(set: SetName, entry: SetEntry): string | undefined {
+    return this.#entries.get(set)?.get(entry);
+  }
+
+  #noteEntry(set: SetName, entry: SetEntry, service: string, touched: Touched): void {
+    if (touched.entries.get(set)?.has(entry) !== true) return;
+    const entries = this.#entries.get(set) ?? new Map<SetEntry, string>();
+    this.#entries.set(set, entries);
+    if (!entries.has(entry)) entries.set(entry, service);
+  }
+}
