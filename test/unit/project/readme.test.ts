@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { parse } from 'yaml';
 import { Metrics } from '../../../src/serve/metrics.js';
 import { withTable } from '../../kernel/traffic-markdown.js';
@@ -88,6 +89,14 @@ test('links lead to files and headings that exist', () => {
     }
   }
   assert.ok(links >= 10);
+});
+
+test('the picture is what its script draws', async () => {
+  const { render } = (await import(pathToFileURL(join(ROOT, 'scripts/diagram.mjs')).href)) as { render: () => string };
+  const picture = readFileSync(join(ROOT, 'docs/how-it-works.svg'), 'utf8');
+  assert.equal(picture, render(), 'node scripts/diagram.mjs');
+  assert.ok((picture.match(/<rect class="box/g) ?? []).length >= 15);
+  assert.ok(page('README.md').includes('](docs/how-it-works.svg)'));
 });
 
 test('every dependency at run time has a reason, and no other is named', () => {
