@@ -14,7 +14,6 @@ interface Libc {
   socket(domain: number, type: number, protocol: number): number;
   bind(fd: number, address: Buffer, length: number): number;
   setsockopt(fd: number, level: number, name: number, value: Buffer, length: number): number;
-  getsockname(fd: number, address: Buffer, length: Buffer): number;
   poll: { async(descriptors: Buffer, count: number, milliseconds: number, done: (error: unknown) => void): void };
 }
 
@@ -50,7 +49,6 @@ function libc(): Libc {
     socket: ['int', ['int', 'int', 'int']],
     bind: ['int', ['int', 'pointer', 'uint']],
     setsockopt: ['int', ['int', 'int', 'int', 'pointer', 'uint']],
-    getsockname: ['int', ['int', 'pointer', 'pointer']],
     poll: ['int', ['pointer', 'ulong', 'int']],
   }) as unknown as Libc;
   return loaded;
@@ -66,13 +64,13 @@ export function openNetlinkSocket(protocol: number, groups: readonly number[] = 
   if (fd < 0) throw new NetlinkError({ operation: `open netlink socket ${protocol}`, errno: ffi.errno() });
   try {
     configure(fd);
-    const portId = bindSocket(fd);
+    bindSocket(fd);
     for (const group of groups) {
       if (!setInteger(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)) {
         throw new NetlinkError({ operation: `join netlink group ${group}`, errno: ffi.errno() });
       }
     }
-    return new DescriptorSocket(fd, portId);
+    return new DescriptorSocket(fd);
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -96,27 +94,18 @@ function setInteger(fd: number, level: number, name: number, value: number): boo
   return libc().setsockopt(fd, level, name, buffer, 4) === 0;
 }
 
-function bindSocket(fd: number): number {
+function bindSocket(fd: number): void {
   const address = Buffer.alloc(SOCKADDR_NL_LENGTH);
   address.writeUInt16LE(AF_NETLINK);
   if (libc().bind(fd, address, SOCKADDR_NL_LENGTH) !== 0) {
     throw new NetlinkError({ operation: 'bind netlink socket', errno: ffi.errno() });
   }
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(SOCKADDR_NL_LENGTH);
-  if (libc().getsockname(fd, address, length) !== 0) {
-    throw new NetlinkError({ operation: 'name netlink socket', errno: ffi.errno() });
-  }
-  return address.readUInt32LE(4);
 }
 
 class DescriptorSocket implements NetlinkSocket {
   private closed = false;
 
-  constructor(
-    private readonly fd: number,
-    readonly portId: number,
-  ) {}
+  constructor(private readonly fd: number) {}
 
   send(buffer: Uint8Array, length: number): number {
     return writeSync(this.fd, buffer, 0, length);

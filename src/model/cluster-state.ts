@@ -22,8 +22,6 @@ export class ClusterState {
   #dirty = new Set<string>();
   #node: NodeInfo | undefined;
   #localAddresses: ReadonlySet<Address> = new Set();
-  serviceChanges = 0;
-  sliceChanges = 0;
 
   get node(): NodeInfo | undefined {
     return this.#node;
@@ -54,7 +52,6 @@ export class ClusterState {
     if (service.ports.some((port) => port.nodePort > 0)) this.#nodePortServices.add(service.key);
     else this.#nodePortServices.delete(service.key);
     this.#dirty.add(service.key);
-    this.serviceChanges++;
   }
 
   deleteService(key: string): void {
@@ -64,7 +61,6 @@ export class ClusterState {
     this.services.delete(key);
     this.#nodePortServices.delete(key);
     this.#dirty.add(key);
-    this.serviceChanges++;
   }
 
   /** Adds or replaces a slice; one whose Service label changed leaves its former Service. */
@@ -74,7 +70,6 @@ export class ClusterState {
     this.#slices.set(slice.key, slice);
     this.#slicesOf.set(slice.service, withSlice(this.slicesOf(slice.service), slice));
     this.#dirty.add(slice.service);
-    this.sliceChanges++;
   }
 
   deleteSlice(key: string): void {
@@ -82,7 +77,6 @@ export class ClusterState {
     if (previous === undefined) return;
     this.#slices.delete(key);
     this.#detach(previous);
-    this.sliceChanges++;
   }
 
   slicesOf(service: string): readonly EndpointSlice[] {

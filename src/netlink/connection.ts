@@ -20,7 +20,6 @@ import { type NetlinkSocket } from './socket.js';
 export interface NetlinkCounters {
   messagesSent: number;
   datagramsSent: number;
-  bytesSent: number;
   datagramsReceived: number;
   /** Dumps that had to be started again (NLM_F_DUMP_INTR, ENOBUFS). */
   dumpRetries: number;
@@ -49,7 +48,6 @@ export class NetlinkConnection {
   readonly counters: NetlinkCounters = {
     messagesSent: 0,
     datagramsSent: 0,
-    bytesSent: 0,
     datagramsReceived: 0,
     dumpRetries: 0,
   };
@@ -118,7 +116,6 @@ export class NetlinkConnection {
         this.counters.datagramsSent++;
         const sent = this.socket.send(buffer, length);
         this.counters.messagesSent += count;
-        this.counters.bytesSent += sent;
         if (sent === length) return;
         throw new NetlinkError({ operation, errno: errnoNumber('EMSGSIZE'), resultUnknown: true });
       } catch (error) {

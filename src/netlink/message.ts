@@ -11,8 +11,6 @@ export const HEADER_LENGTH = 16;
 export const NLMSG_NOOP = 1;
 export const NLMSG_ERROR = 2;
 export const NLMSG_DONE = 3;
-/** First message type that belongs to a family. */
-export const NLMSG_MIN_TYPE = 0x10;
 
 export const NLM_F_REQUEST = 0x1;
 export const NLM_F_MULTI = 0x2;
@@ -32,13 +30,12 @@ export interface NetlinkMessage {
   type: number;
   flags: number;
   sequence: number;
-  portId: number;
   start: number;
   end: number;
 }
 
 export function emptyMessage(buffer: Buffer): NetlinkMessage {
-  return { buffer, type: 0, flags: 0, sequence: 0, portId: 0, start: 0, end: 0 };
+  return { buffer, type: 0, flags: 0, sequence: 0, start: 0, end: 0 };
 }
 
 /**
@@ -57,7 +54,6 @@ export function readMessage(message: NetlinkMessage, buffer: Buffer, offset: num
   message.type = buffer.readUInt16LE(offset + 4);
   message.flags = buffer.readUInt16LE(offset + 6);
   message.sequence = buffer.readUInt32LE(offset + 8);
-  message.portId = buffer.readUInt32LE(offset + 12);
   message.start = offset + HEADER_LENGTH;
   message.end = offset + messageLength;
   return Math.min(offset + align(messageLength), length);

@@ -11,8 +11,6 @@ export const NETLINK_GENERIC = 16;
  * place of an answer means that the answer was lost.
  */
 export interface NetlinkSocket {
-  /** The port id that the kernel bound the socket to. */
-  readonly portId: number;
   /** Sends the first `length` bytes as one datagram; returns how many the kernel took. */
   send(buffer: Uint8Array, length: number): number;
   /** Reads one datagram; returns its length. A longer datagram is cut to the buffer's length. Never waits. */

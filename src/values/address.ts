@@ -39,12 +39,6 @@ export function addressFromBytes(bytes: Uint8Array, offset: number, family: Fami
   return packed as Address;
 }
 
-/** Copies the address's bytes to `target` at `offset`; returns how many were written. */
-export function writeAddress(address: Address, target: Uint8Array, offset: number): number {
-  for (let i = 0; i < address.length; i++) target[offset + i] = address.charCodeAt(i);
-  return address.length;
-}
-
 /** True for 127.0.0.0/8 and ::1. */
 export function isLoopback(address: Address): boolean {
   if (address.length === 4) return address.charCodeAt(0) === 127;

@@ -39,7 +39,6 @@ class Recorder {
 
   #wrap(socket: NetlinkSocket, number: number, protocol: number): NetlinkSocket {
     return {
-      portId: socket.portId,
       send: (buffer, length) => {
         this.#record(number, protocol, Buffer.from(buffer.subarray(0, length)));
         return socket.send(buffer, length);

@@ -7,7 +7,6 @@ import {
   type NetlinkMessage,
   NLMSG_DONE,
   NLMSG_ERROR,
-  NLMSG_MIN_TYPE,
   NLM_F_ACK,
   NLM_F_ACK_TLVS,
   NLM_F_CAPPED,
@@ -23,6 +22,9 @@ import { passesFilter } from './classic-bpf.js';
 import { attribute, i32, netlinkMessage, text } from './netlink-bytes.js';
 
 /** A message of an answer: its type and what follows the netlink header. */
+/** NLMSG_MIN_TYPE: smaller ones are the protocol's own. */
+const FIRST_FAMILY_TYPE = 0x10;
+
 export interface FakeMessage {
   readonly type: number;
   readonly body: Buffer;
@@ -108,7 +110,7 @@ export class FakeKernel {
   }
 
   private handleMessage(socket: FakeSocket, request: NetlinkMessage): void {
-    if ((request.flags & NLM_F_REQUEST) === 0 || request.type < NLMSG_MIN_TYPE) {
+    if ((request.flags & NLM_F_REQUEST) === 0 || request.type < FIRST_FAMILY_TYPE) {
       if ((request.flags & NLM_F_ACK) !== 0) this.acknowledge(socket, request, {});
       return;
     }

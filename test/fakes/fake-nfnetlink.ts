@@ -30,7 +30,6 @@ export class FakeNetfilter {
     if (protocol !== NETLINK_NETFILTER) throw new Error(`the fake has no netlink family ${protocol}`);
     const queue: Buffer[] = [];
     return {
-      portId: 4242,
       send: (bytes, length) => {
         const datagram = Buffer.from(bytes.subarray(0, length));
         const messages = splitMessages(datagram);

@@ -24,7 +24,6 @@ export function recordingSocket(open: OpenNetlinkSocket): {
     open: (protocol, groups) => {
       const socket = open(protocol, groups);
       return {
-        portId: socket.portId,
         send(bytes, length) {
           datagrams.push(['>', hex(bytes, length)]);
           return socket.send(bytes, length);
@@ -61,7 +60,6 @@ export class Replay {
   }
 
   readonly open: OpenNetlinkSocket = (): NetlinkSocket => ({
-    portId: 1,
     send: (bytes, length) => {
       const [direction, expected] = this.recording.datagrams[this.next++] ?? ['<', ''];
       const sent = Buffer.from(bytes.subarray(0, length)).toString('hex');

@@ -59,7 +59,6 @@ export interface IpvsTimeouts {
 export interface IpvsInfo {
   /** As the kernel prints it: `1.2.1`. */
   readonly version: string;
-  readonly connectionTableSize: number;
 }
 
 export interface VirtualServerListing {
@@ -232,12 +231,10 @@ export class IpvsClient {
 
   getInfo(): IpvsInfo {
     let code = 0;
-    let connectionTableSize = 0;
     this.get('get IPVS info', IpvsCommand.getInfo, (reader) => {
       if (reader.type === IpvsInfoAttribute.version) code = reader.u32();
-      else if (reader.type === IpvsInfoAttribute.connectionTableSize) connectionTableSize = reader.u32();
     });
-    return { version: `${(code >> 16) & 255}.${(code >> 8) & 255}.${code & 255}`, connectionTableSize };
+    return { version: `${(code >> 16) & 255}.${(code >> 8) & 255}.${code & 255}` };
   }
 
   close(): void {

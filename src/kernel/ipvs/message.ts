@@ -36,7 +36,7 @@ export const IpvsCommand = {
 } as const;
 
 export const IpvsAttribute = { service: 1, destination: 2, timeoutTcp: 4, timeoutTcpFin: 5, timeoutUdp: 6 } as const;
-export const IpvsInfoAttribute = { version: 1, connectionTableSize: 2 } as const;
+export const IpvsInfoAttribute = { version: 1 } as const;
 export const ServiceAttribute = {
   family: 1,
   protocol: 2,

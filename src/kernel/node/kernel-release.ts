@@ -1,16 +1,15 @@
 import { readFileSync } from 'node:fs';
 
-/** Major, minor and patch of a `uname -r` such as `6.1.0-18-amd64` or `5.4`. */
+/** Major and minor of a `uname -r` such as `6.1.0-18-amd64` or `5.4`. */
 export interface KernelRelease {
   readonly major: number;
   readonly minor: number;
-  readonly patch: number;
 }
 
 /** Undefined when the text does not begin with `major.minor`. */
 export function parseKernelRelease(text: string): KernelRelease | undefined {
-  const match = /^(\d+)\.(\d+)(?:\.(\d+))?/.exec(text.trim());
-  return match ? { major: Number(match[1]), minor: Number(match[2]), patch: Number(match[3] ?? 0) } : undefined;
+  const match = /^(\d+)\.(\d+)/.exec(text.trim());
+  return match ? { major: Number(match[1]), minor: Number(match[2]) } : undefined;
 }
 
 /** The running kernel's `uname -r`. */

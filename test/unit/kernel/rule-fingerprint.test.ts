@@ -154,7 +154,6 @@ describe('iptables-nft', () => {
   function socket(answer: (sequence: number) => Buffer[]): OpenNetlinkSocket {
     let queue: Buffer[] = [];
     return () => ({
-      portId: 1,
       send: (bytes, length) => {
         const request = Buffer.from(bytes.subarray(0, length));
         assert.equal(request.toString('hex', 4, 8), '100a0500'); // type 10 << 8 | 16, REQUEST | ACK

@@ -173,14 +173,3 @@ describe('slices of a Service', () => {
     assert.equal(cluster.slicesOf('d/plain').length, 1);
   });
 });
-
-test('changes are counted, those without effect are not', () => {
-  const [services, slices] = [cluster.serviceChanges, cluster.sliceChanges];
-  cluster.setService(service('d/plain'));
-  cluster.deleteService('d/plain');
-  cluster.deleteService('d/plain');
-  cluster.setSlice(slice('d/plain-1', 'd/plain'));
-  cluster.deleteSlice('d/plain-1');
-  cluster.deleteSlice('d/plain-1');
-  assert.deepEqual([cluster.serviceChanges - services, cluster.sliceChanges - slices], [2, 2]);
-});

@@ -14,7 +14,6 @@ import {
   isMulticast,
   isUnspecified,
   parseAddress,
-  writeAddress,
 } from '../../../src/values/address.js';
 import { formatPrefix, hostPrefix, parsePrefix, prefixContains, prefixFamily } from '../../../src/values/prefix.js';
 import { isProtocol, protocolName, protocolNumber } from '../../../src/values/protocol.js';
@@ -94,10 +93,8 @@ describe('addresses', () => {
       fc.property(address, (packed) => {
         assert.equal(parseAddress(formatAddress(packed)), packed);
         assert.ok(familyOf(packed) === 4 ? isIPv4(formatAddress(packed)) : isIPv6(formatAddress(packed)));
-        const target = new Uint8Array(18).fill(7);
-        assert.equal(writeAddress(packed, target, 1), packed.length);
-        assert.equal(addressFromBytes(target, 1, familyOf(packed)), packed);
-        assert.deepEqual([target[0], target[packed.length + 1]], [7, 7]);
+        const bytes = Buffer.concat([Buffer.from([7]), Buffer.from(packed, 'latin1'), Buffer.from([7])]);
+        assert.equal(addressFromBytes(bytes, 1, familyOf(packed)), packed);
       }),
     );
   });
