@@ -13,6 +13,8 @@ import { pipeSafe } from './cli/output.js';
 import { errorMessage } from './values/errors.js';
 
 declare const BUNDLED_VERSION: string | undefined;
+declare const BUNDLED_COMMIT: string | undefined;
+declare const BUNDLED_DATE: string | undefined;
 
 function version(): string {
   if (typeof BUNDLED_VERSION === 'string') return BUNDLED_VERSION;
@@ -36,6 +38,10 @@ function environment(): Environment {
     startProgram,
     openOptionSocket,
     version: version(),
+    build: {
+      commit: typeof BUNDLED_COMMIT === 'string' ? BUNDLED_COMMIT : undefined,
+      date: typeof BUNDLED_DATE === 'string' ? BUNDLED_DATE : undefined,
+    },
     hostname: hostname(),
     variables: process.env,
     logger: (level) => jsonLogger(level, destination({ dest: 1, sync: true })),

@@ -33,6 +33,10 @@ export interface ConntrackConfig {
   readonly udpStreamTimeoutMs: number | undefined;
 }
 
+/** The node itself, everybody, or nobody (then /configz is for the node itself). */
+export type StatusAccess = 'loopback' | 'all' | 'off';
+export const STATUS_ACCESS: readonly StatusAccess[] = ['loopback', 'all', 'off'];
+
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error';
 export const LOG_LEVELS: readonly LogLevel[] = ['trace', 'debug', 'info', 'warn', 'error'];
 
@@ -48,6 +52,8 @@ export interface ProxyConfig {
   /** undefined: no metrics server. */
   readonly metricsBindAddress: BindAddress | undefined;
   readonly enableProfiling: boolean;
+  /** Who gets /status and /configz on the metrics address. */
+  readonly statusAccess: StatusAccess;
 
   /** undefined: in-cluster configuration. */
   readonly kubeconfig: string | undefined;

@@ -10,6 +10,7 @@ import {
   type NodePortAddresses,
   type PerFamily,
   type ProxyConfig,
+  type StatusAccess,
 } from './proxy-config.js';
 import { type KubeProxyConfiguration, SCHEDULERS } from './schema.js';
 
@@ -52,6 +53,7 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     bindAddressHardFail: file.bindAddressHardFail ?? false,
     ...bindAddresses(file, flags, bindAddress, found),
     enableProfiling: file.enableProfiling ?? false,
+    statusAccess: (nonEmpty(file.kubeProxyIpvs?.statusAccess) as StatusAccess | undefined) ?? 'loopback',
     kubeconfig: nonEmpty(flags.kubeconfig ?? file.clientConnection?.kubeconfig),
     master: nonEmpty(flags.master),
     configSyncPeriodMs: timer('configSyncPeriod', nonZero(file.configSyncPeriod) ?? 15 * MINUTE, found),

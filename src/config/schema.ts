@@ -7,6 +7,7 @@ import * as z from 'zod';
 import { type Address, parseAddress } from '../values/address.js';
 import { type Prefix, parsePrefix } from '../values/prefix.js';
 import { parseGoDuration } from './go-duration.js';
+import { STATUS_ACCESS } from './proxy-config.js';
 
 export const API_VERSION = 'kubeproxy.config.k8s.io/v1alpha1';
 export const KIND = 'KubeProxyConfiguration';
@@ -141,7 +142,7 @@ const logging = section({
 });
 
 /** Ours alone; kube-proxy's lenient decoding ignores it with a warning, so the same ConfigMap serves both. */
-const extras = section({ drainTimeout: duration.optional() });
+const extras = section({ drainTimeout: duration.optional(), statusAccess: oneOf(STATUS_ACCESS).optional() });
 
 export const kubeProxyConfiguration = section({
   apiVersion: text,

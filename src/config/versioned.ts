@@ -45,7 +45,11 @@ export function versionedConfig(file: Section, config: ProxyConfig): Versioned {
     conntrack: conntrack(config.conntrack),
     configSyncPeriod: formatGoDuration(config.configSyncPeriodMs),
     portRange: file.portRange ?? '',
-    kubeProxyIpvs: { ...section('kubeProxyIpvs'), drainTimeout: formatGoDuration(config.drainTimeoutMs) },
+    kubeProxyIpvs: {
+      ...section('kubeProxyIpvs'),
+      drainTimeout: formatGoDuration(config.drainTimeoutMs),
+      statusAccess: config.statusAccess,
+    },
   };
 }
 
@@ -73,6 +77,7 @@ function clientConnection({ acceptContentTypes, contentType, qps, burst }: Secti
   };
 }
 
+const BUFFER = { infoBufferSize: '0' };
 const VERBOSITY: Readonly<Record<LogLevel, number>> = { error: 0, warn: 0, info: 0, debug: 4, trace: 6 };
 
 function logging(file: Section, level: LogLevel): Section {
@@ -82,6 +87,7 @@ function logging(file: Section, level: LogLevel): Section {
     format: file.format === undefined || file.format === '' ? 'text' : file.format,
     flushFrequency: file.flushFrequency ?? '5s',
     verbosity: levelOfVerbosity(written) === level ? written : VERBOSITY[level],
+    options: file.options ?? { text: BUFFER, json: BUFFER },
   };
 }
 

@@ -11,6 +11,8 @@ export interface Environment {
   /** For reading the IPVS table; without it the table is read through netlink, at three times the cost. */
   readonly openOptionSocket?: OpenOptionSocket;
   readonly version: string;
+  /** Of which commit, made when; known to bundles made in a git checkout. */
+  readonly build?: { readonly commit: string | undefined; readonly date: string | undefined };
   readonly hostname: string;
   /** The process's environment variables. */
   readonly variables: Readonly<Record<string, string | undefined>>;

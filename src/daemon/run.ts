@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { type Logger } from 'pino';
 import { errorMessage } from '../values/errors.js';
 import { watchConfig } from '../config/watch.js';
+import { type LoadedConfig } from '../config/load.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { CommandRunner, type RunCommand } from '../kernel/command.js';
 import { detectIptables } from '../kernel/iptables/detect.js';
@@ -18,7 +19,8 @@ import { SyncReporter } from './sync-reporter.js';
 
 /** Runs the dataPlane until SIGTERM or a changed configuration file; resolves to the exit code. Nothing is touched before the configuration is valid. */
 export async function runDaemon(options: DaemonOptions, environment: Environment): Promise<number> {
-  const { config, warnings } = await loadDaemonConfig(options);
+  const loaded = await loadDaemonConfig(options);
+  const { config, warnings } = loaded;
   const log = environment.logger(config.logLevel);
   for (const warning of [...options.warnings, ...warnings]) log.warn(warning);
   const stop = await stopSignal(options, environment, log);
@@ -28,7 +30,7 @@ export async function runDaemon(options: DaemonOptions, environment: Environment
       () => log.warn('another instance runs on this node: waiting until it ends'),
       stop,
     );
-    await serve(options, config, environment, log, stop);
+    await serve(options, loaded, environment, log, stop);
     return 0;
   } catch (error) {
     if (stop.aborted) return 0;
@@ -40,13 +42,13 @@ export async function runDaemon(options: DaemonOptions, environment: Environment
 
 async function serve(
   options: DaemonOptions,
-  config: ProxyConfig,
+  { config, document }: LoadedConfig,
   environment: Environment,
   log: Logger,
   stop: AbortSignal,
 ): Promise<void> {
   const nodeName = config.hostnameOverride ?? environment.hostname.toLowerCase();
-  const metrics = new Metrics({ version: environment.version });
+  const metrics = new Metrics({ version: environment.version, ...environment.build });
   const observer = new SyncReporter(metrics, log);
   const commands = new CommandRunner(environment.startProgram);
   const run: RunCommand = (command, args, more) => {
@@ -66,7 +68,7 @@ async function serve(
     log,
     onReady: () => dataPlane.start(),
   });
-  const servers = new Servers({ config, nodeName, environment, dataPlane, sources, metrics, observer, log });
+  const servers = new Servers({ config, document, nodeName, environment, dataPlane, sources, metrics, observer, log });
   log.info({ node: nodeName, version: environment.version, scheduler: config.scheduler }, 'started');
   try {
     await servers.start();

@@ -1,6 +1,8 @@
 import { type Logger } from 'pino';
 import { FAMILIES } from '../values/address.js';
 import { type BindAddress } from '../config/bind-address.js';
+import { configz } from '../config/configz.js';
+import { type Versioned } from '../config/versioned.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { healthHandler } from '../serve/health.js';
 import { Listener, type ListenerOptions } from '../serve/listener.js';
@@ -9,6 +11,7 @@ import { type Metrics } from '../serve/metrics.js';
 import { type ServiceHealth, ServiceHealthServer } from '../serve/service-health.js';
 import { type DataPlane } from './data-plane.js';
 import { type Environment } from './environment.js';
+import { hasEarlierState } from './earlier-state.js';
 import { healthSource } from './health-source.js';
 import { type Sources } from './sources.js';
 import { statusSource } from './status-source.js';
@@ -17,6 +20,8 @@ import { tableSizes } from './sync-report.js';
 
 export interface ServerParts {
   readonly config: ProxyConfig;
+  /** The same as the API writes it, for /configz. */
+  readonly document: Versioned;
   readonly nodeName: string;
   readonly environment: Environment;
   readonly dataPlane: DataPlane;
@@ -35,19 +40,24 @@ export class Servers {
   #healthChecksBasis: readonly unknown[] | undefined;
 
   constructor(readonly parts: ServerParts) {
-    const { config, nodeName, environment, dataPlane, sources, metrics, observer, log } = parts;
+    const { config, document, nodeName, environment, dataPlane, sources, metrics, observer, log } = parts;
     const health = healthSource({
-      dataPlane,
       state: observer.state,
       syncPeriodMs: config.syncPeriodMs,
-      watches: () => sources.watches(),
+      families: dataPlane.options.families,
+      verificationAge: () => dataPlane.reconciler.verificationAge,
+      rules: () => dataPlane.rules,
       isSynced: () => sources.isSynced,
+      isNodeKnown: () => sources.isNodeKnown,
       isEligible: () => sources.isNodeEligible,
+      hadKernelState: hasEarlierState(),
     });
     const status = statusSource({
       dataPlane,
       state: observer.state,
       health,
+      watches: () => sources.watches(),
+      skipped: () => sources.skipped(),
       node: nodeName,
       version: environment.version,
       startedAt: new Date(environment.startedAt),
@@ -62,7 +72,12 @@ export class Servers {
         return metrics.text();
       },
     };
-    const metricsServer = metricsHandler({ metrics: scraped, status, config });
+    const metricsServer = metricsHandler({
+      metrics: scraped,
+      status,
+      configz: () => configz(document),
+      access: config.statusAccess,
+    });
     this.#add('metrics server', config.metricsBindAddress, metricsServer, 'metricsBindAddress');
     this.#serviceHealth = new ServiceHealthServer({ log, isProxyHealthy: () => health.healthz().healthy });
   }

@@ -4,6 +4,7 @@ import { KubeClient } from '../kube/client.js';
 import { ManifestSource } from '../kube/manifests.js';
 import { type Reflector } from '../kube/reflector.js';
 import { type ReflectorState } from '../kube/reflector-state.js';
+import { type SkippedObject, SkippedObjects } from '../kube/skipped-objects.js';
 import { watchEndpointSlices, watchNode, watchServices } from '../kube/resources.js';
 import { type Metrics } from '../serve/metrics.js';
 import { ClusterFeed, type Feed, type ResourceName } from './cluster-feed.js';
@@ -42,6 +43,12 @@ export class Sources {
   readonly #reflectors = new Map<ResourceName, Pick<Reflector<unknown>, 'state'>>();
   readonly #synced = new Set<ResourceName>();
   readonly #problems = new Set<string>();
+  readonly #startedAt = Date.now();
+  readonly #skipped = {
+    services: new SkippedObjects('services'),
+    endpointslices: new SkippedObjects('endpointslices'),
+    nodes: new SkippedObjects('nodes'),
+  };
   readonly #collected = new Map<ResourceName, { lists: number; watches: number }>();
   #nodeTimer: NodeJS.Timeout | undefined;
   #isStarted = false;
@@ -68,6 +75,11 @@ export class Sources {
     return this.#synced.has('services') && this.#synced.has('endpointslices');
   }
 
+  /** True once the API server has said what it knows of this Node. */
+  get isNodeKnown(): boolean {
+    return this.#synced.has('nodes');
+  }
+
   /** False while this Node is being deleted or drained by the cluster autoscaler. */
   get isNodeEligible(): boolean {
     return this.#isEligible;
@@ -77,16 +89,23 @@ export class Sources {
     return new Map([...this.#reflectors].map(([resource, reflector]) => [resource, reflector.state()]));
   }
 
+  /** The objects that are left out now, or a part of them, because they are malformed. */
+  *skipped(): Generator<SkippedObject> {
+    for (const objects of Object.values(this.#skipped)) yield* objects;
+  }
+
   /** Brings the metrics of the watches up to date; called when somebody scrapes. */
   collect(): void {
     const { metrics } = this.parts;
+    for (const { resource, size } of Object.values(this.#skipped)) metrics.skippedNow(resource, size);
     for (const [resource, { lists, watches, lastContactAt, lastError }] of this.watches()) {
       const before = this.#collected.get(resource) ?? { lists: 1, watches: 1 };
       const reason = lastError === undefined ? 'ended' : 'failed';
       for (let i = before.lists; i < lists; i++) metrics.relisted(resource, reason);
       for (let i = before.watches; i < watches; i++) metrics.watchRestarted(resource, reason);
       this.#collected.set(resource, { lists: Math.max(lists, 1), watches: Math.max(watches, 1) });
-      if (lastContactAt > 0) metrics.watchHeard(resource, lastContactAt);
+      // An API server that never answered has been silent since the start: no series would be no alert.
+      metrics.watchHeard(resource, lastContactAt > 0 ? lastContactAt : this.#startedAt);
     }
   }
 
@@ -113,6 +132,7 @@ export class Sources {
       sink,
       log,
       onProblem: this.#onProblem(resource),
+      skipped: this.#skipped[resource],
     });
     this.#watch('nodes', watchNode(nodeName, options('nodes', feed.node)));
     this.#watch('services', watchServices(options('services', feed.services)));
@@ -125,6 +145,7 @@ export class Sources {
       parse,
       sink,
       onProblem: this.#onProblem(resource),
+      skipped: this.#skipped[resource],
     });
     this.#sources.push(
       new ManifestSource({

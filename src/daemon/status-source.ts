@@ -4,45 +4,55 @@ import {
   realServerKeyLength,
   virtualServerFamily,
 } from '../values/virtual-server.js';
-import { type HealthSource } from '../serve/health.js';
-import { type ServiceQuery, type StatusReport, type StatusService, type StatusSource } from '../serve/status.js';
+import { type HealthSource, allReasons, formatReason } from '../serve/health.js';
+import {
+  type ServiceQuery,
+  type StatusHealth,
+  type StatusReport,
+  type StatusService,
+  type StatusSource,
+} from '../serve/status.js';
 import { type DataPlane } from './data-plane.js';
+import { type NoteInputs, statusNotes } from './status-notes.js';
+import { tableSizes } from './sync-report.js';
 import { type SyncState } from './sync-reporter.js';
 
-export interface StatusInputs {
-  readonly dataPlane: DataPlane;
-  readonly state: SyncState;
+export interface StatusInputs extends Pick<NoteInputs, 'watches' | 'skipped'> {
+  readonly dataPlane: StatusDataPlane;
+  readonly state: Readonly<SyncState>;
   readonly health: HealthSource;
   readonly node: string;
   readonly version: string;
   readonly startedAt: Date;
 }
 
+/** What the page reads of the data plane. */
+export type StatusDataPlane = Pick<DataPlane, 'cluster' | 'updater' | 'ipvs' | 'drains' | 'clients'>;
+
 /** What the status page shows, read from the daemon's own books at the moment somebody looks. */
 export function statusSource(inputs: StatusInputs): StatusSource {
   return { status: () => statusReport(inputs), services: (query) => servicesPage(inputs.dataPlane, query) };
 }
 
-const MAX_REFUSAL_NOTES = 50;
-
-function statusReport({ dataPlane, state, health, node, version, startedAt }: StatusInputs): StatusReport {
+function statusReport(inputs: StatusInputs): StatusReport {
+  const { dataPlane, state, health, node, version, startedAt } = inputs;
   const { desired, claims } = dataPlane.updater;
-  const notes = [...state.failedSysctls.values()];
-  if (state.lastFailure !== undefined) notes.push(`being retried: ${state.lastFailure}`);
-  notes.push(...refusalNotes(dataPlane.updater.refusals));
-  if (state.rulesFailure !== undefined) notes.push(`iptables rules: ${state.rulesFailure}`);
+  const { runningSince } = state;
   return {
     node,
     version,
     startedAt,
-    health: health.healthz(),
+    health: statusHealth(health),
     counts: {
       Services: dataPlane.cluster.services.size,
       EndpointSlices: dataPlane.cluster.sliceCount,
       'virtual servers': desired.virtualServers.size,
-      'draining real servers': dataPlane.drains.size,
       'contested addresses': claims.conflicts,
       'waiting Services': dataPlane.cluster.dirtyCount,
+    },
+    kernel: {
+      counts: kernelCounts(dataPlane),
+      syncingFor: runningSince === undefined ? undefined : (performance.now() - runningSince) / 1000,
     },
     lastSync: state.lastSync,
     lastVerification: state.lastVerification,
@@ -52,21 +62,33 @@ function statusReport({ dataPlane, state, health, node, version, startedAt }: St
       connections: dataPlane.drains.connections(server, real),
       deadline: new Date(Date.now() + msLeft),
     })),
-    notes,
+    notes: statusNotes({
+      state,
+      claims,
+      refusals: dataPlane.updater.refusals,
+      watches: inputs.watches,
+      skipped: inputs.skipped,
+    }),
   };
 }
 
-/** A line per Service, and no more lines than a page can show. */
-function refusalNotes(refused: DataPlane['updater']['refusals']): string[] {
-  const shown = [...refused].slice(0, MAX_REFUSAL_NOTES);
-  const lines = shown.map(([service, [first, ...rest]]) => {
-    return `Service ${service}: ${first!.text}${rest.length > 0 ? ` (and ${rest.length} more)` : ''}`;
-  });
-  if (refused.size > shown.length) lines.push(`parts of ${refused.size - shown.length} more Services are left out`);
-  return lines;
+function statusHealth(source: HealthSource): StatusHealth {
+  const report = source.healthz();
+  const { healthy, nodeEligible, lastUpdated } = report;
+  return { healthy, nodeEligible, lastUpdated, reasons: allReasons(report).map(formatReason) };
 }
 
-function servicesPage(dataPlane: DataPlane, query: ServiceQuery): { total: number; services: StatusService[] } {
+function kernelCounts(dataPlane: StatusDataPlane): Record<string, number> {
+  const total = [0, 0, 0];
+  for (const sizes of tableSizes(dataPlane).values()) sizes.forEach((size, i) => (total[i]! += size));
+  return {
+    'virtual servers': total[0]!,
+    'real servers': total[1]!,
+    'draining real servers': dataPlane.drains.size,
+  };
+}
+
+function servicesPage(dataPlane: StatusDataPlane, query: ServiceQuery): { total: number; services: StatusService[] } {
   const { search, offset, limit } = query;
   const found: string[] = [];
   for (const key of dataPlane.updater.desired.services.keys())
@@ -78,12 +100,12 @@ function servicesPage(dataPlane: DataPlane, query: ServiceQuery): { total: numbe
   };
 }
 
-function matchesServer(dataPlane: DataPlane, service: string, search: string): boolean {
+function matchesServer(dataPlane: StatusDataPlane, service: string, search: string): boolean {
   const servers = dataPlane.updater.desired.services.get(service)?.virtualServers ?? [];
   return servers.some(({ key }) => formatVirtualServer(key).toLowerCase().includes(search));
 }
 
-function statusService(dataPlane: DataPlane, service: string): StatusService {
+function statusService(dataPlane: StatusDataPlane, service: string): StatusService {
   const slash = service.indexOf('/');
   const servers = dataPlane.updater.desired.services.get(service)?.virtualServers ?? [];
   return {

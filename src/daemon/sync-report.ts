@@ -37,6 +37,31 @@ export function syncFields(record: SyncRecord): Record<string, number> {
   return { ...fields, ms: Math.round(record.ms * 10) / 10 };
 }
 
+const CHANGES: readonly (readonly [field: string, one: string, many: string])[] = [
+  ['services', 'Service', 'Services'],
+  ['virtualServersAdded', 'virtual server added', 'virtual servers added'],
+  ['virtualServersChanged', 'virtual server changed', 'virtual servers changed'],
+  ['virtualServersDeleted', 'virtual server deleted', 'virtual servers deleted'],
+  ['realServersAdded', 'real server added', 'real servers added'],
+  ['realServersChanged', 'real server changed', 'real servers changed'],
+  ['realServersDeleted', 'real server deleted', 'real servers deleted'],
+  ['addresses', 'address bound or released', 'addresses bound or released'],
+  ['setEntries', 'set entry changed', 'set entries changed'],
+  ['conntrackDeleted', 'stale conntrack entry removed', 'stale conntrack entries removed'],
+  ['failures', 'change failed and is retried', 'changes failed and are retried'],
+];
+
+/** The same as a sentence for the status page: `1 Service, 2 real servers added`. */
+export function syncSentence(record: SyncRecord): string {
+  const fields = syncFields(record);
+  const parts = CHANGES.filter(([field]) => (fields[field] ?? 0) > 0).map(([field, one, many]) => {
+    const count = fields[field]!;
+    return `${count} ${count === 1 ? one : many}`;
+  });
+  const text = parts.length === 0 ? 'nothing changed' : parts.join(', ');
+  return record.adopted ? `took over the kernel state: ${text}` : text;
+}
+
 /** Virtual servers, real servers and bound addresses, per family. */
 export function tableSizes(
   dataPlane: ReportedDataPlane,

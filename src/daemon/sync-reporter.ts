@@ -9,19 +9,31 @@ import { type RulesOutcome } from '../reconcile/rules-keeper.js';
 import { type ConntrackCleanup, type SyncRecord } from '../reconcile/sync-record.js';
 import { type SysctlOutcome } from '../reconcile/sysctl-keeper.js';
 import { type Metrics } from '../serve/metrics.js';
-import { type ReportedDataPlane, isWorthALine, syncFields } from './sync-report.js';
+import { type ReportedDataPlane, isWorthALine, syncFields, syncSentence } from './sync-report.js';
 
 const MAX_LOGGED_FAILURES = 5;
 
-/** What health and the status page want to know of the syncs; times are performance.now() milliseconds. */
+/** A kernel parameter that could not be set; the message names the fix. */
+export interface FailedSysctl {
+  readonly message: string;
+  /** Service traffic is wrong without it. */
+  readonly required: boolean;
+}
+
+/** What health and the status page want to know of the syncs; `...Since` are performance.now() milliseconds. */
 export interface SyncState {
   /** Since when a change, or the repair of what drifted, waits for a sync that succeeds; undefined when none does. */
   waitingSince: number | undefined;
   runningSince: number | undefined;
   lastSuccess: Date | undefined;
+  /** The first failure of the last sync, and how many there were. */
   lastFailure: string | undefined;
+  failureCount: number;
   rulesFailure: string | undefined;
-  readonly failedSysctls: Map<string, string>;
+  /** Since when checks of the rules have failed, and for which family the last one did; undefined after one that went well. */
+  rulesFailingSince: number | undefined;
+  rulesFailureFamily: Family | undefined;
+  readonly failedSysctls: Map<string, FailedSysctl>;
   lastSync: { at: Date; seconds: number; result: string } | undefined;
   lastVerification: { at: Date; seconds: number; result: string } | undefined;
 }
@@ -33,7 +45,10 @@ export class SyncReporter {
     runningSince: undefined,
     lastSuccess: undefined,
     lastFailure: undefined,
+    failureCount: 0,
     rulesFailure: undefined,
+    rulesFailingSince: undefined,
+    rulesFailureFamily: undefined,
     failedSysctls: new Map(),
     lastSync: undefined,
     lastVerification: undefined,
@@ -95,6 +110,7 @@ export class SyncReporter {
     state.waitingSince = this.#queuedDuring ? performance.now() : undefined;
     state.lastSuccess = new Date(now);
     state.lastFailure = undefined;
+    state.failureCount = 0;
     for (const family of FAMILIES) metrics.synced(family, ms / 1000, now);
     this.#programmed(now);
     this.afterSync();
@@ -132,7 +148,7 @@ export class SyncReporter {
     this.#countMessages(dataPlane);
     if (!isWorthALine(record)) return;
     const fields = syncFields(record);
-    state.lastSync = { at: new Date(), seconds: record.ms / 1000, result: JSON.stringify(fields) };
+    state.lastSync = { at: new Date(), seconds: record.ms / 1000, result: syncSentence(record) };
     this.log.info(fields, record.adopted ? 'took over the kernel state and synced' : 'synced');
   }
 
@@ -169,6 +185,8 @@ export class SyncReporter {
 
   rulesChecked({ differences, drift, error, family }: RulesOutcome): void {
     this.state.rulesFailure = error?.message;
+    this.state.rulesFailureFamily = error && family;
+    this.state.rulesFailingSince = error && (this.state.rulesFailingSince ?? performance.now());
     this.#countDrift(drift);
     if (error !== undefined) {
       this.metrics.syncFailed('rules');
@@ -192,12 +210,17 @@ export class SyncReporter {
   }
 
   #sysctlsChecked({ failures }: SysctlOutcome): void {
+    const { failedSysctls } = this.state;
+    const before = new Map(failedSysctls);
+    failedSysctls.clear();
     for (const { wanted, message } of failures) {
-      if (this.state.failedSysctls.get(wanted.name) === message) continue;
-      this.state.failedSysctls.set(wanted.name, message);
+      failedSysctls.set(wanted.name, { message, required: wanted.required });
+      if (before.get(wanted.name)?.message === message) continue;
       if (wanted.required) this.log.error({ sysctl: wanted.name }, message);
       else this.log.warn({ sysctl: wanted.name }, message);
     }
+    for (const name of before.keys())
+      if (!failedSysctls.has(name)) this.log.info({ sysctl: name }, 'the sysctl is right again');
   }
 
   #conntrackCleaned({ families, ms, deleted, failures, error }: ConntrackCleanup): void {
@@ -217,6 +240,7 @@ export class SyncReporter {
   #failed({ failures }: SyncRecord): void {
     const messages = failures.slice(0, MAX_LOGGED_FAILURES).map(({ message }) => message);
     this.state.lastFailure = messages[0];
+    this.state.failureCount = messages.length;
     this.metrics.syncFailed('kernel');
     this.log.error(
       { failures: messages, count: failures.length },

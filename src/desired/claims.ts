@@ -26,6 +26,12 @@ export class Claims {
     return this.#owners.get(server)?.service === service;
   }
 
+  /** Every virtual server that more than one Service claims, with who has it and who does not. */
+  *contests(): Generator<{ server: VirtualServerKey; owner: string; losers: readonly string[] }> {
+    for (const server of this.#contested.keys())
+      yield { server, owner: this.#owners.get(server)!.service, losers: this.losers(server) };
+  }
+
   /** The Services that claim `server` in vain. */
   losers(server: VirtualServerKey): readonly string[] {
     const owner = this.#owners.get(server)?.service;

@@ -1,11 +1,14 @@
 import { asObject, asString } from '../model/json.js';
 import { errorMessage } from '../values/errors.js';
+import { type SkippedObjects } from './skipped-objects.js';
 import { type ObjectParser, type ObjectProblem, type ResourceSink } from './sink.js';
 
 export interface ObjectFeedOptions<T> {
   readonly parse: ObjectParser<T>;
   readonly sink: ResourceSink<T>;
   readonly onProblem: ObjectProblem;
+  /** Kept equal to what is malformed at present. */
+  readonly skipped?: SkippedObjects;
   /** The value's own key string, when it holds an equal one: 50,000 strings are then kept once, not twice. */
   readonly keyOf?: (value: T) => string;
 }
@@ -35,6 +38,7 @@ export class ObjectFeed<T> {
   /** Deletes what the list that began last did not hold. */
   endList(): void {
     for (const [key, list] of this.#known) if (list !== this.#list) this.#forget(key);
+    this.options.skipped?.endList(this.#list);
     this.options.sink.replaceEnd();
     if (this.#isSynced) return;
     this.#isSynced = true;
@@ -44,6 +48,7 @@ export class ObjectFeed<T> {
   /** The object exists. One that cannot be parsed is reported, and no longer known if it was. */
   put(object: unknown): void {
     const key = objectKey(object);
+    if (key !== undefined) this.options.skipped?.forget(key);
     const value = this.#parse(key, object);
     if (value === undefined) {
       if (key !== undefined) this.#forget(key);
@@ -58,6 +63,7 @@ export class ObjectFeed<T> {
   keep(key: string): boolean {
     const isKnown = this.#known.has(key);
     if (isKnown) this.#known.set(key, this.#list);
+    this.options.skipped?.keep(key, this.#list);
     return isKnown;
   }
 
@@ -65,7 +71,10 @@ export class ObjectFeed<T> {
   remove(object: unknown): void {
     const key = objectKey(object);
     if (key === undefined) this.options.onProblem('(unnamed)', 'metadata.name is missing');
-    else this.#forget(key);
+    else {
+      this.options.skipped?.forget(key);
+      this.#forget(key);
+    }
   }
 
   #forget(key: string): void {
@@ -77,10 +86,14 @@ export class ObjectFeed<T> {
       this.options.onProblem('(unnamed)', 'metadata.name is missing');
       return undefined;
     }
+    const report = (problem: string): void => {
+      this.options.skipped?.add(key, problem, this.#list);
+      this.options.onProblem(key, problem);
+    };
     try {
-      return this.options.parse(object, (problem) => this.options.onProblem(key, problem));
+      return this.options.parse(object, report);
     } catch (error) {
-      this.options.onProblem(key, `cannot be parsed: ${errorMessage(error)}`);
+      report(`cannot be parsed: ${errorMessage(error)}`);
       return undefined;
     }
   }

@@ -1,6 +1,7 @@
 import { type KubeClient } from './client.js';
 import { type KubeClock } from './clock.js';
 import { Reflector } from './reflector.js';
+import { type SkippedObjects } from './skipped-objects.js';
 import { type KubeLog, type ObjectParser, type ObjectProblem, type ResourceSink } from './sink.js';
 
 /**
@@ -15,6 +16,7 @@ export interface WatchOptions<T> {
   readonly parse: ObjectParser<T>;
   readonly sink: ResourceSink<T>;
   readonly onProblem: ObjectProblem;
+  readonly skipped?: SkippedObjects;
   readonly log: KubeLog;
   readonly clock?: KubeClock;
 }

@@ -41,6 +41,7 @@ export class RulesKeeper {
   #again = false;
   #lastError: Error | undefined;
   #waitingSince: number | undefined;
+  #checkingSince: number | undefined;
   readonly #abort = new AbortController();
   /** Per family, what was found to be as wanted, and the fingerprint of the rules then. */
   readonly #right = new Map<Family, { readonly wanted: string; readonly fingerprint: string }>();
@@ -62,6 +63,11 @@ export class RulesKeeper {
     return this.#waitingSince;
   }
 
+  /** performance.now() since which a check has been under way without an outcome; undefined when none is. */
+  get checkingSince(): number | undefined {
+    return this.#checkingSince;
+  }
+
   /**
    * Reads the rules while there is time; the first check need not, if their fingerprint says that none has changed since.
    * Without fingerprints it does nothing.
@@ -76,6 +82,7 @@ export class RulesKeeper {
       this.#again = true;
       return;
     }
+    this.#checkingSince = performance.now();
     this.#running = this.#run();
     void this.#running.then((outcome) => this.#finish(outcome));
   }
@@ -95,7 +102,10 @@ export class RulesKeeper {
 
   #finish(outcome: RulesOutcome): void {
     this.#running = undefined;
+    this.#checkingSince = undefined;
     this.#lastError = outcome.error;
+    // What was written by somebody else, or is wanted no more, does not wait either.
+    if (outcome.error === undefined) this.#waitingSince = undefined;
     if (this.#abort.signal.aborted) return;
     this.options.onOutcome(outcome);
     this.#cancelRetry();

@@ -1,5 +1,5 @@
 import { type RequestListener, type Server, createServer } from 'node:http';
-import { type AddressInfo } from 'node:net';
+import { type AddressInfo, type Socket } from 'node:net';
 import { ServeError } from './errors.js';
 
 /** What the servers need of a logger; pino fits. */
@@ -25,13 +25,28 @@ export interface ListenerOptions {
   readonly retryMs?: readonly [first: number, longest: number];
 }
 
+const LIMITS = {
+  requestTimeout: 10_000,
+  headersTimeout: 5_000,
+  keepAliveTimeout: 65_000,
+  connectionsCheckingInterval: 5_000,
+  maxHeaderSize: 16_384,
+};
+
+/** Connections that one listener keeps; each costs some 8 KB and its share of the event loop. */
+export const MAX_CONNECTIONS = 512;
+
 /**
  * One HTTP server on one address that keeps trying to bind. Requests are small GETs from probes and scrapers, so slow
- * or oversized ones are cut off early. `start` settles after the first attempt; `close` ends everything at once.
+ * or oversized ones are cut off early, and of too many connections the ones that were silent longest go: a flood must
+ * not lock the next probe out. `start` settles after the first attempt; `close` ends everything at once.
  */
 export class Listener {
   readonly #options: ListenerOptions;
   #server: Server | undefined;
+  /** Those that asked last are last. */
+  readonly #sockets = new Set<Socket>();
+  #attempt: Promise<void> = Promise.resolve();
   #retry: NodeJS.Timeout | undefined;
   #closed = false;
   #failures = 0;
@@ -46,7 +61,20 @@ export class Listener {
   }
 
   /** Resolves when listening or when a retry is planned; rejects with ServeError only under hardFail. */
-  async start(): Promise<void> {
+  start(): Promise<void> {
+    this.#attempt = this.#try();
+    return this.#attempt;
+  }
+
+  /** Resolves when nothing listens any more and every connection is cut; an attempt under way is waited for. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    await this.#attempt.catch(() => undefined);
+    await this.#end();
+  }
+
+  async #try(): Promise<void> {
     try {
       await this.#listen();
     } catch (error) {
@@ -56,15 +84,14 @@ export class Listener {
     }
   }
 
-  async close(): Promise<void> {
-    this.#closed = true;
-    clearTimeout(this.#retry);
+  async #end(): Promise<void> {
     const server = this.#server;
     this.#server = undefined;
     if (server === undefined) return;
     await new Promise<void>((resolve) => {
       server.close(() => resolve());
-      server.closeAllConnections();
+      // Not only those that HTTP knows of: one that never sent a byte would hold the port's clients, too.
+      for (const socket of this.#sockets) socket.destroy();
     });
   }
 
@@ -84,10 +111,9 @@ export class Listener {
   }
 
   async #bind(host: string): Promise<void> {
-    const server = createServer(
-      { requestTimeout: 10_000, headersTimeout: 5_000, keepAliveTimeout: 65_000, maxHeaderSize: 16_384 },
-      this.#options.handler,
-    );
+    const server = createServer(LIMITS, this.#options.handler);
+    server.on('connection', (socket) => this.#admit(socket));
+    server.on('request', ({ socket }) => this.#noteActivity(socket));
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.listen({ host, port: this.#options.port, backlog: 128 }, () => {
@@ -97,7 +123,21 @@ export class Listener {
     });
     server.on('error', (error) => this.#options.log.warn({ error: error.message }, `${this.#options.name} failed`));
     this.#server = server;
-    if (this.#closed) await this.close();
+    if (this.#closed) await this.#end();
+  }
+
+  #admit(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+    if (this.#sockets.size <= MAX_CONNECTIONS) return;
+    const [quietest] = this.#sockets;
+    this.#sockets.delete(quietest!);
+    quietest!.destroy();
+  }
+
+  #noteActivity(socket: Socket): void {
+    if (!this.#sockets.delete(socket)) return;
+    this.#sockets.add(socket);
   }
 
   #planRetry(failure: ServeError): void {

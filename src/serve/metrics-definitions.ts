@@ -78,17 +78,6 @@ function kubeProxyInstruments(register: Registry) {
     ),
     healthz: make.counter('kubeproxy_proxy_healthz_total', 'Answers of /healthz by HTTP status', ['code']),
     livez: make.counter('kubeproxy_proxy_livez_total', 'Answers of /livez by HTTP status', ['code']),
-    buildInfo: make.gauge('kubernetes_build_info', 'Always 1; the labels tell the version', [
-      'build_date',
-      'compiler',
-      'git_commit',
-      'git_tree_state',
-      'git_version',
-      'go_version',
-      'major',
-      'minor',
-      'platform',
-    ]),
     clientDuration: make.histogram(
       'rest_client_request_duration_seconds',
       'Time of requests to the API server until the answer began',
@@ -106,6 +95,14 @@ function kubeProxyInstruments(register: Registry) {
 function ownInstruments(register: Registry) {
   const make = makers(register);
   return {
+    // Not kubernetes_build_info: alerts on a cluster of two Kubernetes versions would take ours for one.
+    buildInfo: make.gauge('kubeproxy_ipvs_build_info', 'Always 1; the labels tell the version', [
+      'version',
+      'git_commit',
+      'build_date',
+      'node_version',
+      'platform',
+    ]),
     driftRepaired: make.counter(
       'kubeproxy_ipvs_drift_repaired_total',
       'Differences between kernel and desired state that verification repaired',
@@ -152,6 +149,11 @@ function ownInstruments(register: Registry) {
       'kubeproxy_ipvs_skipped_objects_total',
       'Objects or parts of objects left out because they are malformed',
       ['resource', 'reason'],
+    ),
+    skippedNow: make.gauge(
+      'kubeproxy_ipvs_skipped_objects',
+      'Objects of which a part, or all, is left out now because it is malformed',
+      ['resource'],
     ),
     claimConflicts: make.gauge(
       'kubeproxy_ipvs_claim_conflicts',

@@ -1,49 +1,77 @@
 import { type RequestListener } from 'node:http';
-import { type Address, formatAddress } from '../values/address.js';
-import { type Prefix, formatPrefix } from '../values/prefix.js';
+import { type StatusAccess, guarded } from './access.js';
 import { type Metrics } from './metrics.js';
-import { router, send, sendJson, sendText } from './respond.js';
+import { type Route, router, send, sendJson, sendText } from './respond.js';
+import { SliMetrics } from './slis.js';
+import { indexHtml } from './status-index.js';
 import { statusHtml } from './status-html.js';
-import { type StatusSource, statusPage } from './status.js';
+import { type StatusPage, type StatusSource, statusPage } from './status.js';
+import { BusyError, Turnstile } from './turnstile.js';
 
 export interface MetricsServerSources {
   readonly metrics: Pick<Metrics, 'text' | 'contentType'>;
   readonly status: StatusSource;
-  /** The configuration in use, for /configz. */
-  readonly config: object;
+  /** The body of /configz. */
+  readonly configz: () => object;
+  /** Who may see /configz, and the status page unless it is off. */
+  readonly access: StatusAccess;
   readonly now?: () => Date;
 }
 
 /**
- * What kube-proxy's metrics server has (/metrics, /proxyMode, /healthz, /configz) and the status page (/status as HTML,
- * /status.json). It says nothing secret, but /configz and /status name every Service: hence the loopback default.
+ * What kube-proxy's metrics server has (/metrics, /metrics/slis, /proxyMode, /healthz, /configz) and the status page
+ * (/status as HTML, /status.json). It says nothing secret, but /configz and /status name every Service and setting: only
+ * the node itself gets them unless `access` says otherwise.
  */
-export function metricsHandler({
-  metrics,
-  status,
-  config,
-  now = () => new Date(),
-}: MetricsServerSources): RequestListener {
-  return router({
+export function metricsHandler(sources: MetricsServerSources): RequestListener {
+  const { metrics, configz, access } = sources;
+  const slis = new SliMetrics();
+  const ping: Route = (_request, response, query) => {
+    slis.pinged();
+    sendText(response, 200, query.has('verbose') ? '[+]ping ok\nhealthz check passed\n' : 'ok');
+  };
+  const routes: Record<string, Route> = {
     '/metrics': async (_request, response) => send(response, 200, metrics.contentType, await metrics.text()),
+    '/metrics/slis': async (_request, response) => send(response, 200, slis.contentType, await slis.text()),
     '/proxyMode': (_request, response) => sendText(response, 200, 'ipvs'),
-    '/healthz': (_request, response) => sendText(response, 200, 'ok'),
-    '/configz': (_request, response) =>
-      send(response, 200, 'application/json', JSON.stringify({ 'kubeproxy.config.k8s.io': config }, readable)),
-    '/status.json': (_request, response, query) => sendJson(response, 200, statusPage(status, query)),
-    '/status': (_request, response, query) => {
-      response.setHeader(
-        'Content-Security-Policy',
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'",
-      );
-      send(response, 200, 'text/html; charset=utf-8', statusHtml(statusPage(status, query), now()));
-    },
-  });
+    '/healthz': ping,
+    '/healthz/ping': (_request, response) => sendText(response, 200, 'ok'),
+    '/configz': guarded(access === 'all' ? 'all' : 'loopback', (_request, response) =>
+      sendJson(response, 200, configz()),
+    ),
+    ...(access === 'off' ? {} : statusRoutes(sources, access)),
+  };
+  const paths = [...Object.keys(routes).filter((path) => path !== '/status/')].sort();
+  routes['/'] = (_request, response) => sendHtml(response, indexHtml(paths));
+  return router(routes);
 }
 
-/** Packed addresses are bytes in a string; shown as text. */
-function readable(key: string, value: unknown): unknown {
-  if (key === 'bindAddress' && typeof value === 'string') return formatAddress(value as Address);
-  if (typeof value !== 'object' || value === null || !('address' in value) || !('bits' in value)) return value;
-  return formatPrefix(value as Prefix);
+function statusRoutes(sources: MetricsServerSources, access: 'loopback' | 'all'): Record<string, Route> {
+  const { status, now = () => new Date() } = sources;
+  const turnstile = new Turnstile();
+  const page = (show: (response: Parameters<Route>[1], page: StatusPage) => void): Route =>
+    guarded(access, async (request, response, query) => {
+      try {
+        await turnstile.run(() => {
+          if (!request.socket.destroyed) show(response, statusPage(status, query));
+        });
+      } catch (error) {
+        if (!(error instanceof BusyError)) throw error;
+        response.setHeader('Retry-After', '1');
+        sendText(response, 503, 'too many ask for this page at once; try again\n');
+      }
+    });
+  return {
+    '/status': page((response, shown) => sendHtml(response, statusHtml(shown, now()))),
+    '/status.json': page((response, shown) => sendJson(response, 200, shown)),
+    '/status/': (request, response) => {
+      response.setHeader('Location', (request.url ?? '').replace('/status/', '/status'));
+      sendText(response, 308, 'see /status\n');
+    },
+  };
+}
+
+function sendHtml(response: Parameters<Route>[1], html: string): void {
+  response.setHeader('Content-Security-Policy', "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'");
+  send(response, 200, 'text/html; charset=utf-8', html);
 }

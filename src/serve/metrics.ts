@@ -3,17 +3,25 @@ import { FAMILIES, type Family } from '../values/address.js';
 import { type Instruments, createInstruments } from './metrics-definitions.js';
 import { ProcessMetrics } from './process-metrics.js';
 
-export type DriftKind = 'missing' | 'extra' | 'changed';
-export type DriftObject =
-  'virtual_server' | 'real_server' | 'address' | 'link' | 'set' | 'set_entry' | 'rule' | 'sysctl';
-export type DrainEnd = 'idle' | 'deadline' | 'restored';
+const DRIFT_KINDS = ['missing', 'extra', 'changed'] as const;
+const DRIFT_OBJECTS = [
+  ...(['virtual_server', 'real_server', 'address', 'link'] as const),
+  ...(['set', 'set_entry', 'rule', 'sysctl'] as const),
+] as const;
+const DRAIN_ENDS = ['idle', 'deadline', 'restored'] as const;
+const RESOURCES = ['services', 'endpointslices', 'nodes'] as const;
+
+export type DriftKind = (typeof DRIFT_KINDS)[number];
+export type DriftObject = (typeof DRIFT_OBJECTS)[number];
+export type DrainEnd = (typeof DRAIN_ENDS)[number];
 export type TrafficPolicy = 'internal' | 'external';
 
 export interface BuildInfo {
-  /** `0.1.0`; reported as git_version `v0.1.0`. */
+  /** `0.1.0` */
   readonly version: string;
-  readonly commit?: string;
-  readonly date?: string;
+  /** Known to bundles made in a git checkout; labels that are not known are left out. */
+  readonly commit?: string | undefined;
+  readonly date?: string | undefined;
 }
 
 /** One finished request to the API server. */
@@ -36,24 +44,23 @@ export class Metrics {
   readonly #process = new ProcessMetrics(this.#register);
 
   constructor(build: BuildInfo) {
-    const [major = '', minor = ''] = build.version.split('.');
-    const labels = {
-      build_date: build.date ?? '',
-      compiler: 'node',
-      git_commit: build.commit ?? '',
-      git_tree_state: '',
-      git_version: `v${build.version}`,
-      go_version: `node-${process.version}`,
-      major,
-      minor,
-      platform: `${process.platform}/${process.arch}`,
-    };
-    this.#instruments.buildInfo.set(labels, 1);
+    const { version, commit, date } = build;
+    this.#instruments.buildInfo.set(
+      {
+        version,
+        ...(commit !== undefined && { git_commit: commit }),
+        ...(date !== undefined && { build_date: date }),
+        node_version: process.version,
+        platform: `${process.platform}/${process.arch}`,
+      },
+      1,
+    );
     this.#showZeroes();
   }
 
-  /** Series that kube-proxy shows before anything happened: rates and alerts need the zero. */
+  /** Series that kube-proxy shows before anything happened, and all of ours whose labels are known: rates need the zero. */
   #showZeroes(): void {
+    this.#showOwnZeroes();
     const { syncDuration, lastSync, lastQueued, noLocalEndpoints, conntrackDuration, conntrackDeleted } =
       this.#instruments;
     for (const family of FAMILIES) {
@@ -62,6 +69,17 @@ export class Metrics {
       for (const gauge of [lastSync, lastQueued]) gauge.set(labels, 0);
       conntrackDeleted.inc(labels, 0);
       for (const traffic_policy of ['internal', 'external']) noLocalEndpoints.set({ ...labels, traffic_policy }, 0);
+    }
+  }
+
+  #showOwnZeroes(): void {
+    const { driftRepaired, drainsFinished, syncFailures, skippedObjects, skippedNow } = this.#instruments;
+    for (const object of DRIFT_OBJECTS) for (const kind of DRIFT_KINDS) driftRepaired.inc({ object, kind }, 0);
+    for (const reason of DRAIN_ENDS) drainsFinished.inc({ reason }, 0);
+    for (const stage of ['sync', 'kernel', 'rules']) syncFailures.inc({ stage }, 0);
+    for (const resource of RESOURCES) {
+      skippedObjects.inc({ resource, reason: 'malformed' }, 0);
+      skippedNow.set({ resource }, 0);
     }
   }
 
@@ -117,7 +135,7 @@ export class Metrics {
     this.#instruments.lastSync.set(byFamily(family), at / 1000);
   }
 
-  /** `stage` names what failed: virtual_servers, addresses, sets, rules, conntrack, sysctls. */
+  /** `stage` names what failed: sync (the kernel could not be read), kernel (it refused changes), rules. */
   syncFailed(stage: string): void {
     this.#instruments.syncFailures.inc({ stage });
   }
@@ -144,6 +162,11 @@ export class Metrics {
   /** `resource` is services, endpointslices or nodes; `reason` one of a fixed set of words, never an object's name. */
   objectSkipped(resource: string, reason: string): void {
     this.#instruments.skippedObjects.inc({ resource, reason });
+  }
+
+  /** Objects of `resource` that are left out at present, whole or in part. */
+  skippedNow(resource: string, objects: number): void {
+    this.#instruments.skippedNow.set({ resource }, objects);
   }
 
   // The kernel

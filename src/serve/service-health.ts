@@ -1,5 +1,6 @@
 import { type RequestListener } from 'node:http';
 import { type Address, formatAddress } from '../values/address.js';
+import { errorMessage } from '../values/errors.js';
 import { formatHostPort } from '../values/virtual-server.js';
 import { Listener, type ServeLog } from './listener.js';
 import { send } from './respond.js';
@@ -19,6 +20,16 @@ export interface ServiceHealthOptions {
   readonly retryMs?: readonly [first: number, longest: number];
 }
 
+interface Wanted {
+  readonly services: ReadonlyMap<number, ServiceHealth>;
+  readonly addresses: readonly Address[] | 'all';
+}
+
+interface SocketAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
 /**
  * The healthCheckNodePort servers: 200 while the Service has endpoints on this node and the proxy is healthy, else 503,
  * with kube-proxy's JSON body and headers. A changed endpoint count touches no socket.
@@ -26,7 +37,10 @@ export interface ServiceHealthOptions {
 export class ServiceHealthServer {
   readonly #options: ServiceHealthOptions;
   readonly #open = new Map<string, Listener>();
-  #services: ReadonlyMap<number, ServiceHealth> = new Map();
+  #wanted: Wanted = { services: new Map(), addresses: [] };
+  #isClosed = false;
+  /** The updates so far, one after the other: opening and closing take turns of the event loop. */
+  #updates: Promise<void> = Promise.resolve();
 
   constructor(options: ServiceHealthOptions) {
     this.#options = options;
@@ -38,35 +52,58 @@ export class ServiceHealthServer {
   }
 
   /**
-   * Makes exactly these ports answer on these addresses: `all` means every address of both families. Resolves when
-   * every new bind was tried once; failed ones are logged and tried again until the Service is gone.
+   * Makes exactly these ports answer on these addresses: `all` means every address of both families. Resolves, and never
+   * rejects, when the update has run and every new bind was tried once; failed ones are logged and tried again until the
+   * Service is gone. Of updates that come while one runs, only the last counts.
    */
-  async update(services: ReadonlyMap<number, ServiceHealth>, addresses: readonly Address[] | 'all'): Promise<void> {
-    this.#services = services;
-    const wanted = new Map<string, { host: string; port: number }>();
+  update(services: ReadonlyMap<number, ServiceHealth>, addresses: readonly Address[] | 'all'): Promise<void> {
+    if (!this.#isClosed) this.#wanted = { services, addresses };
+    return this.#apply();
+  }
+
+  /** Closes every socket, those of clients with it; updates have no effect from now on. */
+  close(): Promise<void> {
+    this.#isClosed = true;
+    this.#wanted = { services: new Map(), addresses: [] };
+    return this.#apply();
+  }
+
+  #apply(): Promise<void> {
+    this.#updates = this.#updates.then(async () => {
+      try {
+        await this.#closeUnwanted();
+        // Looked up anew: other Services may be wanted by now.
+        const opening = [...this.#wantedSockets()].filter(([key]) => !this.#open.has(key));
+        await Promise.all(opening.map(([key, socket]) => this.#listen(key, socket)));
+      } catch (error) {
+        this.#options.log.warn({ error: errorMessage(error) }, 'the health check node ports could not be updated');
+      }
+    });
+    return this.#updates;
+  }
+
+  #wantedSockets(): Map<string, SocketAddress> {
+    const { services, addresses } = this.#wanted;
+    const sockets = new Map<string, SocketAddress>();
     for (const port of services.keys()) {
-      if (addresses === 'all') wanted.set(`*:${port}`, { host: '::', port });
+      if (addresses === 'all') sockets.set(`*:${port}`, { host: '::', port });
       else
         for (const address of addresses)
-          wanted.set(formatHostPort(address, port), { host: formatAddress(address), port });
+          sockets.set(formatHostPort(address, port), { host: formatAddress(address), port });
     }
-    await this.#closeAllBut(wanted);
-    const opening = [...wanted].filter(([key]) => !this.#open.has(key));
-    await Promise.all(opening.map(([key, { host, port }]) => this.#listen(key, host, port)));
+    return sockets;
   }
 
-  async close(): Promise<void> {
-    await this.update(new Map(), []);
-  }
-
-  async #closeAllBut(wanted: ReadonlyMap<string, unknown>): Promise<void> {
+  async #closeUnwanted(): Promise<void> {
+    const wanted = this.#wantedSockets();
     const closing = [...this.#open].filter(([key]) => !wanted.has(key));
     for (const [key] of closing) this.#open.delete(key);
     await Promise.all(closing.map(([, listener]) => listener.close()));
   }
 
-  async #listen(key: string, host: string, port: number): Promise<void> {
-    const service = this.#services.get(port)!;
+  async #listen(key: string, { host, port }: SocketAddress): Promise<void> {
+    const service = this.#wanted.services.get(port);
+    if (service === undefined) return; // gone since; the update that said so comes next
     const listener = new Listener({
       name: `health check of Service ${service.namespace}/${service.name}`,
       host,
@@ -83,7 +120,7 @@ export class ServiceHealthServer {
   /** Looks the Service up at each request: another Service may have taken the port over. */
   #handler(port: number): RequestListener {
     return (_request, response) => {
-      const service = this.#services.get(port);
+      const service = this.#wanted.services.get(port);
       const { namespace = '', name = '', localEndpoints = 0 } = service ?? {};
       const serviceProxyHealthy = this.#options.isProxyHealthy();
       response.setHeader('X-Load-Balancing-Endpoint-Weight', String(localEndpoints));

@@ -1,9 +1,10 @@
+import { isGreen } from './health.js';
 import { type StatusEvent, type StatusPage, type StatusReport, type StatusService } from './status.js';
 
 const STYLE = `body{font:14px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1c2024;background:#fff}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #d8dce0;vertical-align:top}
-td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.95em}
+th.n,td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.95em}
 .green{color:#0a6b2d}.red{color:#b3261e}.muted{color:#5f6870}
 @media(prefers-color-scheme:dark){body{background:#16181b;color:#e4e7ea}th,td{border-color:#3a4048}.green{color:#5cc98a}.red{color:#ff8a80}.muted{color:#9aa3ab}}`;
 
@@ -24,19 +25,33 @@ export function statusHtml(page: StatusPage, now: Date): string {
 }
 
 function overview(report: StatusReport, now: Date): string {
-  const { healthy, nodeEligible, reasons } = report.health;
-  const state = healthy && nodeEligible ? '<b class="green">healthy</b>' : '<b class="red">not healthy</b>';
-  const why = reasons.length === 0 ? '' : `: ${escape(reasons.join('; '))}`;
+  const { health, kernel } = report;
+  const state = isGreen(health) ? '<b class="green">healthy</b>' : '<b class="red">not healthy</b>';
+  const why = health.reasons.length === 0 ? '' : `: ${escape(health.reasons.join('; '))}`;
   const event = (last: StatusEvent | undefined): string =>
     last === undefined ? 'not yet' : `${ago(last.at, now)}, took ${duration(last.seconds)}: ${escape(last.result)}`;
-  const counts = Object.entries(report.counts).map(([name, count]) => `${count} ${escape(name)}`);
   return table([
     ['State', state + why],
-    ['Last sync', event(report.lastSync)],
+    ['Last change', event(report.lastSync)],
     ['Last verification', event(report.lastVerification)],
-    ['In the kernel', counts.join(', ')],
+    ['Wanted', countsText(report.counts)],
+    ['In the kernel', `${countsText(kernel.counts)}${proof(report, now)}`],
     ['Version', `${escape(report.version)}, started ${ago(report.startedAt, now)}`],
   ]);
+}
+
+/** The counts are the daemon's own books: says when the kernel was last seen to agree with them. */
+function proof({ kernel, lastVerification }: StatusReport, now: Date): string {
+  if (kernel.syncingFor !== undefined && kernel.syncingFor >= 1)
+    return `: not settled, a sync or repair has been running for ${duration(kernel.syncingFor)}`;
+  if (lastVerification === undefined) return ' as written, not read back yet';
+  return ` as written; read back ${ago(lastVerification.at, now)}: ${escape(lastVerification.result)}`;
+}
+
+function countsText(counts: Readonly<Record<string, number>>): string {
+  return Object.entries(counts)
+    .map(([name, count]) => `${count} ${escape(name)}`)
+    .join(', ');
 }
 
 function notes(lines: readonly string[]): string {
@@ -51,7 +66,7 @@ function drains({ drains: list }: StatusReport, now: Date): string {
       `<tr><td><code>${escape(realServer)}</code></td><td><code>${escape(virtualServer)}</code></td>` +
       `<td class="n">${connections}</td><td>${duration(Math.max(0, (deadline.getTime() - now.getTime()) / 1000))}</td></tr>`,
   );
-  const head = '<tr><th>Real server</th><th>Virtual server</th><th>Connections</th><th>Deadline in</th></tr>';
+  const head = '<tr><th>Real server</th><th>Virtual server</th><th class="n">Connections</th><th>Deadline in</th></tr>';
   return `<h2>Draining</h2><table>${head}${rows.join('')}</table>`;
 }
 
@@ -62,7 +77,8 @@ function services({ query, total, services: list }: StatusPage): string {
       ? 'none'
       : `${Math.min(query.offset + 1, total)} to ${Math.min(query.offset + list.length, total)} of ${total}`;
   const head =
-    '<tr><th>Service</th><th>Virtual server</th><th>Scheduler</th><th>Real servers</th><th>Draining</th></tr>';
+    '<tr><th>Service</th><th>Virtual server</th><th>Scheduler</th>' +
+    '<th class="n">Real servers</th><th class="n">Draining</th></tr>';
   return `<h2>Services</h2>
 <form><input name="search" value="${escape(query.search)}" aria-label="search" placeholder="namespace/name or address"> <button>Search</button></form>
 <p class="muted">${shown}${link('previous', query.offset > 0, query.offset - query.limit)}${link('next', query.offset + list.length < total, query.offset + list.length)}</p>

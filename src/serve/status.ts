@@ -1,5 +1,3 @@
-import { type HealthReport } from './health.js';
-
 export interface StatusVirtualServer {
   /** As formatVirtualServer writes it: `TCP 10.96.0.1:443`. */
   readonly virtualServer: string;
@@ -22,6 +20,25 @@ export interface StatusDrain {
   readonly deadline: Date;
 }
 
+/** What the page and the `status` command say of health; unlike a 503's body it names names. */
+export interface StatusHealth {
+  /** The proxy's own health, without the Node's state. */
+  readonly healthy: boolean;
+  /** False while the Node is being deleted or drained by the cluster autoscaler. */
+  readonly nodeEligible: boolean;
+  readonly lastUpdated: Date | undefined;
+  /** Why /healthz is red, the Node's state included; one line each. */
+  readonly reasons: readonly string[];
+}
+
+/** What this daemon has put into the kernel, and how far that is known to be there. */
+export interface StatusKernel {
+  /** Named counts by the daemon's own books, in the order of display. */
+  readonly counts: Readonly<Record<string, number>>;
+  /** Seconds that the sync or repair under way has taken; the books are not settled while one is. */
+  readonly syncingFor: number | undefined;
+}
+
 /** One line of the page's overview: what happened last, and what came of it. */
 export interface StatusEvent {
   readonly at: Date;
@@ -34,13 +51,14 @@ export interface StatusReport {
   readonly node: string;
   readonly version: string;
   readonly startedAt: Date;
-  readonly health: HealthReport;
-  /** Named counts, in the order of display: Services, virtual servers, ... */
+  readonly health: StatusHealth;
+  /** What the cluster wants here: named counts in the order of display. */
   readonly counts: Readonly<Record<string, number>>;
+  readonly kernel: StatusKernel;
   readonly lastSync: StatusEvent | undefined;
   readonly lastVerification: StatusEvent | undefined;
   readonly drains: readonly StatusDrain[];
-  /** Things an operator should know: claim conflicts, skipped objects, failures being retried. */
+  /** Things an operator should know: failures being retried, silent watches, claim conflicts and skipped objects by name. */
   readonly notes: readonly string[];
 }
 
@@ -64,18 +82,22 @@ export interface StatusPage {
   readonly services: readonly StatusService[];
 }
 
+const DEFAULT_PAGE = 100;
 const LARGEST_PAGE = 1000;
 
-/** Reads `search`, `offset` and `limit` (at most 1,000); nonsense becomes the default. */
+/** Reads `search`, `offset` and `limit` (1 to 1,000); nonsense becomes the default, beyond the end is the last page. */
 export function statusPage(source: StatusSource, parameters: URLSearchParams): StatusPage {
   const query = {
     search: (parameters.get('search') ?? '').slice(0, 253).toLowerCase(),
-    offset: whole(parameters.get('offset'), 0, Number.MAX_SAFE_INTEGER),
-    limit: whole(parameters.get('limit'), 100, LARGEST_PAGE),
+    offset: whole(parameters.get('offset'), Number.MAX_SAFE_INTEGER) ?? 0,
+    limit: whole(parameters.get('limit'), LARGEST_PAGE) || DEFAULT_PAGE,
   };
-  return { report: source.status(), query, ...source.services(query) };
+  const page = { report: source.status(), query, ...source.services(query) };
+  if (query.offset === 0 || query.offset < page.total) return page;
+  const last = { ...query, offset: Math.max(0, Math.ceil(page.total / query.limit) - 1) * query.limit };
+  return { ...page, query: last, ...source.services(last) };
 }
 
-function whole(text: string | null, otherwise: number, largest: number): number {
-  return text !== null && /^[0-9]{1,15}$/.test(text) ? Math.min(Number(text), largest) : otherwise;
+function whole(text: string | null, largest: number): number | undefined {
+  return text !== null && /^[0-9]{1,15}$/.test(text) ? Math.min(Number(text), largest) : undefined;
 }

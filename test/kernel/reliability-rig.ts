@@ -169,9 +169,16 @@ export class Rig {
     return new Scrape(await response.text());
   }
 
-  async health(path: '/healthz' | '/livez' = '/healthz'): Promise<Answer> {
+  async health(path: '/healthz' | '/livez' | '/readyz' = '/healthz'): Promise<Answer> {
     const response = await fetch(`http://127.0.0.1:10256${path}`);
     return { status: response.status, body: (await response.json()) as Answer['body'] };
+  }
+
+  /** What the status page says to the node itself: reasons with details, and notes. */
+  async status(): Promise<{ reasons: string; notes: string }> {
+    const response = await fetch('http://127.0.0.1:10249/status.json');
+    const { report } = (await response.json()) as { report: { health: { reasons: string[] }; notes: string[] } };
+    return { reasons: report.health.reasons.join('\n'), notes: report.notes.join('\n') };
   }
 
   async close(): Promise<void> {

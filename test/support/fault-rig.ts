@@ -10,7 +10,8 @@ import { type IpvsTableOptions } from '../../src/kernel/ipvs/table.js';
 import { NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, type OpenNetlinkSocket } from '../../src/netlink/socket.js';
 import { type Reconciler } from '../../src/reconcile/reconciler.js';
 import { type SyncRecord } from '../../src/reconcile/sync-record.js';
-import { type HealthReport } from '../../src/serve/health.js';
+import { formatReason } from '../../src/serve/health.js';
+import { type StatusHealth } from '../../src/serve/status.js';
 import { Metrics } from '../../src/serve/metrics.js';
 import { formatSetEntry } from '../../src/values/ip-set.js';
 import { FakeIpvs } from '../fakes/fake-kernel-ipvs.js';
@@ -100,9 +101,20 @@ export class FaultRig {
     return this.hasVerified ? this.lastReport.drift.total : undefined;
   }
 
-  health(): HealthReport {
-    const inputs = { syncPeriodMs: 0, watches: () => new Map(), isSynced: () => true, isEligible: () => true };
-    return healthSource({ dataPlane: this.dataPlane, state: this.observer.state, ...inputs }).healthz();
+  /** /healthz with a syncPeriod of 0, every reason with its details. */
+  health(): StatusHealth {
+    const report = healthSource({
+      state: this.observer.state,
+      syncPeriodMs: 0,
+      families: [4, 6],
+      verificationAge: () => this.dataPlane.reconciler.verificationAge,
+      rules: () => this.dataPlane.rules,
+      isSynced: () => true,
+      isNodeKnown: () => true,
+      isEligible: () => true,
+      hadKernelState: false,
+    }).healthz();
+    return { ...report, reasons: report.reasons.map(formatReason) };
   }
 
   /** Messages sent so far, all subsystems together. */

@@ -118,7 +118,7 @@ describe('deploy', () => {
     }
     assert.deepEqual(
       [container.livenessProbe!, container.readinessProbe!].map(({ httpGet }) => text(httpGet!.path)),
-      ['/livez', '/healthz'],
+      ['/livez', '/readyz'],
     );
   });
 
@@ -253,8 +253,11 @@ describe('monitoring', () => {
     const left = [...known].filter((name) => name.startsWith('kubeproxy_ipvs_') && !drawn.has(name));
     assert.deepEqual(left.sort(), [
       'kubeproxy_ipvs_bound_addresses',
+      'kubeproxy_ipvs_build_info',
       'kubeproxy_ipvs_event_loop_busy_ratio',
+      'kubeproxy_ipvs_event_loop_busy_seconds_total',
       'kubeproxy_ipvs_last_verification_timestamp_seconds',
+      'kubeproxy_ipvs_skipped_objects_total',
     ]);
     assert.equal(new Set(panels.map(({ id }) => id)).size, panels.length);
   });

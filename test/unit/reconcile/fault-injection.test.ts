@@ -49,7 +49,7 @@ for (const code of ['EBUSY', 'ENOBUFS', 'EINTR', 'ENOMEM', 'EPERM']) {
     assert.equal(await rig.metric('kubeproxy_ipvs_netlink_failures_total', `errno="${code}"`), 1);
     const health = rig.health();
     assert.equal(health.healthy, false);
-    assert.match(health.reasons.join(), new RegExp(`waiting.*${code}`));
+    assert.match(health.reasons.join(), new RegExp(`waited.*${code}`));
     const written = rig.written.length;
     await assertRecovered(rig, code);
     assert.deepEqual(rig.written.slice(written), ['add'], 'one message made up for it');

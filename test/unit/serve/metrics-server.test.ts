@@ -1,0 +1,197 @@
+import assert from 'node:assert/strict';
+import { networkInterfaces } from 'node:os';
+import { describe, it, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type StatusAccess } from '../../../src/serve/access.js';
+import { metricsHandler } from '../../../src/serve/metrics-server.js';
+import { Metrics } from '../../../src/serve/metrics.js';
+import { type ServiceQuery, type StatusReport } from '../../../src/serve/status.js';
+import { fetchText, serve } from '../../support/http.js';
+
+const NOW = new Date('2026-11-21T07:00:00.000Z');
+
+describe('metrics server', () => {
+  const REPORT: StatusReport = {
+    node: 'node-0',
+    version: '0.1.0',
+    startedAt: new Date(NOW.getTime() - 3_600_000),
+    health: { healthy: false, nodeEligible: true, lastUpdated: NOW, reasons: ['<script>alert(1)</script>'] },
+    counts: { 'virtual servers': 42 },
+    kernel: { counts: { 'virtual servers': 41 }, syncingFor: undefined },
+    lastSync: { at: NOW, seconds: 0.002, result: '1 real server changed' },
+    lastVerification: undefined,
+    drains: [{ virtualServer: 'TCP 10.96.0.1:443', realServer: '10.1.2.3:443', connections: 7, deadline: NOW }],
+    notes: ['a & b'],
+  };
+
+  interface Start {
+    readonly queries?: ServiceQuery[];
+    readonly report?: Partial<StatusReport>;
+    readonly access?: StatusAccess;
+    readonly host?: string;
+    /** Takes the time that it likes: rendering is synchronous. */
+    readonly render?: () => void;
+  }
+
+  async function start(t: TestContext, options: Start = {}): Promise<number> {
+    const metrics = new Metrics({ version: '0.1.0' });
+    t.after(() => metrics.close());
+    const status = {
+      status: () => ({ ...REPORT, ...options.report }),
+      services: (query: ServiceQuery) => {
+        options.queries?.push(query);
+        options.render?.();
+        const virtualServers = [{ virtualServer: 'TCP 10.96.0.1:443', scheduler: 'rr', realServers: 3, draining: 1 }];
+        return { total: 500, services: [{ namespace: 'default', name: 'web"><b>', virtualServers }] };
+      },
+    };
+    const { access = 'loopback', host = '127.0.0.1' } = options;
+    const configz = (): object => ({ 'kubeproxy.config.k8s.io': { mode: 'ipvs' } });
+    return serve(t, { host, handler: metricsHandler({ metrics, status, configz, access, now: () => NOW }) });
+  }
+
+  it('answers /metrics, /proxyMode, /healthz and /configz', async (t) => {
+    const port = await start(t);
+    const metrics = await fetchText(port, '/metrics');
+    assert.match(String(metrics.headers['content-type']), /^text\/plain; version=0\.0\.4/);
+    assert.match(metrics.body, /^kubeproxy_ipvs_build_info/m);
+    const mode = await fetchText(port, '/proxyMode');
+    assert.equal(mode.body, 'ipvs');
+    assert.equal(mode.headers['content-type'], 'text/plain; charset=utf-8');
+    assert.equal((await fetchText(port, '/healthz')).body, 'ok');
+    assert.equal((await fetchText(port, '/healthz/ping')).body, 'ok');
+    assert.equal((await fetchText(port, '/healthz?verbose')).body, '[+]ping ok\nhealthz check passed\n');
+    const configz = await fetchText(port, '/configz');
+    assert.equal(configz.headers['content-type'], 'application/json');
+    assert.deepEqual(JSON.parse(configz.body), { 'kubeproxy.config.k8s.io': { mode: 'ipvs' } });
+  });
+
+  it('counts its health checks on /metrics/slis, as component-base does', async (t) => {
+    const port = await start(t);
+    const before = (await fetchText(port, '/metrics/slis')).body;
+    assert.match(before, /^# TYPE kubernetes_healthcheck gauge$/m);
+    assert.match(before, /^# TYPE kubernetes_healthchecks_total counter$/m);
+    assert.match(before, /^process_start_time_seconds \d/m);
+    await fetchText(port, '/healthz');
+    await fetchText(port, '/healthz');
+    const after = (await fetchText(port, '/metrics/slis')).body.split('\n');
+    assert.ok(after.includes('kubernetes_healthcheck{name="ping",type="healthz"} 1'));
+    assert.ok(after.includes('kubernetes_healthchecks_total{name="ping",type="healthz",status="success"} 2'));
+  });
+
+  it('shows /status and /configz to the node itself, /metrics to everybody (X-L8)', async (t) => {
+    const outside = Object.values(networkInterfaces())
+      .flatMap((list) => list ?? [])
+      .find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
+    const port = await start(t, { host: '0.0.0.0' });
+    for (const path of ['/status', '/status.json', '/configz', '/metrics', '/'])
+      assert.equal((await fetchText(port, path)).status, 200, path);
+    if (outside === undefined) {
+      t.skip('SKIPPED in part: this machine has no address but loopback');
+      return;
+    }
+    // From loopback to another address of this machine: the peer is neither loopback nor the address asked.
+    const ask = async (path: string, from: number): Promise<number> =>
+      (await fetchText(from, path, { host: '127.0.0.1', localAddress: outside })).status;
+    for (const path of ['/status', '/status.json', '/status?search=x', '/configz'])
+      assert.equal(await ask(path, port), 403, path);
+    for (const path of ['/metrics', '/metrics/slis', '/healthz', '/proxyMode', '/'])
+      assert.equal(await ask(path, port), 200, path);
+    assert.equal((await fetchText(port, '/status', { host: outside })).status, 200, 'asked at its own address');
+    const open = await start(t, { host: '0.0.0.0', access: 'all' });
+    for (const path of ['/status', '/status.json', '/configz']) assert.equal(await ask(path, open), 200, path);
+  });
+
+  it('has no status page when it is off', async (t) => {
+    const port = await start(t, { access: 'off' });
+    for (const path of ['/status', '/status/', '/status.json']) assert.equal((await fetchText(port, path)).status, 404);
+    assert.equal((await fetchText(port, '/configz')).status, 200);
+    assert.doesNotMatch((await fetchText(port, '/')).body, /status/);
+  });
+
+  it('leads from / and /status/ to the page', async (t) => {
+    const port = await start(t);
+    assert.match((await fetchText(port, '/')).body, /href="\/status"/);
+    const { status, headers } = await fetchText(port, '/status/?search=web');
+    assert.deepEqual([status, headers.location], [308, '/status?search=web']);
+  });
+
+  it('renders one page at a time with other work in between; beyond eight that wait it says 503', async (t) => {
+    let rendering = 0;
+    const render = (): void => {
+      rendering++;
+      const end = performance.now() + 20;
+      while (performance.now() < end);
+    };
+    const port = await start(t, { render });
+    const pages = Array.from({ length: 30 }, () => fetchText(port, '/status'));
+    // Probes get their turn meanwhile: not all pages are rendered by then.
+    await sleep(1);
+    assert.equal((await fetchText(port, '/healthz')).status, 200);
+    assert.ok(rendering < 9, `${rendering} pages were rendered before the probe`);
+    const answers = await Promise.all(pages);
+    const busy = answers.filter(({ status }) => status === 503);
+    assert.ok(busy.length >= 10, `${busy.length} of 30 were told to come again`);
+    assert.ok(busy.every(({ headers }) => headers['retry-after'] === '1'));
+    assert.equal(answers.filter(({ status }) => status === 200).length, 30 - busy.length);
+    assert.equal((await fetchText(port, '/status')).status, 200);
+  });
+
+  it('shows a status page in which nothing can inject markup', async (t) => {
+    const { status, headers, body } = await fetchText(await start(t), '/status?search=%22%3E%3Cimg');
+    assert.equal(status, 200);
+    assert.match(String(headers['content-type']), /^text\/html/);
+    assert.match(String(headers['content-security-policy']), /default-src 'none'/);
+    assert.doesNotMatch(body, /<script|<img|web"><b>/);
+    for (const text of [
+      '&lt;script&gt;',
+      'value="&quot;&gt;&lt;img"',
+      'web&quot;&gt;&lt;b&gt;',
+      'a &amp; b',
+      '42 virtual servers',
+    ]) {
+      assert.ok(body.includes(text), text);
+    }
+    assert.match(body, /10\.1\.2\.3:443.*<td class="n">7<\/td>/);
+    assert.match(body, /1 to 1 of 500.*href="\?search=%22%3E%3Cimg&amp;offset=1&amp;limit=100">next/);
+  });
+
+  it('says why the node is not healthy, what is wanted and what is in the kernel', async (t) => {
+    const health = { healthy: true, nodeEligible: false, lastUpdated: NOW, reasons: ['node: it goes'] };
+    const settled = { at: NOW, seconds: 1, result: 'nothing drifted' };
+    const page = async (report: Partial<StatusReport>): Promise<string> =>
+      (await fetchText(await start(t, { report }), '/status')).body;
+    assert.match(await page({ health }), /not healthy<\/b>: node: it goes/);
+    assert.match(
+      await page({}),
+      /Wanted<\/th><td>42 virtual servers.*\n.*In the kernel<\/th><td>41 virtual servers as written, not read back/,
+    );
+    assert.match(
+      await page({ lastVerification: settled }),
+      /41 virtual servers as written; read back 0 ms ago: nothing drifted/,
+    );
+    const kernel = { counts: { 'virtual servers': 3 }, syncingFor: 62 };
+    assert.match(
+      await page({ kernel, lastVerification: settled }),
+      /3 virtual servers: not settled, .* running for 62 s/,
+    );
+  });
+
+  it('bounds what one page asks for, and has no page beyond the last', async (t) => {
+    const queries: ServiceQuery[] = [];
+    const port = await start(t, { queries });
+    const ask = async (parameters: string): Promise<ServiceQuery> => {
+      queries.length = 0;
+      const { body } = await fetchText(port, `/status.json?${parameters}`);
+      const { query, total } = JSON.parse(body) as { query: ServiceQuery; total: number };
+      assert.deepEqual(query, queries.at(-1));
+      assert.equal(total, 500);
+      return query;
+    };
+    assert.deepEqual(await ask('search=Web&offset=20&limit=99999999'), { search: 'web', offset: 20, limit: 1000 });
+    assert.deepEqual(await ask('offset=-1&limit=x'), { search: '', offset: 0, limit: 100 });
+    assert.deepEqual(await ask('limit=0'), { search: '', offset: 0, limit: 100 });
+    assert.deepEqual(await ask('offset=500&limit=30'), { search: '', offset: 480, limit: 30 });
+    assert.deepEqual(await ask('offset=999999&limit=1000'), { search: '', offset: 0, limit: 1000 });
+  });
+});
