@@ -25,6 +25,9 @@ export interface NoteInputs {
 export function statusNotes({ state, claims, refusals, watches, skipped }: NoteInputs): string[] {
   const notes = [...state.failedSysctls.values()].map(({ message }) => message);
   if (state.lastFailure !== undefined) notes.push(`being retried: ${state.lastFailure}`);
+  notes.push(
+    ...named(state.refused.messages, state.refused.count, (message) => `skipped, the kernel refuses it: ${message}`),
+  );
   if (state.rulesFailure !== undefined) notes.push(`iptables rules: ${state.rulesFailure}`);
   for (const [resource, watch] of watches()) notes.push(...watchNote(resource, watch));
   notes.push(

@@ -5,6 +5,7 @@ import { type DesiredUpdater } from '../reconcile/desired-updater.js';
 import { type DrainTracker } from '../reconcile/drain.js';
 import { type IpvsApplier } from '../reconcile/ipvs-applier.js';
 import { type KernelClients } from '../kernel/clients.js';
+import { type KernelRefusals } from '../reconcile/kernel-refusals.js';
 import { type SyncRecord } from '../reconcile/sync-record.js';
 
 /** What reports read of the dataPlane, which itself knows who reports. */
@@ -14,6 +15,7 @@ export interface ReportedDataPlane {
   readonly ipvs: IpvsApplier;
   readonly drains: DrainTracker;
   readonly clients: KernelClients;
+  readonly reconciler: { readonly refusals: KernelRefusals };
 }
 
 /** One line per sync that changed something; silence for the others. */
@@ -32,6 +34,7 @@ export function syncFields(record: SyncRecord): Record<string, number> {
     setEntries: record.setEntries,
     conntrackDeleted: record.conntrackDeleted,
     failures: record.failures.length,
+    refused: record.newlySkipped.length,
   };
   const fields = Object.fromEntries(Object.entries(all).filter(([, count]) => count > 0));
   return { ...fields, ms: Math.round(record.ms * 10) / 10 };
@@ -64,7 +67,7 @@ export function syncSentence(record: SyncRecord): string {
 
 /** Virtual servers, real servers and bound addresses, per family. */
 export function tableSizes(
-  dataPlane: ReportedDataPlane,
+  dataPlane: Pick<ReportedDataPlane, 'cluster' | 'updater' | 'ipvs'>,
 ): Map<Family, [servers: number, reals: number, addresses: number]> {
   const sizes = new Map<Family, [number, number, number]>([
     [4, [0, 0, 0]],

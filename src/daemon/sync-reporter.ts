@@ -12,6 +12,7 @@ import { type Metrics } from '../serve/metrics.js';
 import { type ReportedDataPlane, isWorthALine, syncFields, syncSentence } from './sync-report.js';
 
 const MAX_LOGGED_FAILURES = 5;
+const MAX_NAMED_REFUSALS = 21;
 
 /** A kernel parameter that could not be set; the message names the fix. */
 export interface FailedSysctl {
@@ -33,6 +34,8 @@ export interface SyncState {
   /** Since when checks of the rules have failed, and for which family the last one did; undefined after one that went well. */
   rulesFailingSince: number | undefined;
   rulesFailureFamily: Family | undefined;
+  /** Objects that are skipped because the kernel keeps refusing them: how many, and what it says of some. */
+  refused: { readonly count: number; readonly messages: readonly string[] };
   readonly failedSysctls: Map<string, FailedSysctl>;
   lastSync: { at: Date; seconds: number; result: string } | undefined;
   lastVerification: { at: Date; seconds: number; result: string } | undefined;
@@ -49,11 +52,12 @@ export class SyncReporter {
     rulesFailure: undefined,
     rulesFailingSince: undefined,
     rulesFailureFamily: undefined,
+    refused: { count: 0, messages: [] },
     failedSysctls: new Map(),
     lastSync: undefined,
     lastVerification: undefined,
   };
-  /** Called after every sync that ended well. */
+  /** Called after every sync that came to its end. */
   afterSync: () => void = () => undefined;
   readonly #reportedConflicts = new Map<VirtualServerKey, string>();
   #pending: { family: Family; triggeredAt: number }[] = [];
@@ -100,17 +104,19 @@ export class SyncReporter {
     if (record.error === undefined) this.#synced(record, dataPlane);
     else this.#brokeOff(record.error);
     this.#told(record);
-    if (record.ok) this.#succeeded(record);
-    else state.waitingSince ??= performance.now();
+    if (record.ok) {
+      state.waitingSince = this.#queuedDuring ? performance.now() : undefined;
+      state.lastFailure = undefined;
+      state.failureCount = 0;
+    } else state.waitingSince ??= performance.now();
+    if (record.error === undefined) this.#ended(record);
   }
 
-  #succeeded({ ms }: SyncRecord): void {
+  /** What follows every sync that came to its end, whatever the kernel refused of it. */
+  #ended({ ms }: SyncRecord): void {
     const { state, metrics } = this;
     const now = Date.now();
-    state.waitingSince = this.#queuedDuring ? performance.now() : undefined;
     state.lastSuccess = new Date(now);
-    state.lastFailure = undefined;
-    state.failureCount = 0;
     for (const family of FAMILIES) metrics.synced(family, ms / 1000, now);
     this.#programmed(now);
     this.afterSync();
@@ -139,6 +145,7 @@ export class SyncReporter {
   #synced(record: SyncRecord, dataPlane: ReportedDataPlane): void {
     const { metrics, state } = this;
     metrics.draining(dataPlane.drains.size);
+    this.#refused(record, dataPlane.reconciler.refusals);
     metrics.claimConflicts(dataPlane.updater.claims.conflicts);
     for (const family of FAMILIES) {
       const { internal, external } = dataPlane.updater.desired.withoutLocal(family);
@@ -238,14 +245,27 @@ export class SyncReporter {
   }
 
   #failed({ failures }: SyncRecord): void {
-    const messages = failures.slice(0, MAX_LOGGED_FAILURES).map(({ message }) => message);
-    this.state.lastFailure = messages[0];
-    this.state.failureCount = messages.length;
+    this.state.lastFailure = failures[0]!.message;
+    this.state.failureCount = failures.length;
     this.metrics.syncFailed('kernel');
+    const worthALine = failures.filter(({ isOnTrial }) => isOnTrial !== true);
+    if (worthALine.length === 0) return;
+    const messages = worthALine.slice(0, MAX_LOGGED_FAILURES).map(({ message }) => message);
     this.log.error(
-      { failures: messages, count: failures.length },
+      { failures: messages, count: worthALine.length },
       'some changes failed; the others are in the kernel, these will be tried again',
     );
+  }
+
+  /** What the kernel keeps refusing is told once, and shown as long as it is so. */
+  #refused({ newlySkipped }: SyncRecord, refusals: ReportedDataPlane['reconciler']['refusals']): void {
+    for (const [object, count] of Object.entries(refusals.skipped)) this.metrics.refusedObjects(object, count);
+    this.state.refused = { count: refusals.skippedCount, messages: refusals.messages(MAX_NAMED_REFUSALS) };
+    if (newlySkipped.length > 0)
+      this.log.warn(
+        { refused: newlySkipped.slice(0, MAX_LOGGED_FAILURES), count: newlySkipped.length },
+        'the kernel keeps refusing these: skipped, and tried again now and then; the others are in the kernel',
+      );
   }
 
   #verified({ ms, sysctls }: NonNullable<SyncRecord['verified']>, drift: Drift): void {

@@ -4,7 +4,9 @@ import { type AddressApplier } from './address-applier.js';
 import { type Clock } from './clock.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type DrainTracker } from './drain.js';
+import { touchAgain } from './failures.js';
 import { type IpvsApplier } from './ipvs-applier.js';
+import { type KernelRefusals, type Trial } from './kernel-refusals.js';
 import { type PendingWork } from './pending-work.js';
 import { type Prerequisites } from './prerequisites.js';
 import { Round } from './round.js';
@@ -19,8 +21,11 @@ export interface ChangeApplierOptions {
   readonly drains: DrainTracker;
   readonly prerequisites: Prerequisites;
   readonly pending: PendingWork;
+  readonly refusals: KernelRefusals;
   readonly clock: Clock;
 }
+
+const NO_TRIAL: Trial = new Map();
 
 /**
  * Makes kernel objects as desired, in the order that no packet can fall through: a virtual server is in the sets before it
@@ -47,15 +52,17 @@ export class ChangeApplier {
 
   /** Makes what `touched` names as desired; all of it is pending again when the kernel cannot be read. */
   async apply(touched: Touched, record: SyncRecord): Promise<void> {
-    const { pending, clock } = this.options;
+    const { pending, clock, refusals } = this.options;
     const round = new Round(record);
+    const trial = refusals.take(touched);
     try {
       await this.#applyInOrder(touched, round);
     } catch (error) {
       mergeTouched(pending.touched, touched);
+      refusals.putBack(trial);
       throw error;
     } finally {
-      this.#settle(round);
+      this.#settle(round, trial);
     }
     this.#appliedAt = clock.now();
   }
@@ -66,7 +73,7 @@ export class ChangeApplier {
     try {
       await this.options.drains.poll(round);
     } finally {
-      this.#settle(round);
+      this.#settle(round, NO_TRIAL);
     }
   }
 
@@ -83,11 +90,16 @@ export class ChangeApplier {
     await sets.apply(touched.entries, desired, 'delete', round);
   }
 
-  #settle({ refused, record }: Round): void {
-    const { prerequisites, pending } = this.options;
+  #settle({ refused, record }: Round, trial: Trial): void {
+    const { prerequisites, pending, refusals } = this.options;
     if (refused.addresses.some(({ error }) => error.code === 'ENODEV')) prerequisites.linkLost();
-    if (refused.sets.length > 0) prerequisites.setsLost();
-    refused.retouch(pending.touched);
-    for (const failure of refused.describe()) record.failures.push(failure);
+    for (const change of refused) {
+      const outcome = refusals.refused(change, trial);
+      if (outcome === 'newly-skipped') record.newlySkipped.push(change.message);
+      if (outcome === 'skipped' || outcome === 'newly-skipped') continue;
+      if (change.object === 'set_entry') prerequisites.setsLost();
+      touchAgain(pending.touched, change.retouch);
+      record.failures.push(outcome === 'on-trial' ? { ...change, isOnTrial: true } : change);
+    }
   }
 }

@@ -20,6 +20,7 @@ import { allSetDefinitions } from '../desired/set-definitions.js';
 import { type AppliedVirtualServer, sameSettings } from '../plan/applied.js';
 import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ownership.js';
 import { type Drift } from './drift.js';
+import { type KernelRefusals } from './kernel-refusals.js';
 import { type ObservedKernel, ownershipTraces } from './observer.js';
 import { Pacer } from './pacer.js';
 
@@ -30,6 +31,8 @@ export interface Comparison {
   /** Whether an address belongs on the dummy link. */
   readonly isWanted: (address: Address) => boolean;
   readonly excludeCIDRs: readonly Prefix[];
+  /** Objects that the kernel refuses: that they are missing is no drift. */
+  readonly refusals?: Pick<KernelRefusals, 'isServerSkipped' | 'isAddressSkipped' | 'isEntrySkipped'>;
 }
 
 /** What was changed while the kernel was read: what was read of it may be what was there before. */
@@ -54,7 +57,7 @@ export async function compareWithKernel(
   const pacer = new Pacer();
   await compareServers(parts, observed, isOurs, disturbed, touched, drift, pacer);
   await compareAddresses(parts, observed, disturbed.keys.addresses, touched, drift, pacer);
-  await compareEntries(parts.desired, observed, disturbed.keys.entries, touched, drift, pacer);
+  await compareEntries(parts, observed, disturbed.keys.entries, touched, drift, pacer);
 }
 
 async function compareServers(
@@ -87,7 +90,7 @@ async function compareServers(
   for (const key of applied.keys()) if (!isThere(key) && !disturbed.has(key)) applied.delete(key);
   for (const key of desired.virtualServers.keys()) {
     if (pacer.isDue) await pacer.breathe();
-    if (isThere(key) || disturbed.has(key)) continue;
+    if (isThere(key) || disturbed.has(key) || parts.refusals?.isServerSkipped(key) === true) continue;
     touched.servers.add(key);
     drift.add('virtual_server', 'missing', () => formatVirtualServer(key));
   }
@@ -189,6 +192,7 @@ async function compareAddresses(
   for (const address of observed.bound.isComplete ? [] : desired.addresses()) {
     if (pacer.isDue) await pacer.breathe();
     if (!isWanted(address) || observed.bound.has(address) || disturbed.has(address)) continue;
+    if (parts.refusals?.isAddressSkipped(address) === true) continue;
     touched.addresses.add(address);
     drift.add('address', 'missing', () => formatAddress(address));
   }
@@ -207,7 +211,7 @@ export function isExtraAddress(address: Address, { isWanted }: Pick<Comparison, 
 }
 
 async function compareEntries(
-  desired: DesiredState,
+  { desired, refusals }: Comparison,
   observed: ObservedKernel,
   disturbed: Touched['entries'],
   touched: Touched,
@@ -220,7 +224,7 @@ async function compareEntries(
     if (seen === wanted) continue;
     const changed = disturbed.get(set);
     const note = (entry: SetEntry, kind: 'missing' | 'extra'): void => {
-      if (changed?.has(entry) === true) return;
+      if (changed?.has(entry) === true || refusals?.isEntrySkipped(set, entry) === true) return;
       touchEntry(touched, set, entry);
       drift.add('set_entry', kind, () => `${set} ${formatSetEntry(definitions.get(set)!.type, entry)}`);
     };

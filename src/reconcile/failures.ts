@@ -1,6 +1,8 @@
-import { formatAddress } from '../values/address.js';
+import { type Address, formatAddress } from '../values/address.js';
 import { type SetEntry, formatSetEntry } from '../values/ip-set.js';
+import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type AddressFailure } from '../kernel/rtnetlink/client.js';
+import { NetlinkError } from '../netlink/errors.js';
 import { type IpvsFailure } from '../kernel/ipvs/client.js';
 import { type Touched, touchEntry } from '../desired/desired-state.js';
 import { type SetName, allSetDefinitions } from '../desired/set-definitions.js';
@@ -11,6 +13,8 @@ export interface Failure {
   /** errno name, or `unknown` */
   readonly code: string;
   readonly message: string;
+  /** Another try or two will tell whether it is the object that is at fault: nothing to alarm anybody with yet. */
+  readonly isOnTrial?: boolean;
 }
 
 /** One entry that the kernel refused. */
@@ -20,33 +24,103 @@ export interface SetFailure {
   readonly error: Error & { readonly code: string };
 }
 
+export type RefusedObject = 'virtual_server' | 'real_server' | 'address' | 'set_entry';
+
+/** What has to be touched for the change to be tried again. */
+export type Retouch =
+  | { readonly server: VirtualServerKey }
+  | { readonly address: Address }
+  | { readonly set: SetName; readonly entry: SetEntry };
+
+/** One refused change with what identifies it. */
+export interface RefusedChange extends Failure {
+  readonly object: RefusedObject;
+  /** Equal for refusals of the same object. */
+  readonly id: string;
+  /** The kernel's own verdict on this very object, and of a sort that does not pass by itself. */
+  readonly isVerdict: boolean;
+  readonly retouch: Retouch;
+}
+
+/** These are about the kernel's state, or the caller's rights, or pass by themselves. */
+const PASSING = new Set([
+  ...['ENOMEM', 'ENOBUFS', 'EINTR', 'EAGAIN', 'EBUSY', 'EPERM', 'ENODEV', 'EIO', 'ETIMEDOUT', 'ENFILE', 'EMFILE'],
+  // What is believed of the kernel is not so: it is read back.
+  ...['ESRCH', 'ENOENT', 'EEXIST', 'IPSET_ERR_EXIST', 'IPSET_ERR_BUSY'],
+]);
+
+/** Changes after whose refusal the kernel's state is known. */
+const ADDITIONS: ReadonlySet<string> = new Set(['add-virtual-server', 'set-virtual-server', 'add-real-server']);
+
+/** True when the kernel looked at this very IPVS change and will say the same next time. */
+export function isIpvsVerdict({ operation, error }: IpvsFailure): boolean {
+  return ADDITIONS.has(operation) && isVerdict(error);
+}
+
+function isVerdict(error: Error & { readonly code: string }): boolean {
+  if ('resultUnknown' in error && error.resultUnknown === true) return false;
+  if (PASSING.has(error.code)) return false;
+  // The kernel's answer to one message is a NetlinkError by itself; when the datagram was refused it has the socket's error as its cause.
+  const answer = error instanceof NetlinkError ? error : error.cause;
+  return answer instanceof NetlinkError && answer.cause === undefined;
+}
+
 /** What the kernel refused of one round of changes. */
 export class RefusedChanges {
   readonly ipvs: IpvsFailure[] = [];
   readonly addresses: AddressFailure[] = [];
   readonly sets: SetFailure[] = [];
 
-  /** Puts them back among what is to be done, so that the next sync tries them again. */
-  retouch(touched: Touched): void {
-    for (const { virtualServer } of this.ipvs) touched.servers.add(virtualServer);
-    for (const { address } of this.addresses) touched.addresses.add(address);
-    for (const { set, entry } of this.sets) touchEntry(touched, set as SetName, entry);
+  /** All of them in one form. */
+  *[Symbol.iterator](): Generator<RefusedChange> {
+    for (const failure of this.ipvs) yield refusedIpvs(failure);
+    for (const failure of this.addresses) yield refusedAddress(failure);
+    for (const failure of this.sets) yield refusedEntry(failure);
   }
+}
 
-  describe(): Failure[] {
-    const definitions = allSetDefinitions();
-    return [
-      ...this.ipvs.map(({ operation, error }) => ({ operation, code: error.code, message: error.message })),
-      ...this.addresses.map(({ operation, address, error }) => ({
-        operation,
-        code: error.code,
-        message: `${formatAddress(address)}: ${error.message}`,
-      })),
-      ...this.sets.map(({ set, entry, error }) => ({
-        operation: 'set-entry',
-        code: error.code,
-        message: `${set} ${formatSetEntry(definitions.get(set as SetName)!.type, entry)}: ${error.message}`,
-      })),
-    ];
-  }
+export function touchAgain(touched: Touched, retouch: Retouch): void {
+  if ('server' in retouch) touched.servers.add(retouch.server);
+  else if ('address' in retouch) touched.addresses.add(retouch.address);
+  else touchEntry(touched, retouch.set, retouch.entry);
+}
+
+function refusedIpvs(failure: IpvsFailure): RefusedChange {
+  const { operation, virtualServer: server, realServer, error } = failure;
+  return {
+    object: realServer === undefined ? 'virtual_server' : 'real_server',
+    id: realServer === undefined ? server : `${server} ${realServer}`,
+    operation,
+    code: error.code,
+    message: error.message,
+    isVerdict: isIpvsVerdict(failure),
+    retouch: { server },
+  };
+}
+
+function refusedAddress({ operation, address, error }: AddressFailure): RefusedChange {
+  const message = `${formatAddress(address)}: ${error.message}`;
+  const isFinal = isVerdict(error);
+  return {
+    object: 'address',
+    id: address,
+    operation,
+    code: error.code,
+    message,
+    isVerdict: isFinal,
+    retouch: { address },
+  };
+}
+
+function refusedEntry({ set, entry, error }: SetFailure): RefusedChange {
+  const { type } = allSetDefinitions().get(set as SetName)!;
+  return {
+    object: 'set_entry',
+    id: `${set} ${entry}`,
+    operation: 'set-entry',
+    code: error.code,
+    message: `${set} ${formatSetEntry(type, entry)}: ${error.message}`,
+    isVerdict: isVerdict(error),
+    retouch: { set: set as SetName, entry },
+  };
 }

@@ -1,7 +1,15 @@
-import { type VirtualServerKey, isUdp } from '../values/virtual-server.js';
+import {
+  type RealServerKey,
+  type VirtualServerKey,
+  type VirtualServerSettings,
+  isUdp,
+  realServerKeys,
+  realServerList,
+  virtualServerFamily,
+} from '../values/virtual-server.js';
 import { type Prefix } from '../values/prefix.js';
 import { type DesiredState } from '../desired/desired-state.js';
-import { type IpvsClient } from '../kernel/ipvs/client.js';
+import { type IpvsClient, type IpvsFailure } from '../kernel/ipvs/client.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
 import { isExcluded } from '../plan/ownership.js';
 import { planVirtualServer, rotationOf } from '../plan/virtual-server-plan.js';
@@ -27,13 +35,15 @@ export class IpvsApplier {
 
   /** Creates and changes the virtual servers among `servers` that are desired; what the kernel refuses goes into `round`. */
   async upsert(servers: Iterable<VirtualServerKey>, desired: DesiredState, round: Round): Promise<void> {
-    this.#refreshSuspects();
+    await this.#refreshSuspects();
     const writer = this.writer(round);
+    const settings = new Map<VirtualServerKey, VirtualServerSettings>();
     const pacer = new Pacer();
     for (const key of servers) {
       const wanted = desired.virtualServers.get(key);
       if (wanted === undefined) continue;
       const before = this.applied.get(key);
+      if (before !== undefined && before.settings !== wanted.settings) settings.set(key, before.settings);
       if (before === undefined && isUdp(key) && wanted.realServers !== '')
         round.record.staleUdp.push({ server: key, real: undefined });
       const after = planVirtualServer(key, wanted, before, writer, rotationOf(this.nodeSeed, key));
@@ -42,6 +52,7 @@ export class IpvsApplier {
       if (pacer.isDue) await pacer.breathe();
     }
     writer.flush();
+    this.#correct(writer.verdicts, settings);
   }
 
   /** Deletes the virtual servers among `servers` that are applied but not desired, with all their real servers. */
@@ -62,10 +73,30 @@ export class IpvsApplier {
     return new IpvsWriter(this.client, this.suspects, round);
   }
 
-  #refreshSuspects(): void {
+  /** The kernel does not hold what it refused; `settings` are those that were to be changed. */
+  #correct(verdicts: readonly IpvsFailure[], settings: ReadonlyMap<VirtualServerKey, VirtualServerSettings>): void {
+    const refused = new Map<VirtualServerKey, Set<RealServerKey>>();
+    for (const { operation, virtualServer: key, realServer } of verdicts) {
+      const applied = this.applied.get(key);
+      if (operation === 'add-virtual-server' || applied === undefined) this.applied.delete(key);
+      else if (realServer === undefined) this.applied.set(key, { ...applied, settings: settings.get(key)! });
+      else refused.set(key, (refused.get(key) ?? new Set()).add(realServer));
+    }
+    for (const [key, reals] of refused) {
+      const applied = this.applied.get(key);
+      if (applied === undefined) continue;
+      const left = realServerKeys(applied.realServers, virtualServerFamily(key)).filter((real) => !reals.has(real));
+      this.applied.set(key, { ...applied, realServers: realServerList(left) });
+    }
+  }
+
+  async #refreshSuspects(): Promise<void> {
     if (this.suspects.size === 0) return;
-    const listed = new Map(this.client.listVirtualServers().servers.map((server) => [server.key, server.settings]));
+    const pacer = new Pacer(undefined, undefined, 1);
+    const { servers } = await this.client.listVirtualServersPaced(() => pacer.breathe());
+    const listed = new Map(servers.map((server) => [server.key, server.settings]));
     for (const key of this.suspects) {
+      await pacer.breathe();
       const settings = listed.get(key);
       if (settings === undefined) this.applied.delete(key);
       else this.applied.set(key, observeVirtualServer(key, settings, this.client.listRealServers(key)));

@@ -9,15 +9,21 @@ import {
 } from '../values/virtual-server.js';
 import { type IpvsClient, type IpvsFailure } from '../kernel/ipvs/client.js';
 import { type IpvsOperations } from '../plan/virtual-server-plan.js';
+import { isIpvsVerdict } from './failures.js';
 import { type Round } from './round.js';
 
 const ACTIVE_WEIGHT = 1;
 
 /** Sends one sync's changes of the IPVS table in batches and counts them in its record. The last batch waits for `flush`. */
 export class IpvsWriter implements IpvsOperations {
+  /** Refused for good, so that what the kernel holds is known. */
+  readonly verdicts: IpvsFailure[] = [];
+  /** Virtual servers that the kernel would not have: their real servers are refused for that alone. */
+  readonly #absent = new Set<VirtualServerKey>();
+
   constructor(
     readonly client: IpvsClient,
-    /** Takes the virtual servers of changes that failed. */
+    /** Takes the virtual servers of which the kernel may hold anything now. */
     readonly suspects: Set<VirtualServerKey>,
     readonly round: Round,
   ) {}
@@ -57,10 +63,20 @@ export class IpvsWriter implements IpvsOperations {
   /** Sends what is queued. */
   flush(): void {
     for (const failure of this.client.flush()) {
-      if (isAlreadyGone(failure)) continue;
+      if (isAlreadyGone(failure) || this.#isConsequence(failure)) continue;
       this.round.refused.ipvs.push(failure);
-      this.suspects.add(failure.virtualServer);
+      if (isIpvsVerdict(failure)) this.#noteVerdict(failure);
+      else this.suspects.add(failure.virtualServer);
     }
+  }
+
+  #noteVerdict(failure: IpvsFailure): void {
+    this.verdicts.push(failure);
+    if (failure.operation === 'add-virtual-server') this.#absent.add(failure.virtualServer);
+  }
+
+  #isConsequence({ operation, virtualServer, error }: IpvsFailure): boolean {
+    return operation === 'add-real-server' && error.code === 'ESRCH' && this.#absent.has(virtualServer);
   }
 
   #addRange(server: VirtualServerKey, reals: RealServerList, from: number, to: number): void {

@@ -4,6 +4,7 @@ import { type IpsetClient } from '../kernel/ipset/client.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
 import { type AddressApplier, DUMMY_LINK } from './address-applier.js';
 import { type DesiredUpdater } from './desired-updater.js';
+import { type KernelRefusals } from './kernel-refusals.js';
 import { type LinkListener } from './link-monitor.js';
 import { type ExpectedAddresses, readAddresses } from './observer.js';
 import { type PendingWork } from './pending-work.js';
@@ -17,6 +18,7 @@ export interface PrerequisitesOptions {
   readonly ipset: IpsetClient;
   readonly definitions: ReadonlyMap<string, SetDefinition>;
   readonly pending: PendingWork;
+  readonly refusals: KernelRefusals;
   /** Listens for what happens to the link of this index, and to all addresses; called before anything is bound to it. */
   readonly watchLink: (index: number, listener: LinkListener) => 'already' | 'anew';
 }
@@ -94,11 +96,12 @@ export class Prerequisites implements LinkListener {
 
   /** The addresses that belong on the dummy link. */
   get expectedAddresses(): ExpectedAddresses {
-    const { updater, addresses } = this.options;
+    const { updater, addresses, refusals } = this.options;
     const { desired, cluster } = updater;
     let count = desired.addressCount;
     for (const address of cluster.localAddresses) if (desired.hasAddress(address)) count--;
-    return { count, has: (address) => addresses.isWanted(address, desired) };
+    for (const address of refusals.skippedAddresses()) if (addresses.isWanted(address, desired)) count--;
+    return { count, has: (address) => addresses.isWanted(address, desired) && !refusals.isAddressSkipped(address) };
   }
 
   /** The node's own addresses are these: what they decide on the dummy link is touched. */
@@ -127,13 +130,14 @@ export class Prerequisites implements LinkListener {
 
   /** Reads the node's addresses and touches what they decide, on the dummy link too. Throws NetlinkError. */
   async #refreshAddresses(isAdopted: boolean): Promise<void> {
-    const { links, addresses, updater } = this.options;
+    const { links, addresses, updater, refusals } = this.options;
     const { local, bound } = await readAddresses(links, addresses.index, this.expectedAddresses);
     this.#areAddressesStale = false;
     this.takeLocalAddresses(local);
     if (!isAdopted) return;
     for (const address of bound.others) this.addressChanged(address, true);
     if (bound.isComplete) return;
-    for (const address of updater.desired.addresses()) if (!bound.has(address)) this.addressChanged(address, false);
+    for (const address of updater.desired.addresses())
+      if (!bound.has(address) && !refusals.isAddressSkipped(address)) this.addressChanged(address, false);
   }
 }

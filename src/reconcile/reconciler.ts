@@ -9,6 +9,7 @@ import { type ConntrackCleaner } from './conntrack-cleaner.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type DrainTracker } from './drain.js';
 import { type IpvsApplier } from './ipvs-applier.js';
+import { KernelRefusals } from './kernel-refusals.js';
 import { type ObservedSources } from './observer.js';
 import { PendingWork } from './pending-work.js';
 import { Prerequisites, type PrerequisitesOptions } from './prerequisites.js';
@@ -20,6 +21,8 @@ import { Verification } from './verification.js';
 
 /** Draining real servers are looked at this often at least, ms, however many changes come. */
 const MAX_DRAIN_POLL_WAIT = 30_000;
+/** So many objects at least are a class: one Service's fault is not the node's. */
+const FEWEST_OF_CLASS = 3;
 
 export interface ReconcilerOptions {
   readonly updater: DesiredUpdater;
@@ -49,6 +52,8 @@ export interface ReconcilerOptions {
 export class Reconciler {
   readonly pending = new PendingWork();
   readonly prerequisites: Prerequisites;
+  /** What the kernel refuses and is skipped. */
+  readonly refusals: KernelRefusals;
   readonly #changes: ChangeApplier;
   readonly #verification: Verification;
   #adopted = false;
@@ -57,9 +62,10 @@ export class Reconciler {
 
   constructor(readonly options: ReconcilerOptions) {
     const { pending } = this;
-    const { sources } = options;
-    this.prerequisites = new Prerequisites({ ...options, ...sources, pending });
-    const shared = { ...options, prerequisites: this.prerequisites, pending };
+    const { sources, clock } = options;
+    const refusals = (this.refusals = new KernelRefusals(clock));
+    this.prerequisites = new Prerequisites({ ...options, ...sources, pending, refusals });
+    const shared = { ...options, prerequisites: this.prerequisites, pending, refusals };
     this.#changes = new ChangeApplier(shared);
     this.#verification = new Verification({ ...shared, changes: this.#changes, interval: options.verifyInterval });
     // Until the kernel's state has been taken over: all that is desired.
@@ -78,7 +84,7 @@ export class Reconciler {
 
   /** Milliseconds until a sync is due even if nothing changes in the cluster. */
   get dueIn(): number {
-    return Math.min(this.#verification.dueIn, this.options.drains.dueIn);
+    return Math.min(this.#verification.dueIn, this.options.drains.dueIn, this.refusals.dueIn);
   }
 
   /**
@@ -126,9 +132,29 @@ export class Reconciler {
       record.adopted = true;
       await this.#changes.apply(first, record);
     }
+    this.refusals.touchDue(pending.touched);
     await this.#changes.applyPending(record);
     await this.#pollDrains(record);
     if (!isAdopting) await this.#verification.runIfDue(record);
+    this.#checkForWholeClass(record);
+  }
+
+  /** Nothing of a sort goes in: then it is this node that is at fault, not the objects. */
+  #checkForWholeClass(record: SyncRecord): void {
+    const { refusals, prerequisites } = this;
+    if (refusals.skippedCount === 0) return;
+    const { desired } = this.options.updater;
+    const servers = desired.virtualServers.size;
+    const { address } = refusals.skipped;
+    const [message] = refusals.messages(1);
+    const fail = (what: string): void =>
+      void record.failures.push({
+        operation: 'sync',
+        code: 'refused',
+        message: `the kernel refuses ${what}: ${message}`,
+      });
+    if (servers >= FEWEST_OF_CLASS && refusals.serversConcerned >= servers) fail('something of every virtual server');
+    if (address >= FEWEST_OF_CLASS && prerequisites.expectedAddresses.count === 0) fail('every address');
   }
 
   /**

@@ -55,6 +55,8 @@ export class SyncRecord {
   readonly drift = new Drift();
   /** Changes that the kernel refused, or whose fate is unknown; they will be tried again. */
   readonly failures: Failure[] = [];
+  /** Objects that the kernel refused once too often: they are skipped from now on. In words. */
+  readonly newlySkipped: string[] = [];
   /** For the log: what happened that an operator may want to know. */
   readonly warnings: string[] = [];
   /** True for the sync that took over the kernel's state. */

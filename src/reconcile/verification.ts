@@ -10,6 +10,7 @@ import { type Comparison, compareWithKernel } from './compare.js';
 import { type ConntrackCleaner } from './conntrack-cleaner.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type IpvsApplier } from './ipvs-applier.js';
+import { type KernelRefusals } from './kernel-refusals.js';
 import { type Interruption, type ObservedKernel, type ObservedSources, observeKernel } from './observer.js';
 import { type PendingWork } from './pending-work.js';
 import { type Prerequisites } from './prerequisites.js';
@@ -28,6 +29,7 @@ export interface VerificationOptions {
   readonly prerequisites: Prerequisites;
   readonly changes: ChangeApplier;
   readonly pending: PendingWork;
+  readonly refusals: KernelRefusals;
   readonly excludeCIDRs: readonly Prefix[];
   readonly clock: Clock;
   /** How often the whole kernel state is read back and repaired, ms (syncPeriod). */
@@ -78,10 +80,10 @@ export class Verification {
 
   /** What an observation is compared by. */
   get comparison(): Comparison {
-    const { updater, ipvs, addresses, excludeCIDRs } = this.options;
+    const { updater, ipvs, addresses, excludeCIDRs, refusals } = this.options;
     const { desired } = updater;
     const isWanted = (address: Address): boolean => addresses.isWanted(address, desired);
-    return { desired, applied: ipvs.applied, isWanted, excludeCIDRs };
+    return { desired, applied: ipvs.applied, isWanted, excludeCIDRs, refusals };
   }
 
   /** Reads everything; the node's own addresses are taken note of. Throws when a part cannot be read. */

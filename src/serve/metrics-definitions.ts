@@ -155,6 +155,11 @@ function ownInstruments(register: Registry) {
       'Objects of which a part, or all, is left out now because it is malformed',
       ['resource'],
     ),
+    refusedObjects: make.gauge(
+      'kubeproxy_ipvs_refused_objects',
+      'Objects that are skipped because the kernel keeps refusing them',
+      ['object'],
+    ),
     claimConflicts: make.gauge(
       'kubeproxy_ipvs_claim_conflicts',
       'Service ports not served because an older Service has the same address and port',

@@ -155,6 +155,11 @@ export class Metrics {
     this.#instruments.boundAddresses.set(byFamily(family), boundAddresses);
   }
 
+  /** Objects of a sort that the kernel keeps refusing, now. */
+  refusedObjects(object: string, count: number): void {
+    this.#instruments.refusedObjects.set({ object }, count);
+  }
+
   claimConflicts(servicePorts: number): void {
     this.#instruments.claimConflicts.set(servicePorts);
   }

@@ -41,6 +41,8 @@ export class FakeIpvs {
   schedulers = new Set('rr wrr lc wlc lblc lblcr dh sh mh sed nq fo ovf'.split(' '));
   /** Set to false, the family does not exist: the module is not loaded. */
   loaded = true;
+  /** The errno name with which a virtual server, or one of its real servers, is refused when it is to be added. */
+  refuse: (server: VirtualServerKey, real: RealServerKey | undefined) => string | undefined = () => undefined;
   /** Commands handled, by number. */
   readonly commands = new Map<number, number>();
 
@@ -119,6 +121,9 @@ export class FakeIpvs {
   private change(command: number, reader: AttributeReader): FakeAnswer {
     const parts = readParts(reader);
     if (parts === undefined) return { error: 'EINVAL' };
+    const isAddition = command === NEW_SERVICE || command === NEW_DESTINATION;
+    const refusal = isAddition ? this.refuse(parts.key, parts.real) : undefined;
+    if (refusal !== undefined) return { error: refusal };
     const existing = this.table.get(parts.key);
     if (existing === undefined && command !== NEW_SERVICE) return { error: 'ESRCH' };
     if (command >= NEW_DESTINATION && command <= DELETE_DESTINATION) {

@@ -26,6 +26,8 @@ const PERMANENT = 0x80;
 
 export class FakeLinks {
   readonly links = new Map<number, FakeLink>();
+  /** The errno name with which an address is refused by request. */
+  refuse: (address: Address) => string | undefined = () => undefined;
   /** Set to false, links of kind dummy cannot be made: the module is missing. */
   hasDummy = true;
   private nextIndex = 1;
@@ -158,6 +160,8 @@ export class FakeLinks {
     if (bytes?.length !== (family === 2 ? 4 : 16)) return { error: 'EINVAL' };
     const address = bytes.toString('latin1') as Address;
     if (request.type === NEW_ADDRESS) {
+      const refusal = this.refuse(address);
+      if (refusal !== undefined) return { error: refusal };
       if (link.addresses.has(address)) return { error: 'EEXIST' };
       this.addTo(link, address, prefixLength!, scope!, flags! | PERMANENT);
     } else {

@@ -16,6 +16,8 @@ import { steps } from './reliability-steps.js';
 import { boundAddresses, weights } from './reliability-state.js';
 
 const WEB: ServiceSpec = { name: 'web', address: '10.96.1.1', port: 80 };
+const BAD: ServiceSpec = { name: 'bad', address: '10.96.1.66', port: 80 };
+const PROBED: ServiceSpec = { name: 'probed', address: '10.96.1.67', port: 80 };
 const SIX: ServiceSpec = { name: 'six', address: 'fd00:96::6', port: 80 };
 /** For at least this long, and ten changes, the xtables lock is held. */
 const LOCK_SECONDS = 10;
@@ -54,6 +56,12 @@ async function rulesWith(text: string): Promise<boolean> {
   return (await iptablesRules(4)).some((line) => line.includes(text));
 }
 
+/** What a load balancer hears at a health check node port. */
+async function probe(port: number): Promise<{ localEndpoints?: number }> {
+  const response = await fetch(`http://127.0.0.1:${port}/healthz`).catch(() => undefined);
+  return ((await response?.json()) as { localEndpoints?: number } | undefined) ?? {};
+}
+
 /** Waits until /healthz answers so, with details on the status page that match, and demands that /livez is green. */
 async function waitForHealth(status: number, reason?: RegExp, milliseconds = 60_000): Promise<Answer> {
   let last: Answer | undefined;
@@ -71,6 +79,51 @@ async function waitForHealth(status: number, reason?: RegExp, milliseconds = 60_
   console.log(`/healthz ${status}, /livez 200: ${last!.body.reasons?.join('; ') ?? ''}`);
   return last!;
 }
+
+step(
+  'backends that the kernel refuses are skipped and named; health, health check ports and all others go on',
+  async () => {
+    await shell('ip link add eth1 type dummy; ip link set eth1 up; ip addr add 172.31.5.9/20 dev eth1');
+    const bad = ['10.200.0.255', '172.31.15.255', '172.31.0.0'];
+    const probed = (local: number): object[] => {
+      const [service, slice] = serviceWithEndpoints(PROBED, ['10.128.0.31', '10.128.0.32']) as [never, never];
+      const { spec, ...rest } = service as { spec: object };
+      const endpoints = ['10.128.0.31', '10.128.0.32'].map((ip, i) => ({
+        addresses: [ip],
+        nodeName: i < local ? 'node-0' : 'node-9',
+        conditions: { ready: true },
+      }));
+      const local1 = { type: 'LoadBalancer', externalTrafficPolicy: 'Local', healthCheckNodePort: 32_111 };
+      return [
+        { ...rest, spec: { ...spec, ...local1 } },
+        { ...(slice as object), endpoints },
+      ];
+    };
+    await rig.start(config);
+    rig.set(...probed(1));
+    await waitUntil('the health check port', async () => (await probe(32_111)).localEndpoints === 1);
+    rig.set(...serviceWithEndpoints(BAD, ['10.128.0.21', ...bad, '10.128.0.22']));
+    await waitUntil('the gauge', async () => (await rig.scrape()).sum('kubeproxy_ipvs_refused_objects') === bad.length);
+    assert.match(weights('TCP 10.96.1.66:80').join(), /10\.128\.0\.21:8080=1.*10\.128\.0\.22:8080=1/);
+    const { log } = rig.daemon;
+    const until = performance.now() + 12_000; // three times what turned it red, at this syncPeriod
+    for (let i = 2; performance.now() < until; i++) {
+      rig.set(...probed(i % 3));
+      await waitUntil('the count of local endpoints', async () => (await probe(32_111)).localEndpoints === i % 3);
+      const other = { ...WEB, name: `other-${i}`, address: `10.96.2.${i}` };
+      rig.set(...serviceWithEndpoints(other, ['10.128.0.41']));
+      await waitUntil('a new Service', () => weights(`TCP ${other.address}:80`).includes('10.128.0.41:8080=1'));
+      const health = await rig.health();
+      assert.equal(health.status, 200, JSON.stringify(health.body));
+    }
+    const told = log.filter(({ msg }) => msg.startsWith('the kernel keeps refusing'));
+    assert.equal(told.flatMap((line) => (line as unknown as { refused: string[] }).refused).length, bad.length);
+    assert.equal((await rig.scrape()).sum('kubeproxy_ipvs_drift_repaired_total'), 0);
+    rig.set(endpointSlice(BAD, ['10.128.0.21']));
+    await waitUntil('none is refused', async () => (await rig.scrape()).sum('kubeproxy_ipvs_refused_objects') === 0);
+    await rig.stop();
+  },
+);
 
 step('another process holds the xtables lock: IPVS changes land, the rules wait, the event loop goes on', async () => {
   await rig.start(config);

@@ -1,0 +1,244 @@
+/** Objects that the kernel refuses for good: skipped, named, tried again now and then; in the way of nothing else. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { parseAddress } from '../../../src/values/address.js';
+import { formatRealServer, formatVirtualServer } from '../../../src/values/virtual-server.js';
+import { scaleCluster } from '../../fakes/cluster-generator.js';
+import { FaultRig } from '../../support/fault-rig.js';
+
+const BROADCAST = '10.200.0.255:8080';
+const FIVE_MINUTES = 300_000;
+
+function slice(service: string, addresses: readonly string[], name = `${service}-1`): object {
+  return {
+    kind: 'EndpointSlice',
+    metadata: {
+      namespace: 'default',
+      name,
+      labels: { 'kubernetes.io/service-name': service },
+      annotations: { 'endpoints.kubernetes.io/last-change-trigger-time': new Date().toISOString() },
+    },
+    addressType: 'IPv4',
+    ports: [{ name: '', port: 8080, protocol: 'TCP' }],
+    endpoints: addresses.map((ip) => ({ addresses: [ip], conditions: { ready: true } })),
+  };
+}
+
+function service(name: string, clusterIP: string, spec: object = {}): object {
+  return {
+    kind: 'Service',
+    metadata: { namespace: 'default', name, creationTimestamp: '2024-01-01T00:00:00Z' },
+    spec: { type: 'ClusterIP', clusterIP, clusterIPs: [clusterIP], ports: [{ port: 80, protocol: 'TCP' }], ...spec },
+  };
+}
+
+/** A few Services in the kernel; then one whose second backend the kernel will not have. */
+async function refusing(errno = 'EINVAL'): Promise<FaultRig> {
+  const rig = new FaultRig();
+  for (const object of scaleCluster({ services: 5, endpointsPerService: 3 })) rig.core.set(object);
+  assert.equal(await rig.sync(), true);
+  rig.table.refuse = (_server, real) =>
+    real !== undefined && formatRealServer(real) === BROADCAST ? errno : undefined;
+  set(rig, service('bad', '10.96.50.1'), slice('bad', ['10.0.0.1', '10.200.0.255', '10.0.0.2']));
+  return rig;
+}
+
+function set(rig: FaultRig, ...objects: object[]): void {
+  for (const object of objects) rig.core.set(object as never);
+}
+
+/** Syncs until nothing has to be tried again soon. */
+async function settle(rig: FaultRig): Promise<number> {
+  for (let syncs = 1; syncs < 10; syncs++) if (await rig.sync()) return syncs;
+  throw new Error('still failing after 10 syncs');
+}
+
+describe('a backend that the kernel refuses for good', () => {
+  for (const errno of ['EINVAL', 'EACCES', 'EADDRNOTAVAIL', 'EAFNOSUPPORT', 'ENETUNREACH', 'ERANGE'])
+    test(`with ${errno}: is skipped after three tries, counted and named; the rest of its Service is served`, async () => {
+      const rig = await refusing(errno);
+      assert.equal(await settle(rig), 3);
+      assert.deepEqual(rig.drift(), ['- -a -t 10.96.50.1:80 -r 10.200.0.255:8080']);
+      assert.equal(await rig.metric('kubeproxy_ipvs_refused_objects', 'object="real_server"'), 1);
+      const { refused, waitingSince, lastFailure } = rig.observer.state;
+      assert.equal(refused.count, 1);
+      assert.match(refused.messages[0]!, new RegExp(`10\\.96\\.50\\.1:80 -> 10\\.200\\.0\\.255:8080: ${errno}`));
+      assert.deepEqual([waitingSince, lastFailure], [undefined, undefined]);
+      assert.deepEqual(rig.health().reasons, []);
+      assert.deepEqual(rig.reports.flatMap(({ newlySkipped }) => newlySkipped).length, 1, 'it is told once');
+    });
+
+  for (const errno of ['ENOMEM', 'ENOBUFS', 'EPERM'])
+    test(`with ${errno} it is not its fault: it waits, and health says so`, async () => {
+      const rig = await refusing(errno);
+      for (let i = 0; i < 8; i++) assert.equal(await rig.sync(), false);
+      assert.equal(rig.observer.state.refused.count, 0);
+      assert.match(rig.health().reasons.join(), new RegExp(errno));
+    });
+
+  test('costs no message, no dump and no drift until it is tried again, which is ever more rarely', async () => {
+    const rig = await refusing();
+    await settle(rig);
+    const { messages } = rig;
+    await rig.sync();
+    assert.equal(rig.messages, messages, 'a sync without a change');
+    let tries = 0;
+    const { refuse } = rig.table;
+    rig.table.refuse = (server, real) => {
+      const errno = refuse(server, real);
+      if (errno !== undefined) tries++;
+      return errno;
+    };
+    const triesAt: number[] = [];
+    for (let seconds = 30; seconds <= 1800; seconds += 30) {
+      const before = tries;
+      assert.equal(await rig.verify(), true);
+      assert.equal(rig.verifiedDrift, 0, 'what is refused has not drifted');
+      if (tries > before) triesAt.push(seconds);
+    }
+    assert.ok(tries >= 5 && tries <= 10, `${tries} tries in half an hour, at ${triesAt.join()}`);
+    const gaps = triesAt.slice(1).map((at, i) => at - triesAt[i]!);
+    assert.ok(Math.max(...gaps) * 1000 <= FIVE_MINUTES, `gaps ${gaps.join()}`);
+    assert.equal(rig.reports.flatMap(({ newlySkipped }) => newlySkipped).length, 1);
+  });
+
+  test('is there soon after the kernel would have it', async () => {
+    const rig = await refusing();
+    await settle(rig);
+    rig.table.refuse = () => undefined;
+    for (let i = 0; i < 10; i++) assert.equal(await rig.verify(), true);
+    assert.deepEqual(rig.drift(), []);
+    assert.equal(rig.observer.state.refused.count, 0);
+    assert.equal(await rig.metric('kubeproxy_ipvs_refused_objects'), 0);
+  });
+
+  test('is forgotten when it is wanted no more', async () => {
+    const rig = await refusing();
+    await settle(rig);
+    set(rig, slice('bad', ['10.0.0.1']));
+    assert.equal(await rig.sync(), true);
+    assert.equal(rig.observer.state.refused.count, 0);
+    assert.equal(await rig.metric('kubeproxy_ipvs_refused_objects'), 0);
+    assert.deepEqual(rig.drift(), []);
+  });
+
+  test('keeps nobody waiting: what follows a sync follows each one, and others are programmed', async () => {
+    const rig = await refusing();
+    let after = 0;
+    rig.observer.afterSync = () => void after++;
+    for (let i = 1; i <= 5; i++) {
+      set(rig, service(`web-${i}`, `10.96.60.${i}`), slice(`web-${i}`, [`10.0.1.${i}`]));
+      rig.observer.endpointsTriggered(4, Date.now());
+      await rig.sync();
+      assert.equal(after, i, 'health check node ports follow');
+      assert.equal(await rig.metric('kubeproxy_network_programming_duration_seconds_count', 'IPv4'), i);
+      assert.deepEqual(rig.drift(), ['- -a -t 10.96.50.1:80 -r 10.200.0.255:8080']);
+    }
+    assert.ok((await rig.metric('kubeproxy_sync_proxy_rules_last_timestamp_seconds', 'IPv4')) > 0);
+  });
+
+  test('a change of its Service is made all the same, and does not tell it again', async () => {
+    const rig = await refusing();
+    await settle(rig);
+    for (let i = 3; i < 9; i++) {
+      set(rig, slice('bad', ['10.0.0.1', '10.200.0.255', `10.0.0.${i}`]));
+      assert.equal(await rig.sync(), true);
+      assert.deepEqual(rig.drift(), ['- -a -t 10.96.50.1:80 -r 10.200.0.255:8080']);
+    }
+    assert.equal(rig.reports.flatMap(({ newlySkipped }) => newlySkipped).length, 1);
+    assert.equal(rig.observer.state.refused.count, 1);
+  });
+
+  test('among hundreds, in the first batch and in the last one', async () => {
+    const rig = new FaultRig();
+    for (const object of scaleCluster({ services: 5, endpointsPerService: 3 })) rig.core.set(object);
+    await rig.sync();
+    const bad = new Set(['10.1.0.0:8080', '10.1.1.77:8080', '10.1.2.87:8080']);
+    rig.table.refuse = (_server, real) =>
+      real !== undefined && bad.has(formatRealServer(real)) ? 'EINVAL' : undefined;
+    const addresses = Array.from({ length: 600 }, (_, i) => `10.1.${i >> 8}.${i & 255}`);
+    set(rig, service('large', '10.96.50.2'), slice('large', addresses));
+    assert.equal(await settle(rig), 3);
+    assert.equal(rig.drift().length, 3);
+    assert.equal(rig.observer.state.refused.count, 3);
+    assert.equal(await rig.verify(), true);
+    assert.equal(rig.verifiedDrift, 0);
+  });
+});
+
+describe('refused for good', () => {
+  test('a virtual server: skipped with its backends, which are not counted besides', async () => {
+    const rig = await refusing();
+    rig.table.refuse = (server, real) =>
+      real === undefined && formatVirtualServer(server) === 'TCP 10.96.50.1:80' ? 'EINVAL' : undefined;
+    assert.equal(await settle(rig), 3);
+    assert.deepEqual(rig.reconciler.refusals.skipped, { virtual_server: 1, real_server: 0, address: 0, set_entry: 0 });
+    assert.equal(await rig.verify(), true);
+    assert.equal(rig.verifiedDrift, 0);
+    rig.table.refuse = () => undefined;
+    for (let i = 0; i < 10; i++) await rig.verify();
+    assert.deepEqual(rig.drift(), []);
+  });
+
+  test('an address: skipped, its virtual server is there; bound when the kernel takes it', async () => {
+    const rig = await refusing();
+    rig.table.refuse = () => undefined;
+    const vip = parseAddress('10.96.50.1')!;
+    rig.links.refuse = (address) => (address === vip ? 'EACCES' : undefined);
+    assert.equal(await settle(rig), 3);
+    assert.deepEqual(rig.drift(), ['- address 10.96.50.1']);
+    assert.equal(rig.reconciler.refusals.skipped.address, 1);
+    for (let i = 0; i < 4; i++) {
+      assert.equal(await rig.verify(), true);
+      assert.equal(rig.verifiedDrift, 0);
+    }
+    rig.links.refuse = () => undefined;
+    for (let i = 0; i < 10; i++) await rig.verify();
+    assert.deepEqual(rig.drift(), []);
+    assert.equal(rig.observer.state.refused.count, 0);
+  });
+
+  test('an entry of a set', async () => {
+    const rig = await refusing();
+    rig.table.refuse = () => undefined;
+    rig.netfilter.ipset!.refuse = (set, element) =>
+      set === 'KUBE-CLUSTER-IP' && element.includes('0a603201') ? 34 : 0;
+    assert.equal(await settle(rig), 3);
+    assert.deepEqual(rig.drift(), ['- add KUBE-CLUSTER-IP 10.96.50.1,tcp:80']);
+    assert.equal(await rig.verify(), true);
+    assert.equal(rig.verifiedDrift, 0);
+  });
+
+  test('drift of others is found beside it', async () => {
+    const rig = await refusing();
+    await settle(rig);
+    rig.links.removeAddress('kube-ipvs0', '10.96.1.2');
+    rig.table.table.delete([...rig.table.table.keys()].find((key) => formatVirtualServer(key) === 'TCP 10.96.1.3:80')!);
+    assert.equal(await rig.verify(), true);
+    assert.equal(rig.verifiedDrift, 2);
+    assert.deepEqual(rig.drift(), ['- -a -t 10.96.50.1:80 -r 10.200.0.255:8080']);
+  });
+});
+
+describe('a whole class refused', () => {
+  test('every virtual server: this node is at fault, and health says so', async () => {
+    const rig = await refusing();
+    rig.table.refuse = () => 'EINVAL';
+    rig.table.table.clear();
+    await rig.verify();
+    for (let i = 0; i < 8; i++) assert.equal(await rig.sync(), false);
+    assert.match(rig.health().reasons.join(), /every virtual server.*EINVAL/);
+  });
+
+  test('every address', async () => {
+    const rig = new FaultRig();
+    rig.links.refuse = () => 'EACCES';
+    for (const object of scaleCluster({ services: 5, endpointsPerService: 3 })) rig.core.set(object);
+    for (let i = 0; i < 8; i++) assert.equal(await rig.sync(), false);
+    assert.match(rig.health().reasons.join(), /every address.*EACCES/);
+    rig.links.refuse = () => undefined;
+    for (let i = 0; i < 10; i++) await rig.verify();
+    assert.deepEqual(rig.drift(), []);
+    assert.deepEqual(rig.health().reasons, []);
+  });
+});
