@@ -275,6 +275,8 @@ step(
     await rig.api.recover();
     rig.set(endpointSlice(WEB, ['10.128.0.79']));
     await waitUntil('a change', () => weights('TCP 10.96.1.1:80').includes('10.128.0.79:8080=1'));
+    // Each watch comes back at a time of its own.
+    await waitUntil('all three watches', () => rig.api.watches.size === 3);
     assert.equal(rig.api.disturb('freeze'), 3);
     await letTimePass('4 minutes');
     await assertGreenThroughout(5 * SYNC_PERIOD);
