@@ -1,6 +1,7 @@
 /**
- * What one Service port puts into the ipsets. Content equals kube-proxy's for its own sets; where packets needed more, there are
- * the two sets NO-ENDPOINTS (refuse) and NO-LOCAL-ENDPOINTS (a Local policy that this node cannot honour).
+ * What one service port puts into the ipsets. Content equals kube-proxy's for its own sets; where packets needed
+ * more, there are the two sets NO-ENDPOINTS (refuse) and NO-LOCAL-ENDPOINTS (a Local policy that this node cannot
+ * honour).
  */
 import { type Address, type Family } from '../values/address.js';
 import {
@@ -11,41 +12,24 @@ import {
   portEntry,
   type SetEntry,
 } from '../values/ip-set.js';
-import { type Prefix, prefixContains } from '../values/prefix.js';
-import { type Protocol } from '../values/protocol.js';
+import { type Prefix, prefixContains, prefixFamily } from '../values/prefix.js';
 import { addressServerKey, realServerAddress, type RealServerKey, realServerPort } from '../values/virtual-server.js';
+import { type Service, type ServicePort } from '../model/service.js';
+import { type DesiredContext } from './context.js';
+import { type EndpointChoice } from './endpoints.js';
+import { type Exposure } from './exposures.js';
 import { type SetName, setName, type SetRole } from './set-definitions.js';
 
-/** One Service port in one family; every address and prefix is of `family`. */
-export interface ServiceSetInput {
+/** What decides the entries of one service port in one family, beside its exposures. */
+export interface ServiceSetFacts {
+  readonly service: Pick<
+    Service,
+    'externalLocal' | 'internalLocal' | 'loadBalancerSourceRanges' | 'healthCheckNodePort'
+  >;
+  readonly port: Pick<ServicePort, 'protocol' | 'nodePort'>;
   readonly family: Family;
-  readonly protocol: Protocol;
-  readonly port: number;
-  readonly clusterIP?: Address | undefined;
-  readonly externalIPs: readonly Address[];
-  readonly loadBalancerIPs: readonly Address[];
-  /** 0 when the port has none. */
-  readonly nodePort: number;
-  /** Addresses on which NodePorts are served. */
-  readonly nodeAddresses: readonly Address[];
-  /** The node's primary address: decides whether loadBalancerSourceRanges allow the node itself. */
-  readonly nodeIP?: Address | undefined;
-  /** True for an address that the node owns by itself: it never counts as a VIP, or its host ports would be cut off. */
-  readonly isNodeAddress?: ((address: Address) => boolean) | undefined;
-  readonly loadBalancerSourceRanges: readonly Prefix[];
-  /** True when loadBalancerSourceRanges name anything in either family: then an empty list here means nobody. */
-  readonly isSourceRestricted?: boolean | undefined;
-  readonly externalLocal: boolean;
-  readonly internalLocal: boolean;
-  /** Any endpoint, local or not, that traffic could go to. */
-  readonly hasEndpoints: boolean;
-  readonly hasLocalEndpoints: boolean;
-  /** False for a Service that only ever uses local endpoints (internal policy Local and nothing external). */
-  readonly usesClusterEndpoints: boolean;
-  /** 0 when the Service has none. */
-  readonly healthCheckNodePort: number;
-  /** Every endpoint on this node that the port's virtual servers hold. */
-  readonly localEndpoints: readonly RealServerKey[];
+  readonly choice: Pick<EndpointChoice, 'cluster' | 'local' | 'onThisNode'>;
+  readonly context: Pick<DesiredContext, 'localAddresses' | 'nodeIP'>;
 }
 
 /** Adds one entry to one set; called with the same pair twice when Services overlap. */
@@ -53,81 +37,96 @@ export type AddSetEntry = (set: SetName, entry: SetEntry) => void;
 
 type AddToRole = (role: SetRole, entry: SetEntry) => void;
 
-/** Calls `add` for each entry that this Service port needs. */
-export function serviceSetEntries(input: ServiceSetInput, add: AddSetEntry): void {
-  const addTo: AddToRole = (role, entry) => add(setName(input.family, role), entry);
-  clusterAddressEntries(input, addTo);
-  for (const address of input.externalIPs) externalAddressEntries(input, address, addTo);
-  for (const address of input.loadBalancerIPs) loadBalancerEntries(input, address, addTo);
-  if (input.nodePort !== 0) nodePortEntries(input, addTo);
-  if (input.healthCheckNodePort !== 0) addTo('HEALTH-CHECK-NODE-PORT', portEntry(input.healthCheckNodePort));
-  for (const endpoint of input.localEndpoints) {
-    const address = realServerAddress(endpoint);
-    const target = addressServerKey(input.protocol, address, realServerPort(endpoint));
-    addTo('LOOP-BACK', addressPortAddressEntry(target, address));
+/** Calls `add` for each entry that one exposure of the service port needs. */
+export function exposureSetEntries(exposure: Exposure, facts: ServiceSetFacts, add: AddSetEntry): void {
+  const addTo: AddToRole = (role, entry) => add(setName(facts.family, role), entry);
+  switch (exposure.kind) {
+    case 'clusterIP':
+      return clusterAddressEntries(exposure, facts, addTo);
+    case 'externalIP':
+      return externalAddressEntries(exposure, facts, addTo);
+    case 'loadBalancer':
+      return loadBalancerEntries(exposure, facts, addTo);
+    case 'nodePort':
+      return nodePortEntries(exposure, facts, addTo);
   }
 }
 
-/** With internal policy Local and nothing local, the table may still hold cluster endpoints (kube-proxy's does): refuse by rule. */
-function clusterAddressEntries(input: ServiceSetInput, addTo: AddToRole): void {
-  if (input.clusterIP === undefined) return;
-  const entry = addressPortEntry(addressServerKey(input.protocol, input.clusterIP, input.port));
+/** Calls `add` for each entry that the service port needs however it is exposed. */
+export function servicePortSetEntries({ service, port, family, choice }: ServiceSetFacts, add: AddSetEntry): void {
+  const addTo: AddToRole = (role, entry) => add(setName(family, role), entry);
+  if (service.healthCheckNodePort !== 0) addTo('HEALTH-CHECK-NODE-PORT', portEntry(service.healthCheckNodePort));
+  for (const endpoint of choice.onThisNode) addTo('LOOP-BACK', hairpinEntry(port, endpoint));
+}
+
+function hairpinEntry({ protocol }: Pick<ServicePort, 'protocol'>, endpoint: RealServerKey): SetEntry {
+  const address = realServerAddress(endpoint);
+  return addressPortAddressEntry(addressServerKey(protocol, address, realServerPort(endpoint)), address);
+}
+
+/**
+ * With internal policy Local and nothing local, the table may still hold cluster endpoints, for external traffic:
+ * refuse by rule, as the API has it. kube-proxy sends pods there.
+ */
+function clusterAddressEntries({ server, address }: Exposure, facts: ServiceSetFacts, addTo: AddToRole): void {
+  const { cluster, local } = facts.choice;
+  const entry = addressPortEntry(server);
   addTo('CLUSTER-IP', entry);
-  addVirtualAddress(input, input.clusterIP, addTo);
-  const lacksLocal = input.internalLocal && !input.hasLocalEndpoints;
-  if (!input.hasEndpoints || lacksLocal) addTo('NO-ENDPOINTS', entry);
-  if (lacksLocal && input.hasEndpoints && input.usesClusterEndpoints) addTo('NO-LOCAL-ENDPOINTS', entry);
+  addVirtualAddress(address, facts, addTo);
+  const lacksLocal = facts.service.internalLocal && local === '';
+  if (lacksLocal || (cluster === '' && local === '')) addTo('NO-ENDPOINTS', entry);
+  if (lacksLocal && cluster !== '') addTo('NO-LOCAL-ENDPOINTS', entry);
 }
 
-function externalAddressEntries(input: ServiceSetInput, address: Address, addTo: AddToRole): void {
-  const entry = addressPortEntry(addressServerKey(input.protocol, address, input.port));
-  addTo(input.externalLocal ? 'EXTERNAL-IP-LOCAL' : 'EXTERNAL-IP', entry);
-  addVirtualAddress(input, address, addTo);
-  addExternalEndpointState(input, entry, addTo);
+function externalAddressEntries({ server, address }: Exposure, facts: ServiceSetFacts, addTo: AddToRole): void {
+  const entry = addressPortEntry(server);
+  addTo(facts.service.externalLocal ? 'EXTERNAL-IP-LOCAL' : 'EXTERNAL-IP', entry);
+  addVirtualAddress(address, facts, addTo);
+  addExternalEndpointState(entry, facts, addTo);
 }
 
-function loadBalancerEntries(input: ServiceSetInput, address: Address, addTo: AddToRole): void {
-  const server = addressServerKey(input.protocol, address, input.port);
+function loadBalancerEntries({ server, address }: Exposure, facts: ServiceSetFacts, addTo: AddToRole): void {
   const entry = addressPortEntry(server);
   addTo('LOAD-BALANCER', entry);
-  if (input.externalLocal) addTo('LOAD-BALANCER-LOCAL', entry);
-  addVirtualAddress(input, address, addTo);
-  addExternalEndpointState(input, entry, addTo);
-  const ranges = input.loadBalancerSourceRanges;
-  const isRestricted = input.isSourceRestricted ?? ranges.length > 0;
-  // A hash:net set cannot hold /0 (kernel: IPSET_ERR_INVALID_CIDR), and /0 allows everybody anyway.
-  if (!isRestricted || ranges.some((range) => range.bits === 0)) return;
+  if (facts.service.externalLocal) addTo('LOAD-BALANCER-LOCAL', entry);
+  addVirtualAddress(address, facts, addTo);
+  addExternalEndpointState(entry, facts, addTo);
+  const ranges = restrictingRanges(facts);
+  if (ranges.length === 0) return;
   addTo('LOAD-BALANCER-FW', entry);
   for (const range of ranges) addTo('LOAD-BALANCER-SOURCE-CIDR', addressPortNetEntry(server, range));
-  const nodeIP = input.nodeIP;
+  const nodeIP = facts.context.nodeIP[facts.family];
   if (nodeIP !== undefined && ranges.some((range) => prefixContains(range, nodeIP))) {
     // A client on the node gets the VIP itself as its source address.
     addTo('LOAD-BALANCER-SOURCE-IP', addressPortAddressEntry(server, address));
   }
 }
 
-function nodePortEntries(input: ServiceSetInput, addTo: AddToRole): void {
-  if (input.nodeAddresses.length === 0) return;
-  if (input.protocol !== 'SCTP') {
-    addTo(`NODE-PORT-${input.protocol}`, portEntry(input.nodePort));
-    if (input.externalLocal) addTo(`NODE-PORT-LOCAL-${input.protocol}`, portEntry(input.nodePort));
-  }
-  for (const address of input.nodeAddresses) {
-    const entry = addressPortEntry(addressServerKey(input.protocol, address, input.nodePort));
-    if (input.protocol === 'SCTP') {
-      addTo('NODE-PORT-SCTP-HASH', entry);
-      if (input.externalLocal) addTo('NODE-PORT-LOCAL-SCTP-HASH', entry);
-    }
-    addExternalEndpointState(input, entry, addTo);
-  }
+/**
+ * As kube-proxy has it (pkg/proxy/serviceport.go), a family without ranges of its own is open, and so is one with
+ * /0, which a set of type hash:net could not hold either (IPSET_ERR_INVALID_CIDR).
+ */
+function restrictingRanges({ service, family }: ServiceSetFacts): readonly Prefix[] {
+  const ranges = service.loadBalancerSourceRanges.filter((range) => prefixFamily(range) === family);
+  return ranges.some((range) => range.bits === 0) ? [] : ranges;
 }
 
-function addExternalEndpointState(input: ServiceSetInput, entry: SetEntry, addTo: AddToRole): void {
-  if (!input.hasEndpoints) addTo('NO-ENDPOINTS', entry);
-  else if (input.externalLocal && !input.hasLocalEndpoints) addTo('NO-LOCAL-ENDPOINTS', entry);
+function nodePortEntries({ server }: Exposure, facts: ServiceSetFacts, addTo: AddToRole): void {
+  const { service, port } = facts;
+  const isSctp = port.protocol === 'SCTP';
+  const entry = addressPortEntry(server);
+  const element = isSctp ? entry : portEntry(port.nodePort);
+  addTo(isSctp ? 'NODE-PORT-SCTP-HASH' : `NODE-PORT-${port.protocol}`, element);
+  if (service.externalLocal) addTo(isSctp ? 'NODE-PORT-LOCAL-SCTP-HASH' : `NODE-PORT-LOCAL-${port.protocol}`, element);
+  addExternalEndpointState(entry, facts, addTo);
 }
 
-function addVirtualAddress(input: ServiceSetInput, address: Address, addTo: AddToRole): void {
-  const isNodeAddress = input.isNodeAddress?.(address) ?? input.nodeAddresses.includes(address);
-  if (!isNodeAddress) addTo('IPVS-IPS', addressEntry(address));
+function addExternalEndpointState(entry: SetEntry, { service, choice }: ServiceSetFacts, addTo: AddToRole): void {
+  if (choice.cluster === '' && choice.local === '') addTo('NO-ENDPOINTS', entry);
+  else if (service.externalLocal && choice.local === '') addTo('NO-LOCAL-ENDPOINTS', entry);
+}
+
+/** An address that the node owns by itself never counts as a VIP, or its host ports would be cut off. */
+function addVirtualAddress(address: Address, { context }: ServiceSetFacts, addTo: AddToRole): void {
+  if (!context.localAddresses.has(address)) addTo('IPVS-IPS', addressEntry(address));
 }

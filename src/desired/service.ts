@@ -8,13 +8,12 @@ import {
   type VirtualServerKey,
   type VirtualServerSettings,
 } from '../values/virtual-server.js';
-import { prefixFamily } from '../values/prefix.js';
 import { type EndpointSlice } from '../model/endpoint-slice.js';
 import { type Service, type ServicePort } from '../model/service.js';
 import { type DesiredContext } from './context.js';
 import { type EndpointChoice, type EndpointUse, chooseEndpoints, countLocalReady } from './endpoints.js';
 import { type Exposure, type PortExposures, serviceExposures } from './exposures.js';
-import { serviceSetEntries } from './service-sets.js';
+import { type AddSetEntry, exposureSetEntries, servicePortSetEntries } from './service-sets.js';
 import { type SetName } from './set-definitions.js';
 
 export interface DesiredVirtualServer {
@@ -37,7 +36,10 @@ export interface DesiredService {
   readonly withoutLocal: Readonly<Record<Family, WithoutLocal>> | undefined;
 }
 
-/** Service ports whose Local policy finds no endpoint here though there are some elsewhere. */
+/**
+ * Whether (1) or not (0) a Local policy finds no endpoint here, for some port of the Service, though there are some
+ * elsewhere.
+ */
 export interface WithoutLocal {
   readonly internal: number;
   readonly external: number;
@@ -59,8 +61,8 @@ export function virtualServerSettings(scheduler: string, affinitySeconds: number
 }
 
 /**
- * `mh` hashes the port too, as kube-proxy sets it. Both hashing schedulers get the fallback flag, which kube-proxy omits:
- * without it they drop new connections that hash to a draining (weight 0) backend.
+ * `mh` hashes the port too, as kube-proxy sets it. Both hashing schedulers get the fallback flag, which kube-proxy
+ * omits: without it they drop new connections that hash to a draining (weight 0) backend.
  */
 function schedulerFlags(scheduler: string): number {
   if (scheduler === 'mh') return FLAG_SCHED_PORT | FLAG_SCHED_FALLBACK;
@@ -121,12 +123,20 @@ class Builder {
       this.#virtualServers.push(this.#virtualServer(exposure, choice));
       if (exposure.kind !== 'nodePort') this.#addresses.add(exposure.address);
     }
-    if (choice.hasAny && choice.local === '' && (service.internalLocal || service.externalLocal)) {
-      this.#withoutLocal ??= { 4: { internal: 0, external: 0 }, 6: { internal: 0, external: 0 } };
-      if (service.internalLocal) this.#withoutLocal[family].internal++;
-      if (service.externalLocal && isExternal) this.#withoutLocal[family].external++;
-    }
-    this.#addSetEntries(family, port, exposures, choice);
+    if (choice.hasAny && choice.local === '') this.#noteWithoutLocal(family, isExternal);
+    const facts = { service, port, family, choice, context };
+    const add: AddSetEntry = (set, entry) => void this.#setEntries.push(set, entry);
+    for (const exposure of exposures) exposureSetEntries(exposure, facts, add);
+    servicePortSetEntries(facts, add);
+  }
+
+  /** As kube-proxy counts for its metric: each Service once per family, whatever the number of its ports. */
+  #noteWithoutLocal(family: Family, isExternal: boolean): void {
+    const { internalLocal, externalLocal } = this.service;
+    if (!internalLocal && !externalLocal) return;
+    this.#withoutLocal ??= { 4: { internal: 0, external: 0 }, 6: { internal: 0, external: 0 } };
+    if (internalLocal) this.#withoutLocal[family].internal = 1;
+    if (externalLocal && (isExternal || internalLocal)) this.#withoutLocal[family].external = 1;
   }
 
   result(): DesiredService {
@@ -140,46 +150,14 @@ class Builder {
   }
 
   /**
-   * Local policy without a local endpoint falls back to the cluster's, as in kube-proxy: Pods and the node itself are to be
-   * served; the rules drop the others (iptables-rules.ts).
+   * Local policy without a local endpoint falls back to the cluster's, as in kube-proxy: Pods and the node itself
+   * are to be served; the rules drop the others (iptables-rules.ts).
    */
   #virtualServer(exposure: Exposure, choice: EndpointChoice): DesiredVirtualServer {
     const { service } = this;
     const onlyLocal = exposure.kind === 'clusterIP' ? service.internalLocal : service.externalLocal;
     const realServers = onlyLocal && choice.local !== '' ? choice.local : choice.cluster;
     return { key: exposure.server, service: service.key, settings: this.#settings, realServers };
-  }
-
-  #addSetEntries(family: Family, port: ServicePort, exposures: readonly Exposure[], choice: EndpointChoice): void {
-    const { service, context } = this;
-    const of = (kind: Exposure['kind']): Address[] =>
-      exposures.filter((exposure) => exposure.kind === kind).map((exposure) => exposure.address);
-    const nodeAddresses = of('nodePort');
-    const clusterIP = of('clusterIP')[0];
-    serviceSetEntries(
-      {
-        family,
-        protocol: port.protocol,
-        port: port.port,
-        ...(clusterIP === undefined ? {} : { clusterIP }),
-        externalIPs: of('externalIP'),
-        loadBalancerIPs: of('loadBalancer'),
-        nodePort: nodeAddresses.length > 0 ? port.nodePort : 0,
-        nodeAddresses,
-        nodeIP: context.nodeIP[family],
-        isNodeAddress: (address) => context.localAddresses.has(address),
-        isSourceRestricted: service.loadBalancerSourceRanges.length > 0,
-        loadBalancerSourceRanges: service.loadBalancerSourceRanges.filter((range) => prefixFamily(range) === family),
-        externalLocal: service.externalLocal,
-        internalLocal: service.internalLocal,
-        hasEndpoints: choice.cluster !== '' || choice.local !== '',
-        hasLocalEndpoints: choice.local !== '',
-        usesClusterEndpoints: choice.cluster !== '',
-        healthCheckNodePort: service.healthCheckNodePort,
-        localEndpoints: choice.onThisNode,
-      },
-      (set, entry) => this.#setEntries.push(set, entry),
-    );
   }
 
   #healthCheck(): DesiredService['healthCheck'] {

@@ -1,7 +1,8 @@
 /**
- * The ipsets that the rules of iptables-rules.ts look into. Names and types are those of kube-proxy's IPVS mode, so that a takeover adopts
- * its sets and a rollback finds them again; the two in `OWN` are ours. IPv6 names carry `KUBE-6-` and are cut at 31 characters
- * (IPSET_MAXNAMELEN of include/uapi/linux/netfilter/ipset/ip_set.h, less the terminating zero).
+ * The ipsets that the rules of iptables-rules.ts look into. Names and types are those of kube-proxy's IPVS mode, so
+ * that a takeover adopts its sets and a rollback finds them again; the two in `OWN` are ours. IPv6 names carry
+ * `KUBE-6-` and are cut at 31 characters (IPSET_MAXNAMELEN of include/uapi/linux/netfilter/ipset/ip_set.h, less the
+ * terminating zero).
  */
 import { FAMILIES, type Family } from '../values/address.js';
 import { type SetDefinition, type SetType } from '../values/ip-set.js';

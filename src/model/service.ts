@@ -1,5 +1,13 @@
-import { type Address, isLoopback, isMulticast, isUnspecified, parseAddress } from '../values/address.js';
-import { type Prefix, hostPrefix, parsePrefix } from '../values/prefix.js';
+import {
+  type Address,
+  FAMILIES,
+  type Family,
+  isLoopback,
+  isMulticast,
+  isUnspecified,
+  parseAddress,
+} from '../values/address.js';
+import { type Prefix, hostPrefix, parsePrefix, prefixFamily } from '../values/prefix.js';
 import { type Protocol, isProtocol } from '../values/protocol.js';
 import { Interner } from './intern.js';
 import { type JsonObject, type Report, asArray, asInteger, asObject, asString, objectMeta, shown } from './json.js';
@@ -107,18 +115,32 @@ function sourceRanges(spec: JsonObject, report: Report): readonly Prefix[] {
   const values = asArray(spec['loadBalancerSourceRanges']);
   if (values.length === 0) return NONE;
   const parsed: Prefix[] = [];
+  const bad: string[] = [];
   for (const value of values) {
     const text = asString(value).trim(); // the API server's validation trims too
     const bare = parseAddress(text);
     const prefix = bare === undefined ? parsePrefix(text) : hostPrefix(bare);
-    if (prefix === undefined) report(`spec.loadBalancerSourceRanges: ${shown(value)} is not a CIDR`);
-    else parsed.push(prefix);
+    if (prefix !== undefined) parsed.push(prefix);
+    else {
+      report(`spec.loadBalancerSourceRanges: ${shown(value)} is not a CIDR`);
+      bad.push(text);
+    }
   }
-  // Every range bad must not mean "open to all": an impossible range keeps the restriction in force.
-  return parsed.length > 0 ? parsed : UNREACHABLE;
+  return bad.length === 0 ? parsed : [...parsed, ...FAMILIES.filter(isClosed).map((family) => UNREACHABLE[family])];
+
+  /** Every range bad must not mean "open to all": an impossible range keeps the restriction of the family in force. */
+  function isClosed(family: Family): boolean {
+    if (parsed.some((prefix) => prefixFamily(prefix) === family)) return false;
+    return parsed.length === 0 || bad.some((text) => familyMeant(text) === family);
+  }
 }
 
-const UNREACHABLE: readonly Prefix[] = [parsePrefix('0.0.0.0/32')!, parsePrefix('::/128')!];
+function familyMeant(text: string): Family | undefined {
+  if (text.includes(':')) return 6;
+  return text.includes('.') ? 4 : undefined;
+}
+
+const UNREACHABLE: Readonly<Record<Family, Prefix>> = { 4: parsePrefix('0.0.0.0/32')!, 6: parsePrefix('::/128')! };
 
 /** API default 10800 s (v1.DefaultClientIPServiceAffinitySeconds), at most a day as the API's validation has it. */
 function affinitySeconds(spec: JsonObject, report: Report): number {

@@ -247,18 +247,22 @@ class Oracle {
     if (facts.externalLocal) this.#element(facts, `NODE-PORT-LOCAL-${suffix}`, isSctp ? element : port);
   }
 
-  /** A range in either family restricts both; a family without a range of its own lets nobody in. */
+  /**
+   * pkg/proxy/serviceport.go: a family without ranges is open, and so is one with /0. A difference of ours: where no range of a family can be read
+   * though one seems to be meant for it, or none at all, nobody is let in (the unspecified address is nobody's).
+   */
   #balancerElements(facts: PortFacts, address: string, element: string): void {
     this.#element(facts, 'LOAD-BALANCER', element);
     if (facts.externalLocal) this.#element(facts, 'LOAD-BALANCER-LOCAL', element);
-    const given = facts.spec.loadBalancerSourceRanges ?? [];
-    if (given.length === 0) return;
+    const given = (facts.spec.loadBalancerSourceRanges ?? []).map((range) => range.trim());
+    const good = given.filter((range) => isIP(range.split('/')[0]!) !== 0);
+    const bad = given.filter((range) => !good.includes(range));
+    let ranges = good.filter((range) => isOf(facts.family, range.split('/')[0]!));
+    const isMeant = bad.some((range) => (facts.family === 6 ? range.includes(':') : /^[^:]*[.][^:]*$/.test(range)));
+    if (ranges.length === 0 && bad.length > 0 && (good.length === 0 || isMeant))
+      ranges = [facts.family === 4 ? '0.0.0.0/32' : '::/128'];
+    if (ranges.length === 0 || ranges.some((range) => range.endsWith('/0'))) return;
     this.#element(facts, 'LOAD-BALANCER-FW', element);
-    const good = given.map((range) => range.trim()).filter((range) => isIP(range.split('/')[0]!) !== 0);
-    // Not one usable range closes the balancer: the unspecified address is nobody's.
-    const ranges = (good.length > 0 ? good : ['0.0.0.0/32', '::/128']).filter((range) =>
-      isOf(facts.family, range.split('/')[0]!),
-    );
     for (const range of ranges)
       this.#element(
         facts,

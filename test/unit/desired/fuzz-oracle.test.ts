@@ -39,7 +39,10 @@ function service(name: (typeof NAMES)[number], base: number): fc.Arbitrary<ApiOb
       externalTrafficPolicy: fc.constantFrom('Cluster', 'Local'),
       internalTrafficPolicy: fc.constantFrom('Cluster', 'Local'),
       affinity: fc.constantFrom(undefined, 0, 600),
-      ranges: some(['10.0.0.0/8', '203.0.113.7/32', 'fd00::/8', 'fd00:200::2/128', '10.200.0.0/24']),
+      ranges: some([
+        ...['10.0.0.0/8', '203.0.113.7/32', 'fd00::/8', 'fd00:200::2/128', '10.200.0.0/24'],
+        ...['0.0.0.0/0', '::/0', ' fd00:1::/64 '],
+      ]),
       health: fc.boolean(),
       ingress: some([
         { ip: '203.0.113.1' },

@@ -109,6 +109,19 @@ test('entries of the sets that kube-proxy 1.36 has equal its own', async () => {
   assert.deepEqual(printed.sort(), lines('kube-proxy-1.36/ipset-add.txt'));
 });
 
+test('entries of our own sets', async () => {
+  const { desired } = await desiredOfFixture();
+  const own = (['KUBE-NO-ENDPOINTS', 'KUBE-NO-LOCAL-ENDPOINTS', 'KUBE-6-NO-ENDPOINTS'] as const).flatMap((name) =>
+    [...desired.entries(name).keys()].map((entry) => `${name} ${formatSetEntry('hash:ip,port', entry)}`),
+  );
+  assert.deepEqual(own.sort(), [
+    'KUBE-NO-ENDPOINTS 10.96.0.28,tcp:80', // internal policy Local, endpoints elsewhere only
+    'KUBE-NO-ENDPOINTS 10.96.0.29,tcp:80',
+    'KUBE-NO-ENDPOINTS 10.96.0.38,tcp:80', // no endpoint port of that name
+    'KUBE-NO-LOCAL-ENDPOINTS 10.200.0.2,tcp:30103',
+  ]);
+});
+
 test('an update that changes nothing touches nothing', async () => {
   const updater = await desiredOfFixture();
   updater.cluster.markAllDirty();

@@ -1,110 +1,31 @@
+/** What Services put into the ipsets; golden.test.ts compares whole sets with kube-proxy's. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { serviceSetEntries, type ServiceSetInput } from '../../../src/desired/service-sets.js';
-import {
-  allSetDefinitions,
-  OWN_SET_ROLES,
-  setDefinitions,
-  setName,
-  type SetName,
-} from '../../../src/desired/set-definitions.js';
-import { desiredService } from '../../../src/desired/service.js';
-import { parseEndpointSlice } from '../../../src/model/endpoint-slice.js';
-import { parseService } from '../../../src/model/service.js';
-import { type Address, parseAddress } from '../../../src/values/address.js';
-import { formatSetEntry, type SetEntry } from '../../../src/values/ip-set.js';
-import { parsePrefix, type Prefix } from '../../../src/values/prefix.js';
-import { realServerKey } from '../../../src/values/virtual-server.js';
+import { allSetDefinitions, OWN_SET_ROLES, setDefinitions, setName } from '../../../src/desired/set-definitions.js';
+import { type Fields, TestCluster } from '../../support/desired-cluster.js';
 
 const FIXTURES = new URL('../../../../test/fixtures/', import.meta.url);
 const definitions = allSetDefinitions();
+const HERE = { ip: '10.128.0.7', node: 'node-0' };
+const ELSEWHERE = '10.128.1.7';
+const INGRESS = { ingress: [{ ip: '192.0.2.1' }] };
+/** Reachable in every way. */
+const EXPOSED = { type: 'LoadBalancer', externalIPs: ['198.51.100.1'], ports: [{ port: 80, nodePort: 30001 }] };
 
-function fixtureLines(name: string): string[] {
-  return readFileSync(new URL(`kube-proxy-1.36/${name}`, FIXTURES), 'utf8')
-    .trim()
-    .split('\n')
-    .sort();
-}
-
-function fixtureItems(name: string): unknown[] {
-  return (JSON.parse(readFileSync(new URL(`cluster/${name}.json`, FIXTURES), 'utf8')) as { items: unknown[] }).items;
-}
-
-function address(text: string): Address {
-  const parsed = parseAddress(text);
-  assert.ok(parsed !== undefined, text);
-  return parsed;
-}
-
-function prefix(text: string): Prefix {
-  const parsed = parsePrefix(text);
-  assert.ok(parsed !== undefined, text);
-  return parsed;
-}
-
-function shown(set: SetName, entry: SetEntry): string {
-  return `${set} ${formatSetEntry(definitions.get(set)!.type, entry)}`;
-}
-
-/** Every entry of the recorded cluster, as `ipset save` would print it. */
-function fixtureEntries(): string[] {
-  const ignore = (): void => undefined;
-  const slices = fixtureItems('endpointslices').flatMap((item) => parseEndpointSlice(item, 'node-0', ignore) ?? []);
-  const node = { 4: address('10.200.0.2'), 6: address('fd00:200::2') };
-  const context = {
-    scheduler: 'rr',
-    topology: { nodeName: 'node-0', zone: 'zone-a' },
-    families: [4, 6] as const,
-    nodePortAddresses: { 4: [node[4]], 6: [node[6]] },
-    localAddresses: new Set([node[4], node[6]]),
-    nodeIP: node,
-    allowsExternalIPs: true,
-    protectedAddresses: { reason: () => undefined },
-  };
-  const entries = new Set<string>();
-  for (const item of fixtureItems('services')) {
-    const labels = (item as { metadata: { labels?: Record<string, string> } }).metadata.labels ?? {};
-    const isExcluded =
-      'service.kubernetes.io/headless' in labels || 'service.kubernetes.io/service-proxy-name' in labels;
-    const service = isExcluded ? undefined : parseService(item, ignore);
-    if (service === undefined) continue;
-    const own = slices.filter((slice) => slice.service === service.key);
-    const flat = desiredService(service, own, context, () => true).setEntries;
-    for (let i = 0; i < flat.length; i += 2) entries.add(shown(flat[i] as SetName, flat[i + 1] as SetEntry));
-  }
-  return [...entries].sort();
-}
-
-const BASE: ServiceSetInput = {
-  family: 4,
-  protocol: 'TCP',
-  port: 80,
-  clusterIP: address('10.96.0.1'),
-  externalIPs: [],
-  loadBalancerIPs: [],
-  nodePort: 0,
-  nodeAddresses: [address('10.200.0.2')],
-  nodeIP: address('10.200.0.2'),
-  loadBalancerSourceRanges: [],
-  externalLocal: false,
-  internalLocal: false,
-  hasEndpoints: true,
-  hasLocalEndpoints: true,
-  usesClusterEndpoints: true,
-  healthCheckNodePort: 0,
-  localEndpoints: [],
-};
-
-function entriesOf(change: Partial<ServiceSetInput>): string[] {
-  const entries: string[] = [];
-  serviceSetEntries({ ...BASE, ...change }, (set, entry) => entries.push(shown(set, entry).replace('KUBE-', '')));
-  return entries.sort();
-}
-
-function entriesIn(set: string, change: Partial<ServiceSetInput>): string[] {
-  const found = entriesOf(change).filter((entry) => entry.startsWith(`${set} `));
-  return found.map((entry) => entry.slice(set.length + 1));
+/** Entries of one IPv4 set for one Service, `10.96.0.1,tcp:80`. */
+async function entriesIn(
+  role: string,
+  spec: Fields,
+  endpoints: Parameters<TestCluster['slice']>[1] = [HERE],
+  more: Parameters<TestCluster['service']>[2] = INGRESS,
+): Promise<string[]> {
+  const cluster = new TestCluster({ families: [4] });
+  cluster.service('web', spec, more);
+  cluster.slice('web', endpoints);
+  const prefix = `KUBE-${role} `;
+  const entries = await cluster.entries(`KUBE-${role}`);
+  return entries.filter((entry) => entry.startsWith(prefix)).map((entry) => entry.slice(prefix.length));
 }
 
 test('the sets of kube-proxy 1.36 have its names and types, and only two are ours', () => {
@@ -115,103 +36,112 @@ test('the sets of kube-proxy 1.36 have its names and types, and only two are our
       const detail = type === 'bitmap:port' ? 'range 0-65535' : `family ${family === 4 ? 'inet' : 'inet6'}`;
       return `create ${name} ${type} ${detail}`;
     });
-  assert.deepEqual(lines.sort(), fixtureLines('ipset-create.txt'));
+  const recorded = readFileSync(new URL('kube-proxy-1.36/ipset-create.txt', FIXTURES), 'utf8').trim().split('\n');
+  assert.deepEqual(lines.sort(), recorded.sort());
   assert.equal(own.size, 4);
   assert.ok([...definitions.keys()].every((name) => name.length <= 31));
 });
 
-test('the recorded cluster fills kube-proxy’s sets as kube-proxy 1.36 does', () => {
-  const own = new Set(OWN_SET_ROLES.flatMap((role) => [setName(4, role), setName(6, role)] as string[]));
-  const kubeProxys = fixtureEntries().filter((line) => !own.has(line.split(' ')[0]!));
-  assert.deepEqual(
-    kubeProxys.map((line) => `add ${line}`),
-    fixtureLines('ipset-add.txt'),
-  );
-});
-
-test('the recorded cluster fills our own sets', () => {
-  const own = fixtureEntries().filter((line) => /^KUBE-(6-)?NO-/.test(line));
-  assert.deepEqual(own, [
-    'KUBE-NO-ENDPOINTS 10.96.0.28,tcp:80', // internal policy Local, endpoints elsewhere only
-    'KUBE-NO-ENDPOINTS 10.96.0.29,tcp:80',
-    'KUBE-NO-ENDPOINTS 10.96.0.38,tcp:80', // no endpoint port of that name
-    'KUBE-NO-LOCAL-ENDPOINTS 10.200.0.2,tcp:30103',
-  ]);
-});
-
-test('no endpoints: every address of the port refuses', () => {
-  const change = {
-    hasEndpoints: false,
-    hasLocalEndpoints: false,
-    externalIPs: [address('198.51.100.1')],
-    loadBalancerIPs: [address('192.0.2.1')],
-    nodePort: 30001,
-  };
+test('no endpoints: every address of the port refuses', async () => {
   const all = ['10.200.0.2,tcp:30001', '10.96.0.1,tcp:80', '192.0.2.1,tcp:80', '198.51.100.1,tcp:80'];
-  assert.deepEqual(entriesIn('NO-ENDPOINTS', change), all);
-  assert.deepEqual(entriesIn('NO-LOCAL-ENDPOINTS', { ...change, externalLocal: true }), []);
+  const local = { ...EXPOSED, externalTrafficPolicy: 'Local', internalTrafficPolicy: 'Local' };
+  for (const spec of [EXPOSED, local]) {
+    assert.deepEqual(await entriesIn('NO-ENDPOINTS', spec, []), all);
+    assert.deepEqual(await entriesIn('NO-LOCAL-ENDPOINTS', spec, []), []);
+  }
 });
 
-test('external policy Local without local endpoints names the external addresses only', () => {
-  const change = {
-    externalLocal: true,
-    hasLocalEndpoints: false,
-    externalIPs: [address('198.51.100.1')],
-    loadBalancerIPs: [address('192.0.2.1')],
-    nodePort: 30001,
-  };
+test('external policy Local without local endpoints names the external addresses only', async () => {
+  const spec = { ...EXPOSED, externalTrafficPolicy: 'Local' };
   const external = ['10.200.0.2,tcp:30001', '192.0.2.1,tcp:80', '198.51.100.1,tcp:80'];
-  assert.deepEqual(entriesIn('NO-LOCAL-ENDPOINTS', change), external);
-  assert.deepEqual(entriesIn('NO-ENDPOINTS', change), []);
-  assert.deepEqual(entriesIn('NO-LOCAL-ENDPOINTS', { ...change, hasLocalEndpoints: true }), []);
+  assert.deepEqual(await entriesIn('NO-LOCAL-ENDPOINTS', spec, [ELSEWHERE]), external);
+  assert.deepEqual(await entriesIn('NO-ENDPOINTS', spec, [ELSEWHERE]), []);
+  assert.deepEqual(await entriesIn('NO-LOCAL-ENDPOINTS', spec, [ELSEWHERE, HERE]), []);
 });
 
-test('internal policy Local without local endpoints refuses at the ClusterIP, also when the table holds cluster endpoints', () => {
-  const change = { internalLocal: true, hasLocalEndpoints: false };
-  assert.deepEqual(entriesIn('NO-ENDPOINTS', change), ['10.96.0.1,tcp:80']);
-  assert.deepEqual(entriesIn('NO-LOCAL-ENDPOINTS', change), ['10.96.0.1,tcp:80']);
-  assert.deepEqual(entriesIn('NO-LOCAL-ENDPOINTS', { ...change, usesClusterEndpoints: false }), []);
+test('internal policy Local without local endpoints refuses at the ClusterIP, also when the table holds cluster endpoints', async () => {
+  const spec = { internalTrafficPolicy: 'Local' };
+  assert.deepEqual(await entriesIn('NO-ENDPOINTS', { ...EXPOSED, ...spec }, [ELSEWHERE]), ['10.96.0.1,tcp:80']);
+  assert.deepEqual(await entriesIn('NO-LOCAL-ENDPOINTS', { ...EXPOSED, ...spec }, [ELSEWHERE]), ['10.96.0.1,tcp:80']);
+  assert.deepEqual(await entriesIn('NO-ENDPOINTS', spec, [ELSEWHERE], {}), ['10.96.0.1,tcp:80']);
+  assert.deepEqual(await entriesIn('NO-LOCAL-ENDPOINTS', spec, [ELSEWHERE], {}), []);
 });
 
-test('source ranges bind the load balancer’s address; the node itself is asked through its VIP', () => {
-  const change = {
-    loadBalancerIPs: [address('192.0.2.1')],
-    externalIPs: [address('198.51.100.1')],
-    loadBalancerSourceRanges: [prefix('203.0.113.0/24'), prefix('10.200.0.0/16')],
-  };
-  assert.deepEqual(entriesIn('LOAD-BALANCER-FW', change), ['192.0.2.1,tcp:80']);
+test('source ranges bind the load balancer’s address; the node itself is asked through its VIP', async () => {
+  const spec = { ...EXPOSED, loadBalancerSourceRanges: ['203.0.113.0/24', '10.200.0.0/16'] };
+  assert.deepEqual(await entriesIn('LOAD-BALANCER-FW', spec), ['192.0.2.1,tcp:80']);
   const ranges = ['192.0.2.1,tcp:80,10.200.0.0/16', '192.0.2.1,tcp:80,203.0.113.0/24'];
-  assert.deepEqual(entriesIn('LOAD-BALANCER-SOURCE-CIDR', change), ranges);
-  assert.deepEqual(entriesIn('LOAD-BALANCER-SOURCE-IP', change), ['192.0.2.1,tcp:80,192.0.2.1']);
-  const others = { ...change, loadBalancerSourceRanges: [prefix('203.0.113.0/24')] };
-  assert.deepEqual(entriesIn('LOAD-BALANCER-SOURCE-IP', others), []);
+  assert.deepEqual(await entriesIn('LOAD-BALANCER-SOURCE-CIDR', spec), ranges);
+  assert.deepEqual(await entriesIn('LOAD-BALANCER-SOURCE-IP', spec), ['192.0.2.1,tcp:80,192.0.2.1']);
+  const others = { ...spec, loadBalancerSourceRanges: ['203.0.113.0/24'] };
+  assert.deepEqual(await entriesIn('LOAD-BALANCER-SOURCE-IP', others), []);
 });
 
-test('a range of everybody restricts nobody; ranges of the other family alone allow nobody', () => {
-  const change = { loadBalancerIPs: [address('192.0.2.1')], loadBalancerSourceRanges: [prefix('0.0.0.0/0')] };
-  assert.deepEqual(entriesIn('LOAD-BALANCER-FW', change), []);
-  const closed = { ...change, loadBalancerSourceRanges: [], isSourceRestricted: true };
-  assert.deepEqual(entriesIn('LOAD-BALANCER-FW', closed), ['192.0.2.1,tcp:80']);
+test('source ranges count per family: none, or everybody, leaves it open; what cannot be read closes it', async () => {
+  const restricted = async (...loadBalancerSourceRanges: string[]): Promise<string> => {
+    const cluster = new TestCluster();
+    const clusterIPs = ['10.96.0.1', 'fd00:96::1'];
+    const ingress = [{ ip: '192.0.2.1' }, { ip: '2001:db8::1' }];
+    cluster.service('web', { ...EXPOSED, clusterIPs, loadBalancerSourceRanges }, { ingress });
+    const entries = await cluster.entries('LOAD-BALANCER-FW');
+    return entries.map((entry) => (entry.startsWith('KUBE-6-') ? 'IPv6' : 'IPv4')).join(' ');
+  };
+  assert.equal(await restricted(), '');
+  assert.equal(await restricted('10.0.0.0/8'), 'IPv4');
+  assert.equal(await restricted('fd00::/8'), 'IPv6');
+  assert.equal(await restricted('fd00::/8', '10.0.0.0/8'), 'IPv6 IPv4');
+  assert.equal(await restricted('0.0.0.0/0'), '');
+  assert.equal(await restricted('10.0.0.0/8', '0.0.0.0/0', 'fd00::/8'), 'IPv6');
+  assert.equal(await restricted('everybody'), 'IPv6 IPv4');
+  assert.equal(await restricted('everybody', '10.0.0.0/8'), 'IPv4');
+  assert.equal(await restricted('2001:db8::/129', '10.0.0.0/8'), 'IPv6 IPv4');
+  assert.equal(await restricted('10.0.0.0/33', '::/0'), 'IPv4');
 });
 
-test('an address of the node itself is no VIP', () => {
-  const change = { externalIPs: [address('10.200.0.2')], loadBalancerIPs: [address('10.200.0.9')] };
-  assert.deepEqual(entriesIn('IPVS-IPS', change), ['10.200.0.9', '10.96.0.1']);
-  const isNodeAddress = (one: Address): boolean => one === address('10.200.0.9');
-  assert.deepEqual(entriesIn('IPVS-IPS', { ...change, isNodeAddress }), ['10.200.0.2', '10.96.0.1']);
+test('an address of the node itself is no VIP', async () => {
+  const spec = { ...EXPOSED, externalIPs: ['10.200.0.2'] };
+  assert.deepEqual(await entriesIn('IPVS-IPS', spec), ['10.96.0.1', '192.0.2.1']);
 });
 
-test('SCTP NodePorts are kept by address, the others by port', () => {
-  const change = { nodePort: 30001, externalLocal: true };
-  assert.deepEqual(entriesIn('NODE-PORT-UDP', { ...change, protocol: 'UDP' }), ['30001']);
-  assert.deepEqual(entriesIn('NODE-PORT-LOCAL-UDP', { ...change, protocol: 'UDP' }), ['30001']);
-  assert.deepEqual(entriesIn('NODE-PORT-SCTP-HASH', { ...change, protocol: 'SCTP' }), ['10.200.0.2,sctp:30001']);
-  assert.deepEqual(entriesIn('NODE-PORT-LOCAL-SCTP-HASH', { ...change, protocol: 'SCTP' }), ['10.200.0.2,sctp:30001']);
-  assert.deepEqual(entriesIn('NODE-PORT-TCP', { ...change, nodeAddresses: [] }), []);
+test('SCTP NodePorts are kept by address, the others by port', async () => {
+  const spec = (protocol: string): Fields => ({
+    ...EXPOSED,
+    externalTrafficPolicy: 'Local',
+    ports: [{ port: 80, nodePort: 30001, protocol }],
+  });
+  assert.deepEqual(await entriesIn('NODE-PORT-UDP', spec('UDP')), ['30001']);
+  assert.deepEqual(await entriesIn('NODE-PORT-LOCAL-UDP', spec('UDP')), ['30001']);
+  assert.deepEqual(await entriesIn('NODE-PORT-SCTP-HASH', spec('SCTP')), ['10.200.0.2,sctp:30001']);
+  assert.deepEqual(await entriesIn('NODE-PORT-LOCAL-SCTP-HASH', spec('SCTP')), ['10.200.0.2,sctp:30001']);
+  const cluster = new TestCluster({ families: [4] });
+  cluster.local('127.0.0.1');
+  cluster.service('web', EXPOSED);
+  assert.deepEqual(await cluster.entries('NODE-PORT'), []);
 });
 
-test('local endpoints are in the hairpin set with the endpoint’s own port', () => {
-  const change = { localEndpoints: [realServerKey(address('10.128.0.7'), 8080)], healthCheckNodePort: 32000 };
-  assert.deepEqual(entriesIn('LOOP-BACK', change), ['10.128.0.7,tcp:8080,10.128.0.7']);
-  assert.deepEqual(entriesIn('HEALTH-CHECK-NODE-PORT', change), ['32000']);
+test('local endpoints are in the hairpin set with the endpoint’s own port', async () => {
+  const spec = { ...EXPOSED, externalTrafficPolicy: 'Local', healthCheckNodePort: 32000 };
+  assert.deepEqual(await entriesIn('LOOP-BACK', spec, [HERE, ELSEWHERE]), ['10.128.0.7,tcp:8080,10.128.0.7']);
+  assert.deepEqual(await entriesIn('HEALTH-CHECK-NODE-PORT', spec), ['32000']);
+});
+
+test('a Service whose Local policy finds nothing here counts once per family, whatever the number of its ports', async () => {
+  const cluster = new TestCluster();
+  const slicePorts = ['a', 'b', 'c'].map((name, i) => ({ name, port: 8080 + i, protocol: 'TCP' }));
+  const both = {
+    ...{ type: 'NodePort', externalTrafficPolicy: 'Local', internalTrafficPolicy: 'Local' },
+    ports: slicePorts.map(({ name }, i) => ({ name, port: 80 + i, nodePort: 30001 + i })),
+    clusterIPs: ['10.96.0.1', 'fd00:96::1'],
+  };
+  cluster.service('web', both);
+  cluster.slice('web', [ELSEWHERE], { ports: slicePorts });
+  cluster.service('other', { ...both, clusterIPs: ['10.96.0.2', 'fd00:96::2'], externalTrafficPolicy: 'Cluster' });
+  cluster.slice('other', [ELSEWHERE], { ports: slicePorts });
+  await cluster.update();
+  const { desired } = cluster.updater;
+  assert.deepEqual(desired.withoutLocal(4), { internal: 2, external: 1 });
+  assert.deepEqual(desired.withoutLocal(6), { internal: 0, external: 0 });
+  cluster.slice('web', [ELSEWHERE, HERE], { ports: slicePorts.slice(0, 1) }); // of two ports nothing is left at all
+  await cluster.update();
+  assert.deepEqual(desired.withoutLocal(4), { internal: 1, external: 0 });
 });
