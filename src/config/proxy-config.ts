@@ -79,6 +79,8 @@ export interface ProxyConfig {
   readonly masqueradeBit: number;
   readonly detectLocal: DetectLocal;
   readonly nodePortAddresses: PerFamily<NodePortAddresses>;
+  /** Whether Service traffic is accepted against an INPUT policy DROP; kube-proxy leaves it to the policy. */
+  readonly acceptServiceTraffic: boolean;
 
   readonly conntrack: ConntrackConfig;
   readonly oomScoreAdj: number;

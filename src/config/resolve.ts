@@ -71,6 +71,7 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     masqueradeBit: file.iptables?.masqueradeBit ?? 14,
     detectLocal: detectLocal(file, found),
     nodePortAddresses: nodePortAddresses(file, found),
+    acceptServiceTraffic: file.kubeProxyIpvs?.acceptServiceTraffic ?? false,
     conntrack: conntrack(file),
     oomScoreAdj: file.oomScoreAdj ?? -999,
     logLevel: flags.logLevel ?? levelOfVerbosity(file.logging?.verbosity ?? 0),

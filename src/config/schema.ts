@@ -142,7 +142,11 @@ const logging = section({
 });
 
 /** Ours alone; kube-proxy's lenient decoding ignores it with a warning, so the same ConfigMap serves both. */
-const extras = section({ drainTimeout: duration.optional(), statusAccess: oneOf(STATUS_ACCESS).optional() });
+const extras = section({
+  drainTimeout: duration.optional(),
+  statusAccess: oneOf(STATUS_ACCESS).optional(),
+  acceptServiceTraffic: bool.optional(),
+});
 
 export const kubeProxyConfiguration = section({
   apiVersion: text,

@@ -49,6 +49,7 @@ export function versionedConfig(file: Section, config: ProxyConfig): Versioned {
       ...section('kubeProxyIpvs'),
       drainTimeout: formatGoDuration(config.drainTimeoutMs),
       statusAccess: config.statusAccess,
+      acceptServiceTraffic: config.acceptServiceTraffic,
     },
   };
 }

@@ -1,4 +1,5 @@
 import { type Family, familyOf } from '../values/address.js';
+import { type Prefix, hostPrefix, parsePrefix } from '../values/prefix.js';
 import { type LocalDetection, iptablesRules } from '../desired/iptables-rules.js';
 import { type RuleSet } from '../desired/rule-set.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
@@ -18,9 +19,25 @@ export function ruleSets(
       masqueradeAll: config.masqueradeAll,
       randomFully,
       detectLocal: localDetection(config, family, node),
+      acceptServiceTraffic: config.acceptServiceTraffic
+        ? { nodePortPrefixes: nodePortPrefixes(config, family, node) }
+        : undefined,
     }),
   );
 }
+
+/** The addresses that may serve NodePorts: those of them that the node has do. */
+function nodePortPrefixes({ nodePortAddresses }: ProxyConfig, family: Family, node: NodeInfo | undefined): Prefix[] {
+  const { all, primary, cidrs } = nodePortAddresses[family];
+  if (all) return [EVERYTHING[family]];
+  const own = (node?.addresses ?? []).find((address) => familyOf(address) === family);
+  return [...cidrs, ...(primary && own !== undefined ? [hostPrefix(own)] : [])];
+}
+
+const EVERYTHING: Readonly<Record<Family, Prefix>> = {
+  4: parsePrefix('0.0.0.0/0')!,
+  6: parsePrefix('::/0')!,
+};
 
 function localDetection({ detectLocal }: ProxyConfig, family: Family, node: NodeInfo | undefined): LocalDetection {
   if (detectLocal.mode === 'BridgeInterface' || detectLocal.mode === 'InterfaceNamePrefix') return detectLocal;

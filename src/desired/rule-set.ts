@@ -1,6 +1,9 @@
 import { type Family } from '../values/address.js';
 
-/** One chain of ours with all its rules, each without `-A CHAIN`: `-m set --match-set KUBE-CLUSTER-IP dst,dst -j RETURN`. */
+/**
+ * One chain of ours with all its rules, each without `-A CHAIN`: `-m set --match-set KUBE-CLUSTER-IP dst,dst -j
+ * RETURN`.
+ */
 export interface RuleChain {
   readonly name: string;
   readonly rules: readonly string[];
@@ -24,4 +27,8 @@ export interface RuleTable {
 export interface RuleSet {
   readonly family: Family;
   readonly tables: readonly RuleTable[];
+}
+
+export function chain(name: string, rules: readonly string[]): RuleChain {
+  return { name, rules };
 }

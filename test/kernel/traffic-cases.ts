@@ -34,10 +34,26 @@ const mainRows: readonly Row[] = [
   ),
   row(
     'external policy Local, none local',
-    `external-local-remote ${PUBLIC} TCP`,
-    'client node farclient: far as node',
+    `external-local-remote ${PUBLIC} TCP,UDP`,
+    'client: far as self',
     'other outside: dropped',
   ),
+  row(
+    'external policy Local, none local',
+    'external-local-remote externalIP,loadBalancer TCP,UDP',
+    'node: far as node',
+  ),
+  row(
+    'external policy Local, none local: from a node address',
+    'external-local-remote nodePort TCP,UDP',
+    'node: far as target',
+  ),
+  row(
+    'external policy Local, none local: from a node address',
+    'external-local-remote second TCP,UDP IPv4',
+    'node: far as target',
+  ),
+  row('external policy Local: from a node address', 'external-local second TCP,UDP IPv4', 'node: near as target'),
   row(
     'external policy Local, ClusterIP',
     'external-local-remote clusterIP TCP',
@@ -50,7 +66,8 @@ const mainRows: readonly Row[] = [
   row(
     'both policies Local, none local',
     `both-local-remote ${PUBLIC} TCP`,
-    'client node: far as node',
+    'client: far as self',
+    'node: far as node',
     'outside: dropped',
   ),
   row(
@@ -66,6 +83,25 @@ const mainRows: readonly Row[] = [
     'client node: near far as node',
     'farclient outside: dropped',
   ),
+  row(
+    'source ranges of IPv4 alone',
+    'ranges-ipv4 loadBalancer TCP IPv4',
+    'outside: near far as node',
+    'client node: dropped',
+  ),
+  row('source ranges of IPv4 alone', 'ranges-ipv4 loadBalancer TCP IPv6', 'outside client node: near far as node'),
+  row(
+    'source ranges of everybody in IPv6, of few in IPv4',
+    'ranges-open-ipv6 loadBalancer TCP IPv4',
+    'outside: dropped',
+    'client: near far as node',
+  ),
+  row(
+    'source ranges of everybody in IPv6, of few in IPv4',
+    'ranges-open-ipv6 loadBalancer TCP IPv6',
+    'outside client node: near far as node',
+  ),
+  row('source ranges of which none can be read', 'ranges-bad loadBalancer TCP', 'outside client node: dropped'),
   row('source ranges that hold the VIP itself', 'ranges-hold-vip loadBalancer TCP', 'node outside: dropped'),
   row(
     'source ranges of another port on the same IP',
@@ -103,13 +139,23 @@ const mainRows: readonly Row[] = [
   ),
   row('health check node port, one local', 'external-local nodePort HTTP', 'outside node: health 200 1'),
   row('health check node port, none local', 'external-local-remote nodePort HTTP', 'outside client: health 503 0'),
-  row('health check node port on a VIP', 'external-local loadBalancer,clusterIP TCP :32006', 'client outside: refused'),
+  row(
+    'health check node port on a VIP',
+    'external-local loadBalancer,externalIP,clusterIP HTTP',
+    'outside client node other: health 200 1',
+  ),
+  row(
+    'health check node port on a VIP, none local',
+    'external-local-remote loadBalancer HTTP',
+    'outside client: health 503 0',
+  ),
+  row('health check node port on a VIP, by UDP', 'external-local loadBalancer UDP :32006', 'outside client: refused'),
 ];
 
 /** What depends on how local pods are told from others: by each place, whether it counts as local. */
 function masqueradeRows(local: { client: boolean; bridged: boolean; farclient: boolean }): Row[] {
   const seen = (place: keyof typeof local): string => (local[place] ? 'self' : 'node');
-  const unlocal = (place: keyof typeof local): string => `${place}: ${local[place] ? 'far as node' : 'dropped'}`;
+  const unlocal = (place: keyof typeof local): string => `${place}: ${local[place] ? 'far as self' : 'dropped'}`;
   return [
     row(
       'ClusterIP',
@@ -125,7 +171,6 @@ function masqueradeRows(local: { client: boolean; bridged: boolean; farclient: b
       'external-local-remote nodePort,loadBalancer TCP',
       unlocal('client'),
       unlocal('bridged'),
-      unlocal('farclient'),
       'node: far as node',
       'outside: dropped',
     ),
@@ -136,9 +181,12 @@ function masqueradeRows(local: { client: boolean; bridged: boolean; farclient: b
 
 /**
  * Only neighbour discovery passes, and 127.0.0.1, where the API server of the test is; and the administrator has a rule of his own against one NodePort. INPUT is
- * emptied, as by a firewall that is loaded at boot: the daemon comes after it.
+ * emptied, as by a firewall that is loaded at boot: the daemon comes after it. One host port is hand-made and marks its clients by KUBE-MARK-MASQ, as
+ * CNI portmap may.
  */
 const FIREWALL = `
+iptables-legacy -t nat -A PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j KUBE-MARK-MASQ
+iptables-legacy -t nat -A PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j DNAT --to-destination 10.128.0.11:8080
 iptables-legacy -F INPUT
 iptables-legacy -A INPUT -i lo -d 127.0.0.1 -j ACCEPT
 iptables-legacy -A INPUT -p tcp --dport 30004 -s 203.0.113.0/24 -j DROP
@@ -146,21 +194,47 @@ for chain in INPUT FORWARD; do iptables-legacy -P $chain DROP; ip6tables-legacy 
 for type in 133 134 135 136; do ip6tables-legacy -A INPUT -p ipv6-icmp --icmpv6-type $type -j ACCEPT; done
 `;
 const NO_FIREWALL = `
+iptables-legacy -t nat -D PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j KUBE-MARK-MASQ
+iptables-legacy -t nat -D PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j DNAT --to-destination 10.128.0.11:8080
 for chain in INPUT FORWARD; do iptables-legacy -P $chain ACCEPT; ip6tables-legacy -P $chain ACCEPT; done
 iptables-legacy -D INPUT -i lo -d 127.0.0.1 -j ACCEPT
 iptables-legacy -D INPUT -p tcp --dport 30004 -s 203.0.113.0/24 -j DROP
 for type in 133 134 135 136; do ip6tables-legacy -D INPUT -p ipv6-icmp --icmpv6-type $type -j ACCEPT; done
 `;
 
+const HAND_MADE = row('policy DROP: hand-made host port', 'basic node TCP IPv4 :8001', 'outside other: near as node');
+
+/** As with kube-proxy: INPUT decides, and it lets nothing in but what comes for a health check. */
 const firewallRows: readonly Row[] = [
+  row('policy DROP', 'basic clusterIP TCP,UDP,SCTP', 'client outside: dropped'),
+  row('policy DROP', `exposed ${PUBLIC} TCP,UDP`, 'client outside: dropped'),
+  row('policy DROP', `external-local ${PUBLIC} TCP,UDP`, 'client outside: dropped'),
+  row('policy DROP: health check', 'external-local nodePort,loadBalancer HTTP', 'outside client: health 200 1'),
+  row('policy DROP: no endpoints', 'no-endpoints clusterIP,nodePort TCP', 'client outside: refused'),
+  row('policy DROP: host port', 'exposed node TCP :2222', 'client outside: dropped'),
+  HAND_MADE,
+];
+
+const acceptedRows: readonly Row[] = [
   row('policy DROP', 'basic clusterIP TCP,UDP,SCTP', 'client: near far as self', 'node outside: near far as node'),
   row('policy DROP', 'node-port nodePort TCP,UDP,SCTP', 'client node outside: near far as node'),
   row('policy DROP', `external-local ${PUBLIC} TCP,UDP`, 'client outside: near as self', 'node: near as node'),
-  row('policy DROP: health check', 'external-local nodePort HTTP', 'outside: health 200 1'),
+  row('policy DROP: health check', 'external-local nodePort,loadBalancer HTTP', 'outside: health 200 1'),
   row('policy DROP: no endpoints', 'no-endpoints clusterIP,nodePort TCP', 'client outside: refused'),
   row('policy DROP: host port', 'exposed node TCP :2222', 'client outside: dropped'),
   row('policy DROP: ping to a VIP', 'exposed loadBalancer PING', 'client outside: echo'),
   row('an administrator’s DROP', 'exposed nodePort TCP IPv4', 'outside: dropped', 'client: near far as node'),
+  HAND_MADE,
+];
+
+/** NodePorts are accepted where they are served; a host's own server on the same port of another address is not. */
+const acceptedHereRows: readonly Row[] = [
+  row('policy DROP', 'external-local second TCP,UDP IPv4', 'client outside: near as self'),
+  row(
+    'policy DROP: a host port with a NodePort’s number',
+    'external-local nodePort TCP,UDP IPv4',
+    'client outside: dropped',
+  ),
 ];
 
 const masqueradeAllRows: readonly Row[] = [
@@ -181,9 +255,23 @@ const CLUSTER_CIDR = { clusterCIDR: '10.128.0.0/16,fd00:10:128::/40' };
 export const PHASES: readonly Phase[] = [
   { name: 'ClusterCIDR', config: CLUSTER_CIDR, rows: mainRows },
   {
-    name: 'policy DROP, masqueradeBit 20',
-    config: { ...CLUSTER_CIDR, iptables: { masqueradeBit: 20 } },
+    name: 'policy DROP, acceptServiceTraffic, masqueradeBit 20',
+    config: { ...CLUSTER_CIDR, iptables: { masqueradeBit: 20 }, kubeProxyIpvs: { acceptServiceTraffic: true } },
     before: FIREWALL,
+    rows: acceptedRows,
+  },
+  {
+    name: 'policy DROP, acceptServiceTraffic, nodePortAddresses 10.201.0.0/24',
+    config: {
+      ...CLUSTER_CIDR,
+      nodePortAddresses: ['10.201.0.0/24'],
+      kubeProxyIpvs: { acceptServiceTraffic: true },
+    },
+    rows: acceptedHereRows,
+  },
+  {
+    name: 'policy DROP',
+    config: CLUSTER_CIDR,
     after: NO_FIREWALL,
     rows: firewallRows,
   },
@@ -206,6 +294,22 @@ export const PHASES: readonly Phase[] = [
     name: 'detectLocalMode InterfaceNamePrefix',
     config: { detectLocalMode: 'InterfaceNamePrefix', detectLocal: { interfaceNamePrefix: 'v-' } },
     rows: masqueradeRows({ client: true, bridged: false, farclient: false }),
+  },
+  {
+    name: 'detectLocalMode ClusterCIDR without clusterCIDR',
+    config: {},
+    rows: [
+      row('ClusterIP', 'basic clusterIP TCP,UDP', 'client bridged: near far as self', 'node: near far as node'),
+      row('NodePort, LB IP', 'exposed nodePort,loadBalancer TCP', 'client bridged node outside: near far as node'),
+      row(
+        'external policy Local, none local',
+        'external-local-remote nodePort,loadBalancer TCP',
+        'client bridged: far as self',
+        'node: far as node',
+        'outside: dropped',
+      ),
+      row('hairpin', 'self clusterIP TCP', 'client: client as node'),
+    ],
   },
   {
     name: 'masqueradeAll, strictARP',

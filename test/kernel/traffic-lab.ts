@@ -2,7 +2,7 @@
 import { shell } from './harness/kernel-state.js';
 import { Lab, NODE } from './harness/lab.js';
 import { OTHER_NODE, type PodSpec } from './harness/layout.js';
-import { BRIDGE_ADDRESSES, PODS, SECOND4, SERVICE_PREFIXES, TARGET_PORT } from './traffic-world.js';
+import { BRIDGE_ADDRESSES, nodePort, PODS, SECOND4, SERVICE_PREFIXES, TARGET_PORT } from './traffic-world.js';
 
 const PROTOCOLS = ['TCP', 'UDP', 'SCTP'] as const;
 
@@ -24,6 +24,9 @@ export async function createTrafficLab(pods: readonly PodSpec[] = PODS): Promise
       lab.agent.serve(NODE, { protocol: 'TCP', address, port: 2222, by: 'host' }),
       lab.agent.serve(NODE, { protocol: 'UDP', address, port: 2222, by: 'host' }),
       lab.agent.serve(NODE, { protocol: 'TCP', address, port: 9022, by: 'host' }),
+      // A process of the host on the number of a NodePort, which IPVS serves before it.
+      lab.agent.serve(NODE, { protocol: 'TCP', address, port: nodePort(6), by: 'host' }),
+      lab.agent.serve(NODE, { protocol: 'UDP', address, port: nodePort(6), by: 'host' }),
       lab.agent.serve(OTHER_NODE, { protocol: 'TCP', address, port: 9023, by: 'otherhost' }),
     );
   }

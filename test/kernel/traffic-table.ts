@@ -14,9 +14,15 @@ export type AddressKind = (typeof KINDS)[number];
 const WAYS = ['TCP', 'UDP', 'SCTP', 'PING', 'ARP', 'HTTP'] as const;
 export type Way = Protocol | 'PING' | 'ARP' | 'HTTP';
 
+const SEEN = ['self', 'node', 'target'] as const;
+type Seen = (typeof SEEN)[number];
+
 export type Expectation =
-  /** `near far as node`: by each of these and no other; the server saw the client's own address (`self`) or one of the node's. */
-  | { readonly what: 'answered'; readonly by: readonly string[]; readonly seen: 'self' | 'node' }
+  /**
+   * `near far as node`: by each of these and no other; the server saw the client's own address (`self`), one of the node's, or the very address that
+   * was asked (`target`: what the node itself asks at its own address comes from there).
+   */
+  | { readonly what: 'answered'; readonly by: readonly string[]; readonly seen: Seen }
   /** `one of near far`: always the same. `any of near far`: schedulers differ in how they spread. */
   | { readonly what: 'one' | 'any'; readonly of: readonly string[] }
   /** `refused` at once; `dropped` without a word; `echo` and `silence` are what a ping or an ARP request meets. */
@@ -64,9 +70,9 @@ function parseExpectation(text: string): Expectation {
   if (of !== null) return { what: of[1] as 'one' | 'any', of: of[2]!.split(' ') };
   const health = /^health (\d+) (\d+)$/.exec(text);
   if (health !== null) return { what: 'health', status: Number(health[1]), localEndpoints: Number(health[2]) };
-  const answered = /^(.+) as (self|node)$/.exec(text);
+  const answered = /^(.+) as (\w+)$/.exec(text);
   if (answered === null) throw new SyntaxError(`not an expectation: ${text}`);
-  return { what: 'answered', by: answered[1]!.split(' '), seen: answered[2] as 'self' | 'node' };
+  return { what: 'answered', by: answered[1]!.split(' '), seen: oneOf(SEEN, answered[2]!) };
 }
 
 /** The text that parseExpectation reads. */

@@ -197,7 +197,8 @@ async function attemptAnswered(
 ): Promise<Verdict> {
   const place = namespaceOf(one.place);
   const counts = await lab.agent.many(place, expected.by.length * 2, { ...target(one, protocol), timeout: PATIENCE });
-  const sources = expected.seen === 'self' ? [placeAddress(one.place, one.family)] : NODE_SOURCES;
+  const self = { self: placeAddress(one.place, one.family), target: one.address, node: undefined }[expected.seen];
+  const sources = self === undefined ? NODE_SOURCES : [self];
   const isExpected =
     sameKeys(counts.by, expected.by) &&
     Object.keys(counts.seen).every((seen) => sources.includes(seen)) &&

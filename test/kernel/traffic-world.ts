@@ -98,7 +98,14 @@ export const SERVICES: readonly ServiceSpec[] = [
   { number: 3, name: 'node-port', endpoints: BOTH, type: 'NodePort', protocols: ALL },
   { number: 4, name: 'exposed', endpoints: BOTH, ...exposed(4), protocols: ALL },
   { number: 6, name: 'external-local', endpoints: BOTH, ...exposed(6), protocols: ['TCP', 'UDP'], externalLocal: true },
-  { number: 7, name: 'external-local-remote', endpoints: ['far'], ...exposed(7), externalLocal: true },
+  {
+    number: 7,
+    name: 'external-local-remote',
+    endpoints: ['far'],
+    protocols: ['TCP', 'UDP'],
+    ...exposed(7),
+    externalLocal: true,
+  },
   { number: 8, name: 'internal-local', endpoints: BOTH, internalLocal: true },
   { number: 9, name: 'internal-local-remote', endpoints: ['far'], internalLocal: true },
   {
@@ -181,6 +188,15 @@ export const SERVICES: readonly ServiceSpec[] = [
     endpoints: ['near', { pod: 'far', ready: false, serving: true, terminating: true }],
   },
   { number: 26, name: 'self-bridged', endpoints: ['bridged'] },
+  { number: 27, name: 'ranges-ipv4', endpoints: BOTH, ...loadBalanced(27), sourceRanges: ['203.0.113.0/24'] },
+  {
+    number: 28,
+    name: 'ranges-open-ipv6',
+    endpoints: BOTH,
+    ...loadBalanced(28),
+    sourceRanges: ['10.128.0.0/24', 'fd00:203::/64', '::/0'],
+  },
+  { number: 29, name: 'ranges-bad', endpoints: BOTH, ...loadBalanced(29), sourceRanges: ['10.0.0.0/33', 'everybody'] },
 ];
 
 /** The node under test, as an API object. */

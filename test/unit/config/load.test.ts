@@ -113,6 +113,15 @@ describe('KubeProxyConfiguration', () => {
     assert.deepEqual(config.detectLocal.cidrs[6].map(formatPrefix), ['fd00:10:244::/56']);
   });
 
+  it('accepts Service traffic against a firewall only where that is asked for', () => {
+    assert.equal(loadConfigText(KUBEADM, 'kubeadm').config.acceptServiceTraffic, false);
+    const { config, warnings } = load('clusterCIDR: 10.0.0.0/8\nkubeProxyIpvs: {acceptServiceTraffic: true}');
+    assert.deepEqual([config.acceptServiceTraffic, warnings], [true, []]);
+    assert.deepEqual(problemsOf('kubeProxyIpvs: {acceptServiceTraffic: "yes"}'), [
+      'kubeProxyIpvs.acceptServiceTraffic',
+    ]);
+  });
+
   it("takes the EKS ConfigMap; an empty clusterCIDR is worth kube-proxy's warning", () => {
     const { config, warnings } = loadConfigText(EKS, 'eks');
     assert.equal(warnings.length, 1);

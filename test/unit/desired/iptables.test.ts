@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { readFileSync } from 'node:fs';
 import { iptablesRules, type LocalDetection, type RuleConfig } from '../../../src/desired/iptables-rules.js';
 import { type RuleSet } from '../../../src/desired/rule-set.js';
 import { setDefinitions } from '../../../src/desired/set-definitions.js';
+import { normalRule } from '../../../src/plan/rule-normal.js';
+import { parseSavedRules } from '../../../src/plan/rule-save.js';
 import { FAMILIES, type Family } from '../../../src/values/address.js';
 import { parsePrefix } from '../../../src/values/prefix.js';
 
@@ -21,6 +24,7 @@ function rulesOf(family: Family, change: Partial<RuleConfig> = {}): RuleSet {
     masqueradeAll: false,
     randomFully: true,
     detectLocal,
+    acceptServiceTraffic: { nodePortPrefixes: [parsePrefix(family === 4 ? '0.0.0.0/0' : '::/0')!] },
     ...change,
   });
 }
@@ -95,9 +99,58 @@ test('jump rules have the text of kube-proxy 1.36, so that neither doubles the o
   ]);
 });
 
+const UNMASQUERADED = '-m set ! --match-set KUBE-IPVS-IPS src -m set --match-set KUBE-CLUSTER-IP dst,dst -j ACCEPT';
+const NO_LOCAL = '-m set --match-set KUBE-NO-LOCAL-ENDPOINTS dst,dst';
+
+test('what refuses or drops for want of endpoints looks at what opens a connection alone', () => {
+  for (const family of FAMILIES) {
+    const ends = / -j (DROP|REJECT|DNAT)\b/;
+    const wanting = allRules(rulesOf(family)).filter((rule) => /NO-(LOCAL-)?ENDPOINTS/.test(rule) && ends.test(rule));
+    assert.equal(wanting.length, 6);
+    for (const rule of wanting)
+      assert.match(
+        rule,
+        /^(-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN|! -p tcp .*! --ctstate RELATED,ESTABLISHED) /,
+      );
+  }
+});
+
+test('FORWARD accepts what kube-proxy 1.36 does, in its order: others that use KUBE-MARK-MASQ rely on it', () => {
+  for (const family of FAMILIES) {
+    const file = `test/fixtures/kube-proxy-1.36/${family === 4 ? 'iptables' : 'ip6tables'}.txt`;
+    const recorded = parseSavedRules(readFileSync(file, 'utf8')).get('filter')!.get('KUBE-FORWARD')!.rules;
+    const normal = (rules: readonly string[]): string[] => rules.map((rule) => normalRule(rule, family));
+    assert.deepEqual(normal(chainOf(rulesOf(family), 'filter', 'KUBE-FORWARD')), normal(recorded));
+  }
+});
+
+test('by default INPUT accepts as kube-proxy does: for health check node ports alone', () => {
+  const chains = rulesOf(4, { acceptServiceTraffic: undefined }).tables[0]!.chains;
+  const accepting = chains.filter((one) => one.name !== 'KUBE-FORWARD').flatMap(({ rules }) => rules);
+  assert.deepEqual(
+    accepting.filter((rule) => rule.endsWith('-j ACCEPT')),
+    ['-p tcp -m set --match-set KUBE-HEALTH-CHECK-NODE-PORT dst -j ACCEPT'],
+  );
+  assert.ok(
+    rulesOf(4, { acceptServiceTraffic: undefined }).tables[0]!.jumps.every(({ position }) => position === 'first'),
+  );
+});
+
+test('acceptServiceTraffic opens NodePorts at the addresses that serve them', () => {
+  const nodePortPrefixes = ['10.201.0.0/24', '10.200.0.2/32'].map((text) => parsePrefix(text)!);
+  const rules = chainOf(rulesOf(4, { acceptServiceTraffic: { nodePortPrefixes } }), 'filter', 'KUBE-IPVS-ACCEPT');
+  assert.deepEqual(
+    rules.filter((rule) => rule.includes('NODE-PORT-TCP')),
+    ['10.201.0.0/24', '10.200.0.2/32'].map(
+      (prefix) =>
+        `-d ${prefix} -p tcp -m addrtype --dst-type LOCAL -m set --match-set KUBE-NODE-PORT-TCP dst -j ACCEPT`,
+    ),
+  );
+});
+
 const unmasqueraded = (detectLocal: LocalDetection, masqueradeAll = false): string[] =>
   chainOf(rulesOf(4, { detectLocal, masqueradeAll }), 'nat', 'KUBE-SERVICES').filter((rule) =>
-    rule.endsWith('KUBE-CLUSTER-IP dst,dst -m addrtype ! --src-type LOCAL -j ACCEPT'),
+    rule.endsWith(UNMASQUERADED),
   );
 const dropped = (detectLocal: LocalDetection): string[] =>
   chainOf(rulesOf(4, { detectLocal }), 'filter', 'KUBE-PROXY-FIREWALL').filter((rule) =>
@@ -115,19 +168,18 @@ test('local pods are told by each detectLocalMode, for masquerading and for exte
   for (const [detection, matches] of modes) {
     assert.deepEqual(
       unmasqueraded(detection),
-      matches.map((m) => `${m}-m set --match-set KUBE-CLUSTER-IP dst,dst -m addrtype ! --src-type LOCAL -j ACCEPT`),
+      matches.map((match) => match + UNMASQUERADED),
     );
     assert.deepEqual(dropped(detection), [
-      ...matches.map((match) => `${match}-m set --match-set KUBE-NO-LOCAL-ENDPOINTS dst,dst -j RETURN`),
-      '-m set --match-set KUBE-NO-LOCAL-ENDPOINTS dst,dst -j DROP',
+      ...matches.map((match) => `${match}${NO_LOCAL} -j RETURN`),
+      `-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN ${NO_LOCAL} -j DROP`,
+      `! -p tcp -m conntrack ! --ctstate RELATED,ESTABLISHED ${NO_LOCAL} -j DROP`,
     ]);
   }
 });
 
 test('with detection none only the node itself is masqueraded, and nobody is dropped', () => {
-  assert.deepEqual(unmasqueraded({ mode: 'none' }), [
-    '-m set --match-set KUBE-CLUSTER-IP dst,dst -m addrtype ! --src-type LOCAL -j ACCEPT',
-  ]);
+  assert.deepEqual(unmasqueraded({ mode: 'none' }), [UNMASQUERADED]);
   assert.deepEqual(dropped({ mode: 'none' }), []);
 });
 
@@ -137,6 +189,7 @@ test('masqueradeAll masquerades local pods too', () => {
 
 test('the mark follows masqueradeBit and is taken off; --random-fully only where it is known', () => {
   const rules = rulesOf(4, { masqueradeMark: 1 << 20, randomFully: false });
+  assert.equal(chainOf(rules, 'filter', 'KUBE-FORWARD')[0], '-m mark --mark 0x100000/0x100000 -j ACCEPT');
   assert.deepEqual(chainOf(rules, 'nat', 'KUBE-MARK-MASQ'), ['-j MARK --set-xmark 0x100000/0x100000']);
   assert.deepEqual(chainOf(rules, 'nat', 'KUBE-POSTROUTING'), [
     '-m set --match-set KUBE-LOOP-BACK dst,dst,src -j MASQUERADE',
