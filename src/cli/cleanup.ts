@@ -22,11 +22,12 @@ export async function runCleanup(options: CleanupOptions, environment: Environme
     const iptables = await allBackends(run);
     const excludeCIDRs = families.flatMap((family) => config.excludeCIDRs[family]);
     const parts = { ...clients, iptables, families, excludeCIDRs };
-    const { virtualServers, addresses, sets, chains, failures } = options.ownOnly
+    const { virtualServers, addresses, sets, chains, kept, failures } = options.ownOnly
       ? { virtualServers: 0, addresses: 0, ...(await cleanupOwn(parts)) }
       : await cleanup(parts);
     const rules = chains ? 'rules removed' : 'no rules';
     environment.out(`removed ${virtualServers} virtual servers, ${addresses} addresses, ${sets} sets, ${rules}\n`);
+    for (const chain of kept) environment.out(`kept because a rule of somebody else leads to it: ${chain}\n`);
     for (const failure of failures) environment.err(`not removed: ${failure}\n`);
     return failures.length === 0 ? 0 : 1;
   } finally {

@@ -32,9 +32,10 @@ const PROTOCOL_NAMES: Readonly<Record<string, string>> = {
 };
 
 /**
- * A form in which two rules are equal exactly when they do the same, whichever way they were written or the kernel prints
- * them: option order, implied matches, host prefixes, mark notations, default REJECT type, quoting. Comments are left
- * out, so that kube-proxy's rules can be adopted. The order of matches is not kept: all of them must hold anyway.
+ * A form in which two rules are equal exactly when they do the same, whichever way they were written or the kernel
+ * prints them: option order, implied matches, host prefixes, mark notations, default REJECT type, quoting. Comments
+ * are left out, so that kube-proxy's rules can be adopted. The order of matches is not kept: all of them must hold
+ * anyway.
  */
 export function normalRule(rule: string, family: Family): string {
   const words = ruleWords(rule).map((word) => LONG_OPTIONS[word] ?? word);
@@ -102,13 +103,18 @@ function maskToBits(value: string): string {
 function normalMatch(words: string[], protocol: string): string {
   const isImplied = words[0]?.startsWith('-') === true || words[0] === '!';
   const name = isImplied ? protocol : (words[0] ?? '');
-  const options = isImplied ? words : words.slice(1);
-  const text = options.map((word, i) => normalValue(options[i - 1], word)).join(' ');
+  const options = (isImplied ? words : words.slice(1)).flatMap((word) => (word === '--syn' ? SYN : [word]));
+  const text = options.map((word, i) => normalValue(options[i - 1], options[i - 2], word)).join(' ');
   // `-m tcp` without options says no more than `-p tcp`
   return text === '' && name === protocol ? '' : `-m ${name} ${text}`;
 }
 
-function normalValue(option: string | undefined, value: string): string {
+/** What `--syn` is short for. */
+const SYN = ['--tcp-flags', 'FIN,SYN,RST,ACK', 'SYN'];
+
+/** A word after `option`, which comes after `before`: `--tcp-flags` takes two values. */
+function normalValue(option: string | undefined, before: string | undefined, value: string): string {
+  if (option === '--tcp-flags' || before === '--tcp-flags') return value.split(',').sort().join(',');
   switch (option) {
     case '--mark':
       return markText(value);

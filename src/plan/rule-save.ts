@@ -68,3 +68,9 @@ export function ruleTarget(rule: string): string | undefined {
   }
   return undefined;
 }
+
+/** The text of `-m comment`; empty for a rule without one. */
+export function ruleComment(rule: string): string {
+  const words = ruleWords(rule);
+  return words[words.indexOf('--comment') + 1 || words.length] ?? '';
+}

@@ -11,9 +11,9 @@ import { type IpsetClient, isTemporarySet } from '../kernel/ipset/client.js';
 import { IpsetError } from '../kernel/ipset/error.js';
 import { type IpvsClient } from '../kernel/ipvs/client.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
+import { type ChainName, KNOWN_RULES, KUBE_PROXY_IPVS_CHAINS } from '../plan/known-rules.js';
 import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ownership.js';
-import { type ChainName, KUBE_PROXY_IPVS_CHAINS, removeChains } from '../plan/rule-diff.js';
-import { iptablesRules } from '../desired/iptables-rules.js';
+import { removeChains } from '../plan/rule-diff.js';
 import { parseSavedRules } from '../plan/rule-save.js';
 import { FAMILIES, type Family } from '../values/address.js';
 import { DUMMY_LINK } from './address-applier.js';
@@ -35,34 +35,24 @@ export interface CleanupReport {
   readonly addresses: number;
   readonly chains: boolean;
   readonly sets: number;
+  /** Chains that had to stay, emptied, because somebody else's rules lead to them; each with these rules. */
+  readonly kept: readonly string[];
   /** What could not be removed, with the reason. */
   readonly failures: readonly string[];
 }
 
-/** By table and name; what the configuration is does not change which chains there are. */
+/** By table and name. */
 const chainId = ({ table, chain }: ChainName): string => `${table} ${chain}`;
 const KUBE_PROXY_CHAINS: ReadonlySet<string> = new Set(KUBE_PROXY_IPVS_CHAINS.map(chainId));
-const OUR_CHAINS: ReadonlySet<string> = new Set([...ownChains().map(chainId), ...KUBE_PROXY_CHAINS]);
-
-function ownChains(): ChainName[] {
-  const detectLocal = { mode: 'none' } as const;
-  const { tables } = iptablesRules({
-    family: 4,
-    masqueradeMark: 1,
-    masqueradeAll: false,
-    randomFully: false,
-    detectLocal,
-  });
-  return tables.flatMap(({ name, chains }) => chains.map((chain) => ({ table: name, chain: chain.name })));
-}
+const OUR_CHAINS: ReadonlySet<string> = new Set(KNOWN_RULES.chains.map(chainId));
 
 export async function cleanup(parts: CleanupParts): Promise<CleanupReport> {
   const failures: string[] = [];
   const { virtualServers, addresses } = await removeTable(parts, failures);
-  const chains = await removeRules(parts, (chain) => OUR_CHAINS.has(chainId(chain)), failures);
+  const rules = await removeRules(parts, (chain) => OUR_CHAINS.has(chainId(chain)), failures);
   const ours = allSetDefinitions();
   const sets = removeSets(parts.ipset, (name) => ours.has(name as SetName) || isTemporarySet(name), failures);
-  return { virtualServers, addresses, chains, sets, failures };
+  return { virtualServers, addresses, ...rules, sets, failures };
 }
 
 /**
@@ -72,13 +62,13 @@ export async function cleanup(parts: CleanupParts): Promise<CleanupReport> {
  */
 export async function cleanupOwn(
   parts: Pick<CleanupParts, 'ipset' | 'iptables' | 'families'>,
-): Promise<Pick<CleanupReport, 'chains' | 'sets' | 'failures'>> {
+): Promise<Omit<CleanupReport, 'virtualServers' | 'addresses'>> {
   const failures: string[] = [];
   const isOwn = (chain: ChainName): boolean => OUR_CHAINS.has(chainId(chain)) && !KUBE_PROXY_CHAINS.has(chainId(chain));
-  const chains = await removeRules(parts, isOwn, failures);
+  const rules = await removeRules(parts, isOwn, failures);
   const own = new Set<string>(FAMILIES.flatMap((family) => OWN_SET_ROLES.map((role) => setName(family, role))));
   const sets = removeSets(parts.ipset, (name) => own.has(name), failures);
-  return { chains, sets, failures };
+  return { ...rules, sets, failures };
 }
 
 async function removeTable(
@@ -123,19 +113,23 @@ async function removeRules(
   { iptables, families }: Pick<CleanupParts, 'iptables' | 'families'>,
   isOurs: (chain: ChainName) => boolean,
   failures: string[],
-): Promise<boolean> {
+): Promise<Pick<CleanupReport, 'chains' | 'kept'>> {
   let removed = false;
+  const kept: string[] = [];
   for (const [tool, family] of iptables.flatMap((one) => families.map((family) => [one, family] as const))) {
     try {
-      const text = removeChains(parseSavedRules(await tool.save(family)), isOurs);
-      if (text === '') continue;
-      await tool.restore(family, text, { deadline: 60_000 });
-      removed = true;
+      const { text, busy } = removeChains(parseSavedRules(await tool.save(family)), family, isOurs);
+      if (text !== '') {
+        await tool.restore(family, text, { deadline: 60_000 });
+        removed = true;
+      }
+      for (const { table, chain, usedBy } of busy)
+        kept.push(`IPv${family} ${table} ${chain}, used by ${usedBy.join(', ')}`);
     } catch (error) {
       failures.push(`IPv${family} rules: ${errorMessage(error)}`);
     }
   }
-  return removed;
+  return { chains: removed, kept };
 }
 
 function removeSets(ipset: IpsetClient, isOurs: (name: string) => boolean, failures: string[]): number {

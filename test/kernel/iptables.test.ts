@@ -14,7 +14,7 @@ import { IpsetClient } from '../../src/kernel/ipset/client.js';
 import { planRules, removeChains } from '../../src/plan/rule-diff.js';
 import { parseSavedRules } from '../../src/plan/rule-save.js';
 import { FAMILIES, type Family } from '../../src/values/address.js';
-import { parsePrefix } from '../../src/values/prefix.js';
+import { type Prefix, parsePrefix } from '../../src/values/prefix.js';
 import { waitUntil } from './harness/wait.js';
 import { holdXtablesLock } from './harness/xtables-lock.js';
 
@@ -37,7 +37,7 @@ async function plan(desired: RuleSet) {
 const isKube = ({ chain }: { chain: string }): boolean => chain.startsWith('KUBE-');
 
 async function clean(family: Family): Promise<void> {
-  await iptables.restore(family, removeChains(parseSavedRules(await iptables.save(family)), isKube));
+  await iptables.restore(family, removeChains(parseSavedRules(await iptables.save(family)), family, isKube).text);
 }
 
 function detections(family: Family): LocalDetection[] {
@@ -51,6 +51,11 @@ function detections(family: Family): LocalDetection[] {
   ];
 }
 
+function accepting(family: Family): { nodePortPrefixes: Prefix[] } {
+  const prefixes = family === 4 ? ['10.0.0.0/8', '192.0.2.1/32'] : ['::/0'];
+  return { nodePortPrefixes: prefixes.map((text) => parsePrefix(text)!) };
+}
+
 for (const family of FAMILIES) {
   test(`IPv${family}: rules written once do not differ when read back, in every mode; one process reads, one writes`, async () => {
     for (const detectLocal of detections(family)) {
@@ -61,6 +66,7 @@ for (const family of FAMILIES) {
           masqueradeAll,
           randomFully: true,
           detectLocal,
+          acceptServiceTraffic: masqueradeAll ? accepting(family) : undefined,
         });
         const { text } = await plan(desired);
         assert.notEqual(text, '');
@@ -88,7 +94,7 @@ for (const family of FAMILIES) {
     assert.deepEqual(await plan(desired), { differences: [], text: '' });
     await clean(family);
     assert.deepEqual(await savedWithoutDates(family), untouched);
-    assert.equal(removeChains(parseSavedRules(await iptables.save(family)), isKube), '');
+    assert.equal(removeChains(parseSavedRules(await iptables.save(family)), family, isKube).text, '');
   });
 }
 
@@ -99,7 +105,14 @@ async function savedWithoutDates(family: Family): Promise<[string, unknown][]> {
 test('the nft program understands every rule as well', async () => {
   for (const family of FAMILIES) {
     for (const detectLocal of detections(family)) {
-      const config = { family, masqueradeMark: 0x4000, masqueradeAll: true, randomFully: true, detectLocal };
+      const config = {
+        family,
+        masqueradeMark: 0x4000,
+        masqueradeAll: true,
+        randomFully: true,
+        detectLocal,
+        acceptServiceTraffic: accepting(family),
+      };
       const { text } = planRules(iptablesRules(config), new Map());
       const program = family === 4 ? 'iptables-nft-restore' : 'ip6tables-nft-restore';
       const args = ['--noflush', '--test', '-w', '1'];

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { iptablesRules } from '../../../src/desired/iptables-rules.js';
 import { type RuleSet } from '../../../src/desired/rule-set.js';
-import { KUBE_PROXY_IPVS_CHAINS, planRules, removeChains } from '../../../src/plan/rule-diff.js';
+import { KNOWN_RULES, type KnownRules } from '../../../src/plan/known-rules.js';
+import { planRules, removeChains } from '../../../src/plan/rule-diff.js';
 import { normalRule } from '../../../src/plan/rule-normal.js';
 import {
   type SavedChain,
@@ -62,6 +64,7 @@ function asDesired(saved: SavedRules, family: Family): RuleSet {
   return { family, tables };
 }
 
+const NONE: KnownRules = { chains: [], jumps: [] };
 const WANTED: RuleSet = {
   family: 4,
   tables: [
@@ -79,6 +82,11 @@ const WANTED: RuleSet = {
     },
   ],
 };
+const EMPTY_KERNEL = [
+  '*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT',
+  '*nat\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\nCOMMIT',
+  '*mangle\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n',
+].join('\n');
 const BASE =
   '*filter\n:INPUT DROP [1:2]\n:FORWARD ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n-A FORWARD -j DOCKER\nCOMMIT\n';
 
@@ -96,11 +104,11 @@ test('the recorded rules of kube-proxy, read back, do not differ from themselves
 
 test('from nothing: chains and jumps in order, before other rules or behind them; then nothing differs', () => {
   const saved = parseSavedRules(BASE);
-  const plan = planRules(WANTED, saved, []);
+  const plan = planRules(WANTED, saved, NONE);
   const after = restore(saved, plan.text);
   assert.deepEqual(inputRules(after), ['-m comment --comment "one" -j KUBE-ONE', '-j KUBE-TWO', '-i lo -j ACCEPT']);
   assert.deepEqual(inputRules(after, 'FORWARD'), ['-j DOCKER', '-j KUBE-TWO']);
-  assert.deepEqual(planRules(WANTED, after, []), { differences: [], text: '' });
+  assert.deepEqual(planRules(WANTED, after, NONE), { differences: [], text: '' });
   assert.deepEqual(
     plan.differences.map(({ kind, chain, what }) => `${kind} ${what} ${chain}`),
     [
@@ -124,48 +132,52 @@ test('an empty kernel, without even the table, gets the same', () => {
         ]),
       ],
     ]),
-    planRules(WANTED, new Map(), []).text,
+    planRules(WANTED, new Map(), NONE).text,
   );
-  assert.deepEqual(planRules(WANTED, after, []).differences, []);
+  assert.deepEqual(planRules(WANTED, after, NONE).differences, []);
 });
 
 test('just what differs is written: one changed chain, one missing jump', () => {
-  const clean = restore(parseSavedRules(BASE), planRules(WANTED, parseSavedRules(BASE), []).text);
+  const clean = restore(parseSavedRules(BASE), planRules(WANTED, parseSavedRules(BASE), NONE).text);
   const changed = structuredClone(clean);
   changed.get('filter')!.get('KUBE-TWO')!.rules.push('-j ACCEPT');
-  const plan = planRules(WANTED, changed, []);
+  const plan = planRules(WANTED, changed, NONE);
   assert.equal(plan.text, '*filter\n:KUBE-TWO - [0:0]\n-A KUBE-TWO -j RETURN\nCOMMIT\n');
   assert.deepEqual(plan.differences, [{ kind: 'changed', table: 'filter', chain: 'KUBE-TWO', what: 'rules' }]);
   const without = structuredClone(clean);
   inputRules(without).splice(1, 1);
-  assert.equal(planRules(WANTED, without, []).text, '*filter\n-I INPUT 2 -j KUBE-TWO\nCOMMIT\n');
+  assert.equal(planRules(WANTED, without, NONE).text, '*filter\n-I INPUT 2 -j KUBE-TWO\nCOMMIT\n');
 });
 
-test('jumps twice, in the wrong order, or of an older version are put right; rules of others stay where they are', () => {
-  const clean = restore(parseSavedRules(BASE), planRules(WANTED, parseSavedRules(BASE), []).text);
+test('jumps twice or in the wrong order are put right; rules of others stay, wherever they lead', () => {
+  const clean = restore(parseSavedRules(BASE), planRules(WANTED, parseSavedRules(BASE), NONE).text);
+  const one = '-m comment --comment "one" -j KUBE-ONE';
   const shuffles: string[][] = [
-    ['-j KUBE-TWO', '-j KUBE-ONE', '-i lo -j ACCEPT'],
-    ['-j KUBE-ONE', '-j KUBE-ONE', '-i lo -j ACCEPT', '-j KUBE-TWO', '-j KUBE-TWO'],
+    ['-j KUBE-TWO', one, '-i lo -j ACCEPT'],
+    [one, one, '-i lo -j ACCEPT', '-j KUBE-TWO', '-j KUBE-TWO'],
     ['-s 10.0.0.0/8 -j KUBE-ONE', '-i lo -j ACCEPT', '-p tcp -g KUBE-TWO'],
-    ['-i lo -j ACCEPT', '-j KUBE-TWO', '-s 1.1.1.1/32 -j DROP', '-j KUBE-TWO', '-j KUBE-ONE'],
+    ['-i lo -j ACCEPT', '-j KUBE-TWO', '-s 1.1.1.1/32 -j DROP', '-j KUBE-TWO', one],
+    ['-m comment --comment "mine" -j KUBE-ONE', '-i lo -j ACCEPT', one, '-j KUBE-TWO'],
     [],
   ];
+  const isOurs = (rule: string): boolean => rule === one || rule === '-j KUBE-TWO';
   for (const rules of shuffles) {
     const saved = structuredClone(clean);
     inputRules(saved).splice(0, Infinity, ...rules);
-    const after = restore(saved, planRules(WANTED, saved, []).text);
-    assert.deepEqual(planRules(WANTED, after, []), { differences: [], text: '' });
-    const others = (list: string[]): string[] => list.filter((rule) => !rule.includes('KUBE-'));
+    const after = restore(saved, planRules(WANTED, saved, NONE).text);
+    assert.deepEqual(planRules(WANTED, after, NONE), { differences: [], text: '' });
+    const others = (list: string[]): string[] => list.filter((rule) => !isOurs(rule));
     assert.deepEqual(others(inputRules(after)), others(rules));
-    const ours = inputRules(after)
-      .filter((rule) => rule.includes('KUBE-'))
-      .map((rule) => ruleTarget(rule));
-    assert.deepEqual(ours, ['KUBE-ONE', 'KUBE-TWO']);
+    assert.deepEqual(inputRules(after).filter(isOurs), [one, '-j KUBE-TWO']);
   }
+  // a jump that does the same as ours, whatever it says about itself, will do
+  const adopted = structuredClone(clean);
+  inputRules(adopted)[0] = '-m comment --comment "of an older version" -j KUBE-ONE';
+  assert.equal(planRules(WANTED, adopted, NONE).text, '');
   // a rule that somebody put before ours is no reason to move
   const moved = structuredClone(clean);
   inputRules(moved).unshift('-s 1.1.1.1/32 -j DROP');
-  assert.equal(planRules(WANTED, moved, []).text, '');
+  assert.equal(planRules(WANTED, moved, NONE).text, '');
 });
 
 test('chains of kube-proxy that are not wanted any more go with their jumps; those of kubelet stay', () => {
@@ -177,7 +189,7 @@ test('chains of kube-proxy that are not wanted any more go with their jumps; tho
     if (present === undefined) saved.get('filter')!.set(name, chain);
     else present.rules.push(...chain.rules);
   }
-  const after = restore(saved, planRules(WANTED, saved, KUBE_PROXY_IPVS_CHAINS).text);
+  const after = restore(saved, planRules(WANTED, saved).text);
   const chains = [...after].flatMap(([, table]) => [...table.keys()]).filter((name) => name.startsWith('KUBE-'));
   assert.deepEqual(chains.sort(), ['KUBE-FIREWALL', 'KUBE-ONE', 'KUBE-TWO']);
   assert.deepEqual(planRules(WANTED, after), { differences: [], text: '' });
@@ -192,14 +204,128 @@ test('removeChains leaves no trace and nothing else changed; a second time there
       .get('INPUT')!
       .rules.push('-s 192.0.2.1/32 -m comment --comment "not -j KUBE-FORWARD" -j ACCEPT');
     const isOurs = ({ chain }: { chain: string }): boolean => chain.startsWith('KUBE-');
-    const after = restore(saved, removeChains(saved, isOurs));
+    const { text, busy } = removeChains(saved, family, isOurs);
+    const after = restore(saved, text);
+    assert.deepEqual(busy, []);
     assert.equal(
       [...after.values()].some((table) => [...table.keys()].some((name) => name.startsWith('KUBE-'))),
       false,
     );
     assert.deepEqual(inputRules(after), ['-s 192.0.2.1/32 -m comment --comment "not -j KUBE-FORWARD" -j ACCEPT']);
-    assert.equal(removeChains(after, isOurs), '');
+    assert.deepEqual(removeChains(after, family, isOurs), { text: '', busy: [] });
   }
+});
+
+/** As `iptables-save` of either backend prints what others had written: CNI portmap, dockershim's heirs, an administrator. */
+const FOREIGN: readonly [table: string, chain: string, rule: string][] = [
+  ['nat', 'CNI-DN-0123456789abcdef01234', '-s 10.128.0.0/24 -p tcp -m tcp --dport 8080 -j KUBE-MARK-MASQ'],
+  ['nat', 'CNI-DN-0123456789abcdef01234', '-s 127.0.0.1/32 -p tcp -m tcp --dport 8080 -j KUBE-MARK-MASQ'],
+  [
+    'nat',
+    'KUBE-HP-ABCDEFGHIJKLMNOP',
+    '-s 10.128.0.9/32 -m comment --comment "web_default hostport 80" -j KUBE-MARK-MASQ',
+  ],
+  ['nat', 'PREROUTING', '-s 10.5.0.0/16 -j KUBE-MARK-MASQ'],
+  ['nat', 'POSTROUTING', '-m comment --comment "mine" -j KUBE-POSTROUTING'],
+  ['filter', 'INPUT', '-s 10.5.0.0/16 -g KUBE-PROXY-FIREWALL'],
+  ['filter', 'site-rules', '-m comment --comment "also for routed traffic" -j KUBE-PROXY-FIREWALL'],
+];
+
+/** A node that kube-proxy has run on. */
+function kubeProxyNode(family: Family): SavedRules {
+  return golden(family).set('mangle', new Map([['OUTPUT', { policy: 'ACCEPT', rules: [] }]]));
+}
+
+function withForeign(saved: SavedRules): SavedRules {
+  const tables = structuredClone(saved);
+  for (const [table, chain, rule] of FOREIGN) {
+    const chains = tables.get(table)!;
+    if (!chains.has(chain)) chains.set(chain, { policy: '-', rules: [] });
+    chains.get(chain)!.rules.push(rule);
+  }
+  return tables;
+}
+
+function foreignIn(saved: SavedRules): [string, string, string][] {
+  return [...saved].flatMap(([table, chains]) =>
+    [...chains].flatMap(([chain, { rules }]) =>
+      rules
+        .filter((rule) => FOREIGN.some((one) => one.join(' ') === [table, chain, rule].join(' ')))
+        .map((rule) => [table, chain, rule] as [string, string, string]),
+    ),
+  );
+}
+
+for (const family of [4, 6] as const) {
+  const desired = iptablesRules({
+    ...{ family, masqueradeMark: 0x4000, masqueradeAll: false, randomFully: true },
+    detectLocal: { mode: 'BridgeInterface', name: 'cni0' },
+  });
+
+  test(`IPv${family}: rules of others that lead to our chains stay, at takeover from kube-proxy, at repair and at verification`, () => {
+    const before = withForeign(kubeProxyNode(family));
+    const after = restore(before, planRules(desired, before).text);
+    const sorted = (list: readonly (readonly string[])[]): string[] => list.map((one) => one.join(' ')).sort();
+    assert.deepEqual(sorted(foreignIn(after)), sorted(FOREIGN));
+    assert.deepEqual(planRules(desired, after), { differences: [], text: '' });
+    const damaged = structuredClone(after);
+    damaged.get('nat')!.get('KUBE-MARK-MASQ')!.rules.length = 0;
+    damaged.get('nat')!.get('PREROUTING')!.rules.shift();
+    const plan = planRules(desired, damaged);
+    assert.deepEqual(
+      plan.differences.map(({ kind, chain }) => `${kind} ${chain}`),
+      ['changed KUBE-MARK-MASQ', 'missing PREROUTING'],
+    );
+    assert.deepEqual(sorted(foreignIn(restore(damaged, plan.text))), sorted(FOREIGN));
+  });
+
+  test(`IPv${family}: clean-up keeps the chains that rules of others lead to, says so, and is done the second time`, () => {
+    for (const from of [
+      kubeProxyNode(family),
+      restore(kubeProxyNode(family), planRules(desired, golden(family)).text),
+    ]) {
+      const before = withForeign(from);
+      const isOurs = ({ table, chain }: { table: string; chain: string }): boolean =>
+        KNOWN_RULES.chains.some((one) => one.table === table && one.chain === chain);
+      const { text, busy } = removeChains(before, family, isOurs);
+      const after = restore(before, text);
+      assert.equal(foreignIn(after).length, FOREIGN.length);
+      const left = [...after].flatMap(([table, chains]) =>
+        [...chains]
+          .filter(([chain]) => isOurs({ table, chain }))
+          .map(([chain, { rules }]) => `${table} ${chain} ${rules.join('; ')}`),
+      );
+      assert.deepEqual(left.sort(), [
+        'filter KUBE-PROXY-FIREWALL ',
+        'nat KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000',
+        'nat KUBE-POSTROUTING ',
+      ]);
+      assert.deepEqual(busy.map(({ table, chain, usedBy }) => `${table} ${chain} ${usedBy.length}`).sort(), [
+        'filter KUBE-PROXY-FIREWALL 2',
+        'nat KUBE-MARK-MASQ 4',
+        'nat KUBE-POSTROUTING 1',
+      ]);
+      assert.deepEqual(removeChains(after, family, isOurs), { text: '', busy });
+    }
+  });
+}
+
+test('a chain that an option no longer wants goes with its jump, or is emptied where somebody else’s rule leads to it', () => {
+  const config = {
+    ...{ family: 4 as const, masqueradeMark: 0x4000, masqueradeAll: false, randomFully: true },
+    detectLocal: { mode: 'none' as const },
+  };
+  const accepting = iptablesRules({ ...config, acceptServiceTraffic: { nodePortPrefixes: [] } });
+  const saved = restore(parseSavedRules(EMPTY_KERNEL), planRules(accepting, new Map()).text);
+  assert.ok(saved.get('filter')!.has('KUBE-IPVS-ACCEPT'));
+  const after = restore(saved, planRules(iptablesRules(config), saved).text);
+  assert.equal(after.get('filter')!.has('KUBE-IPVS-ACCEPT'), false);
+  const used = structuredClone(saved);
+  inputRules(used).push('-i vpn0 -j KUBE-IPVS-ACCEPT');
+  const emptied = restore(used, planRules(iptablesRules(config), used).text);
+  assert.deepEqual(emptied.get('filter')!.get('KUBE-IPVS-ACCEPT')!.rules, []);
+  assert.deepEqual(inputRules(emptied).at(-1), '-i vpn0 -j KUBE-IPVS-ACCEPT');
+  assert.deepEqual(planRules(iptablesRules(config), emptied), { differences: [], text: '' });
 });
 
 test('rules are the same however they are written', () => {
@@ -222,6 +348,8 @@ test('rules are the same however they are written', () => {
     ['-j REJECT', '-j REJECT --reject-with icmp-port-unreachable'],
     ['-j REJECT', '-j REJECT --reject-with icmp6-port-unreachable', 6],
     ['-m ipvs --vproto 6 -j DROP', '-m ipvs --vproto tcp -j DROP'],
+    ['-p tcp --syn -j DROP', '-p tcp -m tcp --tcp-flags SYN,RST,ACK,FIN SYN -j DROP'],
+    ['-m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP', '-m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP'],
     ['--source 10.0.0.1 --jump ACCEPT', '-s 10.0.0.1/32 -j ACCEPT'],
   ];
   for (const [one, other, family = 4] of same) assert.equal(normalRule(one, family), normalRule(other, family), one);
@@ -257,6 +385,10 @@ test('rules that do something else are told apart', () => {
     '-m addrtype --dst-type LOCAL -j ACCEPT',
     '-m addrtype ! --dst-type LOCAL -j ACCEPT',
     '-m conntrack --ctstate NEW -j ACCEPT',
+    '-m conntrack ! --ctstate NEW -j ACCEPT',
+    '-p tcp -m tcp --tcp-flags SYN SYN -j ACCEPT',
+    '-p tcp -m tcp --syn -j ACCEPT',
+    '-p tcp -m tcp ! --syn -j ACCEPT',
   ];
   assert.equal(new Set(rules.map((rule) => normalRule(rule, 4))).size, rules.length);
 });
