@@ -137,6 +137,7 @@ oomScoreAdj: -500
     assert.deepEqual(shown('kubeProxyIpvs: { drainTimeout: 1m }').kubeProxyIpvs, {
       statusAccess: 'loopback',
       drainTimeout: '1m0s',
+      acceptServiceTraffic: false,
     });
     assert.deepEqual(Object.keys(shown('')), ['kubeproxy.config.k8s.io', 'kubeProxyIpvs']);
   });
