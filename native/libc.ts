@@ -55,8 +55,8 @@ function libc(): Libc {
 }
 
 /**
- * Opens and binds an AF_NETLINK socket that never blocks, a member of the given multicast groups. Its buffers are as large
- * as the process may have (SO_RCVBUFFORCE needs CAP_NET_ADMIN). Throws NetlinkError.
+ * Opens and binds an AF_NETLINK socket that never blocks, a member of the given multicast groups. Its buffers are as
+ * large as the process may have (SO_RCVBUFFORCE needs CAP_NET_ADMIN). Throws NetlinkError.
  */
 export function openNetlinkSocket(protocol: number, groups: readonly number[] = []): NetlinkSocket {
   if (endianness() !== 'LE') throw new NetlinkError({ operation: 'netlink on a big-endian host', errno: 95 });
@@ -115,7 +115,10 @@ class DescriptorSocket implements NetlinkSocket {
     return readSync(this.fd, buffer, 0, buffer.length, null);
   }
 
-  /** Waits in libuv's thread pool, through FFI: one such call per burst of events, the events themselves are plain reads. */
+  /**
+   * Waits in libuv's thread pool, through FFI: one such call per burst of events, the events themselves are plain
+   * reads.
+   */
   waitReadable(): Promise<void> {
     const descriptors = Buffer.alloc(8); // struct pollfd: s32 fd, s16 events, s16 revents
     descriptors.writeInt32LE(this.fd);

@@ -1,7 +1,8 @@
 /**
- * getsockopt, cheap enough to be called ten thousand times in a row. The function objects of ffi-napi allocate and look up
- * types for each argument of each call: 30 us on a machine where the system call takes 0.2. Here all five arguments lie in
- * memory that is set up once, and a call is one step into the addon (0.7 us): what changes is written by plain stores.
+ * getsockopt, cheap enough to be called ten thousand times in a row. The function objects of ffi-napi allocate and look
+ * up types for each argument of each call: 30 us on a machine where the system call takes 0.2. Here all five arguments
+ * lie in memory that is set up once, and a call is one step into the addon (0.7 us): what changes is written by plain
+ * stores.
  */
 import { closeSync } from 'node:fs';
 import ffi from 'ffi-napi';
@@ -10,7 +11,9 @@ import addon from 'ffi-napi/lib/bindings.js';
 import ref from 'ref-napi';
 
 interface Addon {
-  /** Calls `target` as `signature` says; `values` holds a pointer to each argument. All four must outlive the call only. */
+  /**
+   * Calls `target` as `signature` says; `values` holds a pointer to each argument. All four must outlive the call only.
+   */
   ffi_call(signature: Buffer, target: Buffer, result: Buffer, values: Buffer): void;
   readonly StaticFunctions: { readonly _errno: Buffer };
 }

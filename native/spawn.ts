@@ -1,7 +1,7 @@
 /**
- * Starting programs by posix_spawn. Node's child_process forks: the kernel copies the page tables of a process of hundreds
- * of megabytes, and every page that is written afterwards faults once. posix_spawn borrows the memory until the exec
- * (CLONE_VM | CLONE_VFORK), whatever its size.
+ * Starting programs by posix_spawn. Node's child_process forks: the kernel copies the page tables of a process of
+ * hundreds of megabytes, and every page that is written afterwards faults once. posix_spawn borrows the memory until
+ * the exec (CLONE_VM | CLONE_VFORK), whatever its size.
  */
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
@@ -66,7 +66,10 @@ function libc(): Libc {
   return loaded;
 }
 
-/** Starts a program found in PATH with this process's environment. Rejects with an Error with `errno` (ENOENT: no such program). */
+/**
+ * Starts a program found in PATH with this process's environment. Rejects with an Error with `errno` (ENOENT: no such
+ * program).
+ */
 export async function startProgram(command: string, args: readonly string[]): Promise<StartedProgram> {
   const pipes: Pipe[] = [];
   try {

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /**
- * Bundles src/main.ts into the one file that ships, dist/main.js; only the two compiled FFI addons stay in node_modules.
+ * Bundles src/main.ts into the one file that ships, dist/main.js; only the two compiled FFI addons stay in
+ * node_modules.
  *
  *   node scripts/bundle.mjs            quiet but for one line
  *   node scripts/bundle.mjs --report   and which packages the bytes come from

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * The picture of the README, from text: `node scripts/diagram.mjs` writes docs/how-it-works.svg. A test holds that the two
- * agree. Boxes are placed by hand on a grid; arrows lead from one box's side to another's.
+ * The picture of the README, from text: `node scripts/diagram.mjs` writes docs/how-it-works.svg. A test holds that the
+ * two agree. Boxes are placed by hand on a grid; arrows lead from one box's side to another's.
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

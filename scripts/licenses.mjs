@@ -5,7 +5,10 @@
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** What is compiled into the two addons without being JavaScript: npm packages of headers, and a library inside ffi-napi. */
+/**
+ * What is compiled into the two addons without being JavaScript: npm packages of headers, and a library inside
+ * ffi-napi.
+ */
 const COMPILED_IN = ['node-addon-api', 'get-uv-event-loop-napi-h', 'get-symbol-from-current-process-h'];
 /** Packages that ship others inside their own built file, where esbuild does not see them. */
 const BUILT_IN = { 'jsonpath-plus': ['jsep', '@jsep-plugin/assignment', '@jsep-plugin/regex'] };

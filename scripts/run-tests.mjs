@@ -7,8 +7,8 @@
  *   node scripts/run-tests.mjs kernel traffic   only files whose name contains "traffic"
  *
  * A kernel test may say what it needs in a line of its source: `// test-kernel: mem=4G timeout=600`.
- * With `--counts FILE` the counts are added to the file, for a sum over several runs; `--results FILE` gets one JSON line
- * per file. KERNEL=qemu:NAME takes another kernel (test/kernel/harness/run.mjs). Exit code 1 when a test failed.
+ * With `--counts FILE` the counts are added to the file, for a sum over several runs; `--results FILE` gets one JSON
+ * line per file. KERNEL=qemu:NAME takes another kernel (test/kernel/harness/run.mjs). Exit code 1 when a test failed.
  */
 import { spawn } from 'node:child_process';
 import {

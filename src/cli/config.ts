@@ -5,7 +5,10 @@ import { type Environment } from '../daemon/environment.js';
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { type ConfigCheckOptions, type ConfigPrintOptions } from './options.js';
 
-/** Says all that is wrong with a configuration; 1 when the daemon would refuse it (`strict`: when there is a warning, too). */
+/**
+ * Says all that is wrong with a configuration; 1 when the daemon would refuse it (`strict`: when there is a warning,
+ * too).
+ */
 export async function runConfigCheck(options: ConfigCheckOptions, environment: Environment): Promise<number> {
   const source = options.configFile ?? 'command line';
   const { problems, warnings, message } = await check(options);
@@ -31,7 +34,10 @@ async function check(options: ConfigCheckOptions): Promise<Pick<ConfigError, 'pr
   }
 }
 
-/** Writes the configuration as it is understood, with every default. Rejects with ConfigError, or when the file cannot be written. */
+/**
+ * Writes the configuration as it is understood, with every default. Rejects with ConfigError, or when the file cannot
+ * be written.
+ */
 export async function runConfigPrint(options: ConfigPrintOptions, environment: Environment): Promise<number> {
   const { document, warnings } = await loadDaemonConfig(options);
   for (const warning of [...options.warnings, ...warnings]) environment.err(`warning: ${warning}\n`);

@@ -110,7 +110,10 @@ export interface KubeProxyFlags {
   readonly warnings: readonly string[];
 }
 
-/** Adds the flags, hidden from the help (they are many, and a configuration file says the same; `help flags` lists them). */
+/**
+ * Adds the flags, hidden from the help (they are many, and a configuration file says the same; `help flags` lists
+ * them).
+ */
 export function addKubeProxyFlags(command: Command): void {
   for (const { flag: name, kind } of CONFIG_FLAGS) {
     if (kind === 'boolean') addBoolean(command, name);

@@ -15,7 +15,8 @@ export interface Surroundings {
 
 /**
  * Without --config, and without flags that make a configuration, takes that of $KUBE_PROXY_CONFIG or of the usual
- * place, and says so; without --hostname-override, $NODE_NAME is the node. Not for the daemon, which does as kube-proxy.
+ * place, and says so; without --hostname-override, $NODE_NAME is the node. Not for the daemon, which does as
+ * kube-proxy.
  */
 export function withNodeDefaults<T extends DaemonOptions>(options: T, { variables, exists, err }: Surroundings): T {
   const hostnameOverride = options.overrides.hostnameOverride ?? nonEmpty(variables.NODE_NAME);

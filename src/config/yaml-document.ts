@@ -4,7 +4,9 @@ import { errorMessage } from '../values/errors.js';
 import { ConfigError, type ConfigProblem } from './errors.js';
 import { KIND } from './schema.js';
 
-/** Line (from 1) of a field by its path (`ipvs.excludeCIDRs[1]`), or of the nearest field above it that is written down. */
+/**
+ * Line (from 1) of a field by its path (`ipvs.excludeCIDRs[1]`), or of the nearest field above it that is written down.
+ */
 export type LineOf = (path: string) => number | undefined;
 
 export interface SelectedDocument {

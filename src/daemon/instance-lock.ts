@@ -2,9 +2,9 @@ import { type Server, createServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 
 /**
- * Lets one instance per network namespace work at a time. The lock is a listening abstract Unix socket: it needs no file
- * (the root is read-only), is scoped to the host's network as the data plane is, and is released by the kernel the moment
- * its holder dies, however it dies.
+ * Lets one instance per network namespace work at a time. The lock is a listening abstract Unix socket: it needs no
+ * file (the root is read-only), is scoped to the host's network as the data plane is, and is released by the kernel the
+ * moment its holder dies, however it dies.
  */
 const NAME = '\0kube-proxy-ipvs.instance';
 const RETRY_MS = 100;

@@ -2,7 +2,9 @@ import { type Address, type Family } from '../values/address.js';
 import { type ProtectionReason } from '../model/protected-addresses.js';
 import { type Topology } from './endpoints.js';
 
-/** What one Service's desired state depends on beyond the Service itself; the same value for every Service of a sync. */
+/**
+ * What one Service's desired state depends on beyond the Service itself; the same value for every Service of a sync.
+ */
 export interface DesiredContext {
   readonly scheduler: string;
   readonly topology: Topology;

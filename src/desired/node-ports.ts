@@ -1,7 +1,10 @@
 import { type Address, type Family, familyOf, isLinkLocal, isLoopback } from '../values/address.js';
 import { type Prefix, prefixContains } from '../values/prefix.js';
 
-/** nodePortAddresses of one family: every address, the node's primary one, or those within CIDRs; any of the three may apply. */
+/**
+ * nodePortAddresses of one family: every address, the node's primary one, or those within CIDRs; any of the three may
+ * apply.
+ */
 export interface NodePortSelection {
   readonly all: boolean;
   readonly primary: boolean;
@@ -10,7 +13,8 @@ export interface NodePortSelection {
 
 /**
  * The addresses of one family on which NodePorts are served, sorted. Loopback never is: IPVS cannot serve it (martian
- * replies), and kube-proxy's IPVS mode leaves it out too; neither is IPv6 link-local, which has no meaning without a zone.
+ * replies), and kube-proxy's IPVS mode leaves it out too; neither is IPv6 link-local, which has no meaning without a
+ * zone.
  */
 export function nodePortAddresses(
   selection: NodePortSelection,

@@ -186,7 +186,9 @@ const startByFork: StartProgram = (command, args) =>
     });
   });
 
-/** A program that exits without reading its input makes the pipe break; its exit code tells why, so EPIPE is dropped. */
+/**
+ * A program that exits without reading its input makes the pipe break; its exit code tells why, so EPIPE is dropped.
+ */
 function feed(stdin: Writable, input: string | undefined): void {
   stdin.on('error', () => undefined);
   stdin.end(input ?? '');

@@ -40,9 +40,9 @@ const MAX_MS = 30_000;
 const FORGET_MS = 120_000;
 
 /**
- * Exponential back-off with full jitter (a random wait between 0 and the current ceiling), so that a thousand nodes whose API
- * server restarts do not come back in step. Only time makes it forget: a peer that answers and fails in turn is not asked
- * ever faster.
+ * Exponential back-off with full jitter (a random wait between 0 and the current ceiling), so that a thousand nodes
+ * whose API server restarts do not come back in step. Only time makes it forget: a peer that answers and fails in turn
+ * is not asked ever faster.
  */
 export class Backoff {
   #ceiling = FIRST_MS;

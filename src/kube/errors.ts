@@ -7,7 +7,10 @@ export class KubeError extends Error {
   readonly operation: string;
   /** HTTP status, or the code of an in-stream ERROR event; 0 when there was no answer. */
   readonly status: number;
-  /** metav1.Status reason (`Expired`, `Forbidden`), or a system error code (`ECONNRESET`), or a word of our own (`Idle`). */
+  /**
+   * metav1.Status reason (`Expired`, `Forbidden`), or a system error code (`ECONNRESET`), or a word of our own
+   * (`Idle`).
+   */
   readonly reason: string;
   /** What the server asked us to wait, in milliseconds; 0 when it asked nothing. */
   readonly retryAfterMs: number;
@@ -41,8 +44,8 @@ export function toKubeError(operation: string, error: unknown): KubeError {
 }
 
 /**
- * Milliseconds of a Retry-After header: seconds or an HTTP date (RFC 9110 10.2.3); 0 when absent or malformed. Capped at five
- * minutes so that no answer can silence a node for a day.
+ * Milliseconds of a Retry-After header: seconds or an HTTP date (RFC 9110 10.2.3); 0 when absent or malformed. Capped
+ * at five minutes so that no answer can silence a node for a day.
  */
 export function parseRetryAfter(header: string | undefined, now: number): number {
   if (header === undefined) return 0;

@@ -30,9 +30,9 @@ const TIMEOUT_MS = 30_000;
 const MAX_OUTPUT = 1024 * 1024;
 
 /**
- * A credential plugin (client.authentication.k8s.io). One run at a time, for 30 seconds at most; what it gives is kept until it
- * expires, and for as long as the process lives when it names no end, as client-go does. What it prints never gets into an
- * error: a plugin that fails may well print the secrets that it was given.
+ * A credential plugin (client.authentication.k8s.io). One run at a time, for 30 seconds at most; what it gives is kept
+ * until it expires, and for as long as the process lives when it names no end, as client-go does. What it prints never
+ * gets into an error: a plugin that fails may well print the secrets that it was given.
  */
 export class ExecPlugin {
   #cached: Cached | undefined;

@@ -7,7 +7,9 @@ const CLOSE_BRACE = 0x7d;
 const OPEN_BRACKET = 0x5b;
 const CLOSE_BRACKET = 0x5d;
 
-/** An object this large is no Service: etcd's limit is 1.5 MiB. It bounds memory against a peer that never ends a line. */
+/**
+ * An object this large is no Service: etcd's limit is 1.5 MiB. It bounds memory against a peer that never ends a line.
+ */
 const MAX_PIECE = 64 * 1024 * 1024;
 
 /** Bytes that arrive in pieces and are wanted as one Buffer; copied once, whatever the number of pieces. */
@@ -57,8 +59,8 @@ export class LineSplitter {
 }
 
 /**
- * Cuts the elements of `items` out of a Kubernetes list body as it arrives, so that a page is never held as one string and one
- * tree. What is left when the items are cut out, `{"kind":...,"metadata":{...},"items":[]}`, is `envelope()`.
+ * Cuts the elements of `items` out of a Kubernetes list body as it arrives, so that a page is never held as one string
+ * and one tree. What is left when the items are cut out, `{"kind":...,"metadata":{...},"items":[]}`, is `envelope()`.
  */
 export class ListSplitter {
   readonly #item = new Pieces();

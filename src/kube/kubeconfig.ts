@@ -87,7 +87,10 @@ function loadFile(config: KubeConfig, file: string): void {
   }
 }
 
-/** client-node 1.4 does not know `tokenFile`, which is what kubeadm's kube-proxy kubeconfig uses. It wins over `token`, as in client-go. */
+/**
+ * client-node 1.4 does not know `tokenFile`, which is what kubeadm's kube-proxy kubeconfig uses. It wins over `token`,
+ * as in client-go.
+ */
 function useTokenFile(user: User, tokenFile: string | undefined, directory: string): void {
   if (tokenFile === undefined || tokenFile === '') return;
   const authProvider = { name: 'tokenFile', config: { tokenFile: absolute(directory, tokenFile) } };

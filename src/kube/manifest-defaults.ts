@@ -16,7 +16,10 @@ export function manifestKind(object: JsonObject): ManifestKind | undefined {
   return object['apiVersion'] === API_VERSIONS[kind] ? kind : undefined;
 }
 
-/** The object as the API server would have stored it, as far as fields matter here (pkg/apis/core/v1/defaults.go, discovery/v1). */
+/**
+ * The object as the API server would have stored it, as far as fields matter here (pkg/apis/core/v1/defaults.go,
+ * discovery/v1).
+ */
 export function withDefaults(kind: ManifestKind, object: JsonObject): JsonObject {
   const metadata = asObject(object['metadata']) ?? {};
   if (kind === 'Node') return object;
@@ -24,7 +27,9 @@ export function withDefaults(kind: ManifestKind, object: JsonObject): JsonObject
   return kind === 'Service' ? serviceDefaults(namespaced) : sliceDefaults(namespaced);
 }
 
-/** As the label selectors of resources.ts: Services of another proxy and slices of headless Services are none of ours. */
+/**
+ * As the label selectors of resources.ts: Services of another proxy and slices of headless Services are none of ours.
+ */
 export function isSelected(kind: ManifestKind, object: JsonObject): boolean {
   const labels = asObject(asObject(object['metadata'])?.['labels']) ?? {};
   if (kind === 'Service') return !Object.hasOwn(labels, 'service.kubernetes.io/service-proxy-name');

@@ -8,7 +8,10 @@ import { type ManifestKind, isSelected, manifestKind, withDefaults } from './man
 export interface ManifestObject {
   readonly kind: ManifestKind;
   readonly key: string;
-  /** The object as JSON, without managedFields: a text takes a fifth of the memory of a tree, and equal texts are equal objects. */
+  /**
+   * The object as JSON, without managedFields: a text takes a fifth of the memory of a tree, and equal texts are equal
+   * objects.
+   */
   readonly json: string;
 }
 
@@ -17,8 +20,9 @@ export type ManifestFile =
   { readonly objects: readonly ManifestObject[]; readonly ignored: readonly string[] } | { readonly error: string };
 
 /**
- * Parses a YAML (any number of documents, Lists too) or JSON file. One broken document spoils the whole file, with its index
- * and the reason in `error`: half of a file is not what its author meant. Kinds that are not served are named in `ignored`.
+ * Parses a YAML (any number of documents, Lists too) or JSON file. One broken document spoils the whole file, with its
+ * index and the reason in `error`: half of a file is not what its author meant. Kinds that are not served are named in
+ * `ignored`.
  */
 export function parseManifest(text: string): ManifestFile {
   const objects: ManifestObject[] = [];
@@ -35,7 +39,10 @@ export function parseManifest(text: string): ManifestFile {
   return { objects, ignored };
 }
 
-/** All of a cluster as JSON (`kubectl get -o json`) is tens of megabytes: the YAML parser would take minutes and gigabytes. */
+/**
+ * All of a cluster as JSON (`kubectl get -o json`) is tens of megabytes: the YAML parser would take minutes and
+ * gigabytes.
+ */
 const MAX_YAML_THAT_LOOKS_LIKE_JSON = 1024 * 1024;
 
 /** The documents' values. Throws for text that is neither JSON nor YAML, with the document's number. */

@@ -18,7 +18,10 @@ export interface ManifestSourceOptions<Service, Slice, Node> {
   readonly nodeName: string;
   readonly node: ObjectFeedOptions<Node>;
   readonly log: KubeLog;
-  /** Called for each file that is not used, or is used as it was before, and for each object of a kind that is not served. */
+  /**
+   * Called for each file that is not used, or is used as it was before, and for each object of a kind that is not
+   * served.
+   */
   readonly onSkipped?: (file: string, what: string, reason: SkipReason) => void;
   readonly clock?: KubeClock;
   /** The directory is read again this often even when the kernel reported no change (network file systems). */
@@ -50,8 +53,9 @@ const TURN_OBJECTS = 200;
 const SETTLE_MS = 50;
 
 /**
- * Serves a directory of manifests as if it were the API server: every *.yaml, *.yml and *.json in it, watched for changes. A
- * file that does not parse keeps the objects it had before. When two files define one object the first by name wins.
+ * Serves a directory of manifests as if it were the API server: every *.yaml, *.yml and *.json in it, watched for
+ * changes. A file that does not parse keeps the objects it had before. When two files define one object the first by
+ * name wins.
  */
 export class ManifestSource<Service, Slice, Node> {
   readonly #feeds: Readonly<Record<ManifestKind, ObjectFeed<unknown>>>;

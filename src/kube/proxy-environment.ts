@@ -5,9 +5,9 @@ import { parsePrefix, prefixContains } from '../values/prefix.js';
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * The proxy that the environment names for a server, by the rules that client-go follows (golang.org/x/net/http/httpproxy):
- * HTTPS_PROXY or HTTP_PROXY by the server's scheme, also in small letters, unless NO_PROXY names the server; loopback addresses
- * are never proxied. Undefined: connect directly.
+ * The proxy that the environment names for a server, by the rules that client-go follows
+ * (golang.org/x/net/http/httpproxy): HTTPS_PROXY or HTTP_PROXY by the server's scheme, also in small letters, unless
+ * NO_PROXY names the server; loopback addresses are never proxied. Undefined: connect directly.
  */
 export function proxyFromEnvironment(server: URL, environment: Environment): string | undefined {
   const name = server.protocol === 'https:' ? 'HTTPS_PROXY' : 'HTTP_PROXY';
@@ -32,7 +32,10 @@ function isLoopback(host: string): boolean {
   return host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 
-/** One entry of NO_PROXY: `*`, an address, a CIDR block, or a domain (with its subdomains; `.domain` these alone), each with or without port. */
+/**
+ * One entry of NO_PROXY: `*`, an address, a CIDR block, or a domain (with its subdomains; `.domain` these alone), each
+ * with or without port.
+ */
 function matches(rule: string, host: string, port: string): boolean {
   if (rule === '') return false;
   if (rule === '*') return true;

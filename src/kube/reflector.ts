@@ -36,14 +36,16 @@ const SHORT_WATCH_MS = 1000;
 /** After a silent watch every node asks for the current version within this long, not all at once. */
 const SILENCE_SPREAD_MS = 5000;
 
-/** Reasons of KubeErrors of our own: a server that does not know sendInitialEvents; one whose history went backwards. */
+/**
+ * Reasons of KubeErrors of our own: a server that does not know sendInitialEvents; one whose history went backwards.
+ */
 const NOT_STREAMING = 'NotStreaming';
 const WENT_BACK = 'WentBack';
 
 /**
- * Keeps a sink equal to one resource of the API server: list (streamed, or in pages), then watch from there on, for ever. Never
- * gives up; after whatever failure it goes on from the last version seen, or lists anew and deletes what is gone. A server
- * whose versions went backwards (etcd restored from a backup) is listed anew.
+ * Keeps a sink equal to one resource of the API server: list (streamed, or in pages), then watch from there on, for
+ * ever. Never gives up; after whatever failure it goes on from the last version seen, or lists anew and deletes what is
+ * gone. A server whose versions went backwards (etcd restored from a backup) is listed anew.
  */
 export class Reflector<T> {
   readonly #feed: ObjectFeed<T>;

@@ -159,7 +159,9 @@ export class ClusterState {
   }
 }
 
-/** In the order of their keys: where two slices disagree about an endpoint, every node and every restart decides alike. */
+/**
+ * In the order of their keys: where two slices disagree about an endpoint, every node and every restart decides alike.
+ */
 function withSlice(slices: readonly EndpointSlice[], slice: EndpointSlice): readonly EndpointSlice[] {
   const after = slices.findIndex((other) => other.key > slice.key);
   return after < 0 ? [...slices, slice] : [...slices.slice(0, after), slice, ...slices.slice(after)];

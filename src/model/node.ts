@@ -10,7 +10,9 @@ export interface NodeInfo {
   readonly podCIDRs: readonly Prefix[];
   /** InternalIPs first, then ExternalIPs, as kube-proxy chooses the node's primary address. */
   readonly addresses: readonly Address[];
-  /** False while the node is being deleted or tainted by the cluster autoscaler: kube-proxy answers 503 then (KEP-3836). */
+  /**
+   * False while the node is being deleted or tainted by the cluster autoscaler: kube-proxy answers 503 then (KEP-3836).
+   */
   readonly eligible: boolean;
 }
 

@@ -11,8 +11,8 @@ export interface Protection {
   /** What the addresses are, as the end of "192.0.2.1 is ...": `an API server (endpoint of default/kubernetes)`. */
   readonly reason: string;
   /**
-   * True where the address may well be a cluster IP that this node has to serve: the configured server and the peer of a
-   * connection are, for a daemon that reaches the API server through default/kubernetes. Cluster IPs are then served.
+   * True where the address may well be a cluster IP that this node has to serve: the configured server and the peer of
+   * a connection are, for a daemon that reaches the API server through default/kubernetes. Cluster IPs are then served.
    */
   readonly mayBeClusterIP?: boolean;
 }
@@ -38,7 +38,9 @@ export class ProtectedAddresses {
     return this.#reasons.keys();
   }
 
-  /** Why; of several sources the strictest, then the first by name, so that the order of their coming decides nothing. */
+  /**
+   * Why; of several sources the strictest, then the first by name, so that the order of their coming decides nothing.
+   */
   reason(address: Address): ProtectionReason | undefined {
     let found: [source: string, reason: ProtectionReason] | undefined;
     for (const [source, reason] of this.#reasons.get(address) ?? []) {

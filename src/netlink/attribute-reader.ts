@@ -1,4 +1,6 @@
-/** Walks attributes (struct nlattr) inside given bounds; anything that would lead outside throws NetlinkProtocolError. */
+/**
+ * Walks attributes (struct nlattr) inside given bounds; anything that would lead outside throws NetlinkProtocolError.
+ */
 import { align } from './align.js';
 import { NetlinkProtocolError } from './errors.js';
 

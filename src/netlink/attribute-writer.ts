@@ -1,6 +1,6 @@
 /**
- * Writes messages and attributes into a preallocated buffer (struct nlattr: u16 length with header, u16 type, padded to 4).
- * Every write is bounds-checked; what does not fit throws NetlinkProtocolError.
+ * Writes messages and attributes into a preallocated buffer (struct nlattr: u16 length with header, u16 type, padded to
+ * 4). Every write is bounds-checked; what does not fit throws NetlinkProtocolError.
  */
 import { align } from './align.js';
 import { NetlinkProtocolError } from './errors.js';
@@ -32,7 +32,9 @@ export class MessageWriter {
     this.buffer.writeUInt32LE(this.offset - start, start);
   }
 
-  /** Opens a nested attribute; returns what `endNested` needs. The NLA_F_NESTED flag is the caller's to add to `type`. */
+  /**
+   * Opens a nested attribute; returns what `endNested` needs. The NLA_F_NESTED flag is the caller's to add to `type`.
+   */
   beginNested(type: number): number {
     const start = this.reserve(ATTRIBUTE_HEADER);
     this.buffer.writeUInt16LE(type, start + 2);
@@ -90,7 +92,9 @@ export class MessageWriter {
     this.buffer.set(value, this.raw(type, value.length));
   }
 
-  /** Takes `length` bytes for the caller to fill (a family's fixed header); they are not cleared. Returns their offset. */
+  /**
+   * Takes `length` bytes for the caller to fill (a family's fixed header); they are not cleared. Returns their offset.
+   */
   reserve(length: number): number {
     const start = this.offset;
     if (length > this.buffer.length - start) {

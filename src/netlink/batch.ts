@@ -1,7 +1,7 @@
 /**
  * Many requests in one datagram. Only the last message asks for an acknowledgement; the kernel answers every *failed*
- * message with its own sequence number whether it was asked to or not, so nothing is lost and 95 % of the cost of reading
- * acknowledgements is saved (47 us per message with them, 2 us without).
+ * message with its own sequence number whether it was asked to or not, so nothing is lost and 95 % of the cost of
+ * reading acknowledgements is saved (47 us per message with them, 2 us without).
  */
 import { answerErrno, answerText } from './answer.js';
 import { MessageWriter } from './attribute-writer.js';
@@ -64,7 +64,10 @@ export class NetlinkBatch<Tag> {
     return this.tags.length >= this.maxMessages || this.writer.offset > this.fullAt;
   }
 
-  /** Opens a message; write its body with the returned writer, then call `end`. A message that is never ended is dropped. */
+  /**
+   * Opens a message; write its body with the returned writer, then call `end`. A message that is never ended is
+   * dropped.
+   */
   begin(type: number, flags: number): MessageWriter {
     if (this.open >= 0) this.writer.offset = this.open;
     this.open = this.writer.beginMessage(type, NLM_F_REQUEST | flags, 0);
@@ -80,7 +83,9 @@ export class NetlinkBatch<Tag> {
     this.open = -1;
   }
 
-  /** Appends a copy of a finished message (length a multiple of 4); returns its offset in `buffer`, for patching bytes. */
+  /**
+   * Appends a copy of a finished message (length a multiple of 4); returns its offset in `buffer`, for patching bytes.
+   */
   append(template: Uint8Array, tag: Tag): number {
     if (this.open >= 0) this.writer.offset = this.open;
     this.open = -1;
@@ -104,8 +109,8 @@ export class NetlinkBatch<Tag> {
   }
 
   /**
-   * Sends what is pending and returns what failed, in order. When an answer may have been lost (ENOBUFS, a datagram that
-   * is no netlink, no acknowledgement), every message without an answer of its own fails with `resultUnknown`.
+   * Sends what is pending and returns what failed, in order. When an answer may have been lost (ENOBUFS, a datagram
+   * that is no netlink, no acknowledgement), every message without an answer of its own fails with `resultUnknown`.
    */
   flush(): BatchFailure<Tag>[] {
     const count = this.tags.length;

@@ -77,7 +77,8 @@ export class NetlinkConnection {
     try {
       finish(steps);
     } catch (error) {
-      // A refusal is the last answer; after anything else there may be more, which must not be taken for the next one's.
+      // A refusal is the last answer; after anything else there may be more, which must not be taken for the next
+      // one's.
       if (!(error instanceof NetlinkError) || error.resultUnknown) this.drain();
       throw error;
     }
@@ -92,8 +93,8 @@ export class NetlinkConnection {
   }
 
   /**
-   * As `dump`, calling `pause` after each datagram, so that a long one does not hold up the event loop. Nothing else may
-   * use this connection meanwhile. Each attempt begins with what `fresh` makes.
+   * As `dump`, calling `pause` after each datagram, so that a long one does not hold up the event loop. Nothing else
+   * may use this connection meanwhile. Each attempt begins with what `fresh` makes.
    */
   async dumpPaced<Found>(
     request: NetlinkRequest,
@@ -129,8 +130,8 @@ export class NetlinkConnection {
   }
 
   /**
-   * Reads one datagram and hands over its messages until `visit` returns true; returns whether it did. EINTR is retried;
-   * other socket errors are thrown as they are, a datagram that cannot be taken apart as NetlinkProtocolError.
+   * Reads one datagram and hands over its messages until `visit` returns true; returns whether it did. EINTR is
+   * retried; other socket errors are thrown as they are, a datagram that cannot be taken apart as NetlinkProtocolError.
    */
   receiveMessages(visit: (message: NetlinkMessage) => boolean): boolean {
     const length = this.receive();
@@ -216,7 +217,10 @@ export class NetlinkConnection {
     return interrupted ? 'interrupted' : 'done';
   }
 
-  /** Reads answers to `sequence`, a datagram a step, until `visit` says that it was the last; throws when that one carries an errno. */
+  /**
+   * Reads answers to `sequence`, a datagram a step, until `visit` says that it was the last; throws when that one
+   * carries an errno.
+   */
   private *collect(
     operation: string,
     sequence: number,

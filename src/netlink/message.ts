@@ -24,7 +24,9 @@ export const NLM_F_CAPPED = 0x100;
 /** In answers: attributes with the extended text follow. */
 export const NLM_F_ACK_TLVS = 0x200;
 
-/** One message of a received datagram; `start` and `end` bound its payload in `buffer`. Reused from message to message. */
+/**
+ * One message of a received datagram; `start` and `end` bound its payload in `buffer`. Reused from message to message.
+ */
 export interface NetlinkMessage {
   buffer: Buffer;
   type: number;

@@ -1,4 +1,7 @@
-/** nfnetlink: message types are subsystem << 8 | command, and struct nfgenmsg (u8 family, u8 version, be16 resource) precedes attributes. */
+/**
+ * nfnetlink: message types are subsystem << 8 | command, and struct nfgenmsg (u8 family, u8 version, be16 resource)
+ * precedes attributes.
+ */
 import { type AttributeReader } from './attribute-reader.js';
 import { type MessageWriter } from './attribute-writer.js';
 import { NetlinkError, NetlinkProtocolError } from './errors.js';
@@ -24,7 +27,9 @@ export function writeNetfilterHeader(writer: MessageWriter, family: number): voi
   writer.buffer[start + 1] = writer.buffer[start + 2] = writer.buffer[start + 3] = 0;
 }
 
-/** Points `reader` at the attributes of an nfnetlink message; throws NetlinkProtocolError when its header is not there. */
+/**
+ * Points `reader` at the attributes of an nfnetlink message; throws NetlinkProtocolError when its header is not there.
+ */
 export function netfilterAttributes(message: NetlinkMessage, reader: AttributeReader): AttributeReader {
   if (message.end - message.start < NETFILTER_HEADER_LENGTH) {
     throw new NetlinkProtocolError('truncated nfnetlink header');
@@ -32,7 +37,10 @@ export function netfilterAttributes(message: NetlinkMessage, reader: AttributeRe
   return reader.reset(message.buffer, message.start + NETFILTER_HEADER_LENGTH, message.end);
 }
 
-/** Opens a socket for nfnetlink; throws what `unavailable` makes of the error when the kernel has no nfnetlink, else NetlinkError. */
+/**
+ * Opens a socket for nfnetlink; throws what `unavailable` makes of the error when the kernel has no nfnetlink, else
+ * NetlinkError.
+ */
 export function openNetfilterSocket(
   open: OpenNetlinkSocket,
   unavailable: new (options: ErrorOptions) => Error,

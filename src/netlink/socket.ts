@@ -7,8 +7,8 @@ export const NETLINK_GENERIC = 16;
  * A bound AF_NETLINK socket: the seam under the codec. `native/libc.ts` opens real ones, `test/fakes` ones that answer
  * real bytes. `send` and `receive` throw errors with an errno name in `code`, as `node:fs` does.
  *
- * The kernel works inside `send` and has queued its answer when `send` returns. So `receive` never waits, and `EAGAIN` in
- * place of an answer means that the answer was lost.
+ * The kernel works inside `send` and has queued its answer when `send` returns. So `receive` never waits, and `EAGAIN`
+ * in place of an answer means that the answer was lost.
  */
 export interface NetlinkSocket {
   /** Sends the first `length` bytes as one datagram; returns how many the kernel took. */
@@ -20,7 +20,10 @@ export interface NetlinkSocket {
    * process that forgot to close the socket can still exit.
    */
   waitReadable(): Promise<void>;
-  /** Replaces the filter (classic BPF, struct sock_filter[]) that decides which datagrams are queued; throws NetlinkError. */
+  /**
+   * Replaces the filter (classic BPF, struct sock_filter[]) that decides which datagrams are queued; throws
+   * NetlinkError.
+   */
   attachFilter(program: Buffer): void;
   /** Idempotent. Must not be called while `waitReadable` is pending. */
   close(): void;

@@ -1,9 +1,9 @@
 /**
- * Which virtual servers in the kernel are this program's business. Others (keepalived, kube-vip, an administrator's) are
- * never changed. Ours is what this process programmed or what stands on a VIP; at start and in `cleanup` also what this
- * program or kube-proxy left: a virtual server whose address is bound to kube-ipvs0, whose address and port stand in one
- * of the KUBE-* sets, or that serves a node port. A node port's number alone proves nothing: a keepalived in front of
- * NodePorts has to use it, too.
+ * Which virtual servers in the kernel are this program's business. Others (keepalived, kube-vip, an administrator's)
+ * are never changed. Ours is what this process programmed or what stands on a VIP; at start and in `cleanup` also what
+ * this program or kube-proxy left: a virtual server whose address is bound to kube-ipvs0, whose address and port stand
+ * in one of the KUBE-* sets, or that serves a node port. A node port's number alone proves nothing: a keepalived in
+ * front of NodePorts has to use it, too.
  */
 import { type Address } from '../values/address.js';
 import { type SetEntry, addressPortEntry, portEntry } from '../values/ip-set.js';
@@ -32,8 +32,8 @@ export function isExcluded(key: VirtualServerKey, excludeCIDRs: readonly Prefix[
 }
 
 /**
- * Whether this program or kube-proxy made a virtual server, by its traces. `servesEndpoints` is asked about one on a node
- * port's number whose address is no longer local: whether it has real servers, all of them endpoints of Services.
+ * Whether this program or kube-proxy made a virtual server, by its traces. `servesEndpoints` is asked about one on a
+ * node port's number whose address is no longer local: whether it has real servers, all of them endpoints of Services.
  */
 export function leftByServiceProxy(
   key: VirtualServerKey,

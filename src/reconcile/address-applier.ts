@@ -8,8 +8,8 @@ import { type Round } from './round.js';
 export const DUMMY_LINK = 'kube-ipvs0';
 
 /**
- * The kernel goes through all addresses of the link for each one that comes or goes. A batch makes it pass so many of them,
- * which takes some milliseconds, and the event loop waits.
+ * The kernel goes through all addresses of the link for each one that comes or goes. A batch makes it pass so many of
+ * them, which takes some milliseconds, and the event loop waits.
  */
 const WALK_LENGTH = 320_000;
 const FEWEST = 8;
@@ -45,7 +45,9 @@ export class AddressApplier {
     this.#index = undefined;
   }
 
-  /** An address that a Service asks for and that no interface of the node's own has (kube-proxy binds those nowhere). */
+  /**
+   * An address that a Service asks for and that no interface of the node's own has (kube-proxy binds those nowhere).
+   */
   isWanted(address: Address, desired: DesiredState): boolean {
     return desired.hasAddress(address) && !this.localAddresses().has(address);
   }

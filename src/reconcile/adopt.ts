@@ -5,9 +5,9 @@ import { type ObservedKernel } from './observer.js';
 import { Pacer } from './pacer.js';
 
 /**
- * Takes over what is in the kernel, this program's from an earlier run or kube-proxy's: afterwards `applied` knows it and
- * `touched` names what is to be changed. `touched` comes in naming all that is desired, so that a start on an empty node,
- * where nothing is found, has next to nothing to do here. Changes nothing in the kernel.
+ * Takes over what is in the kernel, this program's from an earlier run or kube-proxy's: afterwards `applied` knows it
+ * and `touched` names what is to be changed. `touched` comes in naming all that is desired, so that a start on an empty
+ * node, where nothing is found, has next to nothing to do here. Changes nothing in the kernel.
  */
 export async function adopt(parts: Comparison, observed: ObservedKernel, touched: Touched): Promise<void> {
   const pacer = new Pacer();

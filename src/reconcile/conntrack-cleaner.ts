@@ -6,8 +6,8 @@ import { type ConntrackCleanup, type StaleUdp, type SyncRecord } from './sync-re
 const MAX_NAMED = 5;
 
 /**
- * Deletes the conntrack entries of UDP backends that are gone, and of virtual servers that are new (their clients' packets
- * went elsewhere before). One dump per family, whatever the number.
+ * Deletes the conntrack entries of UDP backends that are gone, and of virtual servers that are new (their clients'
+ * packets went elsewhere before). One dump per family, whatever the number.
  */
 export class ConntrackCleaner {
   constructor(

@@ -19,8 +19,9 @@ const POLL_MS = 1000;
 export type DrainEnd = 'idle' | 'deadline' | 'restored';
 
 /**
- * Real servers with weight 0 that live connections still use. Each is deleted when its last connection is gone, or at its
- * deadline. State is the kernel's (the weight), so a restart finds and continues them; only the deadline starts anew.
+ * Real servers with weight 0 that live connections still use. Each is deleted when its last connection is gone, or at
+ * its deadline. State is the kernel's (the weight), so a restart finds and continues them; only the deadline starts
+ * anew.
  */
 export class DrainTracker {
   readonly #connections = new Map<VirtualServerKey, ReadonlyMap<RealServerKey, number>>();
@@ -43,7 +44,9 @@ export class DrainTracker {
     return size;
   }
 
-  /** Milliseconds until they should be looked at again: no change of the cluster tells that the last connection ended. */
+  /**
+   * Milliseconds until they should be looked at again: no change of the cluster tells that the last connection ended.
+   */
   get dueIn(): number {
     return this.#deadlines.size === 0 ? Infinity : POLL_MS;
   }
@@ -85,8 +88,8 @@ export class DrainTracker {
   }
 
   /**
-   * Deletes what has drained or is past its deadline; what the kernel refuses of it goes into `round`. Throws NetlinkError
-   * when the table cannot be read.
+   * Deletes what has drained or is past its deadline; what the kernel refuses of it goes into `round`. Throws
+   * NetlinkError when the table cannot be read.
    */
   async poll(round: Round): Promise<void> {
     const writer = this.applier.writer(round);

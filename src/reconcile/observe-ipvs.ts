@@ -15,8 +15,8 @@ import { type AppliedVirtualServer, sameSettings } from '../plan/applied.js';
 const UNUSUAL = 0x4000_0000;
 
 /**
- * Sorts real servers into what AppliedVirtualServer tells apart. Tunnels to the other address family, which only a hand can
- * have made, fit in no RealServerList and are left alone.
+ * Sorts real servers into what AppliedVirtualServer tells apart. Tunnels to the other address family, which only a hand
+ * can have made, fit in no RealServerList and are left alone.
  */
 class Sorter {
   readonly #active: RealServerKey[] = [];
@@ -82,7 +82,8 @@ function isAsBelieved(seen: SeenVirtualServer, believed: AppliedVirtualServer): 
       guess = positionOf(seen, i, realServers, length, guess);
       if (guess < 0) return false;
       active++;
-      // New real servers go to the head of the kernel's list, and ours were added in their order: the next is the one before.
+      // New real servers go to the head of the kernel's list, and ours were added in their order: the next is the one
+      // before.
       guess = guess === 0 ? realServers.length - length : guess - length;
     } else if (positionOf(seen, i, draining, length, 0) < 0) return false;
   }

@@ -94,7 +94,10 @@ export async function observeKernel(
 /** Expects none: every address is told. */
 export const NO_ADDRESSES: ExpectedAddresses = { count: -1, has: () => false };
 
-/** The addresses on the dummy link and those on the others, by one dump, two when not all are as expected. Throws NetlinkError. */
+/**
+ * The addresses on the dummy link and those on the others, by one dump, two when not all are as expected. Throws
+ * NetlinkError.
+ */
 export async function readAddresses(
   links: LinkClient,
   dummyIndex: number | undefined,
@@ -129,8 +132,8 @@ interface SeenAddresses {
 }
 
 /**
- * Reads the IPVS table. When a virtual server that is believed is missing, or was created or deleted meanwhile, it is read
- * once more without interruption, so that all is there for a comparison. Throws NetlinkError or IpvsSockoptError.
+ * Reads the IPVS table. When a virtual server that is believed is missing, or was created or deleted meanwhile, it is
+ * read once more without interruption, so that all is there for a comparison. Throws NetlinkError or IpvsSockoptError.
  */
 export async function readTable(
   table: IpvsTableSource,

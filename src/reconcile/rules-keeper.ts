@@ -69,8 +69,8 @@ export class RulesKeeper {
   }
 
   /**
-   * Reads the rules while there is time; the first check need not, if their fingerprint says that none has changed since.
-   * Without fingerprints it does nothing.
+   * Reads the rules while there is time; the first check need not, if their fingerprint says that none has changed
+   * since. Without fingerprints it does nothing.
    */
   prefetch(): void {
     this.#prefetching ??= this.#readAhead().catch(() => undefined); // the check will say what is wrong

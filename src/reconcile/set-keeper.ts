@@ -13,8 +13,8 @@ export interface EnsuredSets {
 }
 
 /**
- * Makes sure that every set exists, so that the rules can refer to them. Throws IpsetError when the sets cannot be listed;
- * what cannot be made right is in `failed`, and the others are made.
+ * Makes sure that every set exists, so that the rules can refer to them. Throws IpsetError when the sets cannot be
+ * listed; what cannot be made right is in `failed`, and the others are made.
  */
 export async function ensureSets(
   ipset: IpsetClient,
@@ -45,7 +45,9 @@ export type SetEntries = Pick<ReadonlySet<SetEntry>, 'has' | 'size' | 'keys'>;
 
 const NONE: SetEntries = new Set();
 
-/** The entries of every set. Those of a set that holds just what is expected are that very object. Throws IpsetError. */
+/**
+ * The entries of every set. Those of a set that holds just what is expected are that very object. Throws IpsetError.
+ */
 export async function readSets(
   ipset: IpsetClient,
   definitions: ReadonlyMap<string, SetDefinition>,

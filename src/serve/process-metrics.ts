@@ -83,7 +83,10 @@ export class ProcessMetrics {
     else this.#delay.disable();
   }
 
-  /** `enable` forgets what was measured before; from one timer tick to the next is counted, so the interval is taken off. */
+  /**
+   * `enable` forgets what was measured before; from one timer tick to the next is counted, so the interval is taken
+   * off.
+   */
   #note(): void {
     const longest = (this.#delay.max - RESOLUTION_MS * 1e6) / 1e9;
     this.#delay.reset();

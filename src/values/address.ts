@@ -1,7 +1,7 @@
 /**
  * IP addresses as packed strings: one Latin-1 character per byte in network order, so 4 characters for IPv4 and 16 for
- * IPv6. Such a string is a Map key, compares with `===`, costs 16 + n bytes on the V8 heap, and is copied into a netlink
- * attribute byte by byte; 500,000 endpoints as objects would cost ten times as much.
+ * IPv6. Such a string is a Map key, compares with `===`, costs 16 + n bytes on the V8 heap, and is copied into a
+ * netlink attribute byte by byte; 500,000 endpoints as objects would cost ten times as much.
  */
 declare const addressBrand: unique symbol;
 export type Address = string & { readonly [addressBrand]: true };
@@ -19,7 +19,10 @@ export function addressLength(family: Family): 4 | 16 {
   return family === 4 ? 4 : 16;
 }
 
-/** Parses the textual form that the Kubernetes API accepts (no zone, no leading zeros in IPv4 octets); undefined when malformed. */
+/**
+ * Parses the textual form that the Kubernetes API accepts (no zone, no leading zeros in IPv4 octets); undefined when
+ * malformed.
+ */
 export function parseAddress(text: string): Address | undefined {
   return text.includes(':') ? parseIPv6(text) : parseIPv4(text);
 }

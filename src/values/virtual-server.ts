@@ -18,7 +18,10 @@ export type VirtualServerKey = string & { readonly [virtualServerBrand]: true };
 export type RealServerKey = string & { readonly [realServerBrand]: true };
 export type RealServerList = string & { readonly [realServerListBrand]: true };
 
-/** IP_VS_SVC_F_* of include/uapi/linux/ip_vs.h that this program sets. SCHED1 and SCHED2 mean fallback and port to `sh` and `mh`. */
+/**
+ * IP_VS_SVC_F_* of include/uapi/linux/ip_vs.h that this program sets. SCHED1 and SCHED2 mean fallback and port to `sh`
+ * and `mh`.
+ */
 export const FLAG_PERSISTENT = 0x1;
 export const FLAG_HASHED = 0x2;
 export const FLAG_SCHED_FALLBACK = 0x8;
@@ -47,7 +50,10 @@ export function fwmarkServerKey(family: Family, mark: number): VirtualServerKey 
   ) as VirtualServerKey;
 }
 
-/** A VirtualServerKey taken apart. Address-keyed servers have mark 0, mark-keyed ones protocol, port and address undefined. */
+/**
+ * A VirtualServerKey taken apart. Address-keyed servers have mark 0, mark-keyed ones protocol, port and address
+ * undefined.
+ */
 export type VirtualServerIdentity =
   | { readonly kind: 'address'; readonly protocol: Protocol; readonly address: Address; readonly port: number }
   | { readonly kind: 'fwmark'; readonly family: Family; readonly mark: number };

@@ -1,8 +1,8 @@
 /**
  * The benchmark: `npm run bench -- [--rows 100x10,10000x10] [--json FILE] [--quick] [--parts cold,limit,...]`.
  *
- * Each part of each row runs in a test kernel of its own, freshly booted (test/kernel/harness/run.mjs). `--quick` shortens
- * what is measured over a time; its figures are for developers.
+ * Each part of each row runs in a test kernel of its own, freshly booted (test/kernel/harness/run.mjs). `--quick`
+ * shortens what is measured over a time; its figures are for developers.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,6 @@
-/** How long a change takes from the API server's write to the real server in the kernel, on one clock (CLOCK_MONOTONIC). */
+/**
+ * How long a change takes from the API server's write to the real server in the kernel, on one clock (CLOCK_MONOTONIC).
+ */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openNetlinkSocket } from '../../native/libc.js';
 import { IpvsClient } from '../../src/kernel/ipvs/client.js';
@@ -44,14 +46,18 @@ export async function measureChanges(scale: Scale, api: ApiServer, count: number
   return { count, p50Ms: quantile(times, 0.5), p99Ms: quantile(times, 0.99), maxMs: quantile(times, 1) };
 }
 
-/** Replaces one endpoint in every EndpointSlice; resolves to the milliseconds from the first write to the last real server. */
+/**
+ * Replaces one endpoint in every EndpointSlice; resolves to the milliseconds from the first write to the last real
+ * server.
+ */
 export async function measureBurst(scale: Scale, api: ApiServer): Promise<number> {
   const ipvs = new IpvsClient(openNetlinkSocket);
   const { services, endpointsPerService } = scale;
   const moved = { endpoint: Math.min(BURST_ENDPOINT, endpointsPerService - 1), by: BURST_ROUND };
   const answer = api.send({ op: 'stats' }, { op: 'move', from: 0, to: services, endpointsPerService, ...moved });
   let seenAt = 0n;
-  // The daemon works in the order of the changes: when the last one is there the others are, and that is looked at, too.
+  // The daemon works in the order of the changes: when the last one is there the others are, and that is looked at,
+  // too.
   for (let service = services - 1; service >= 0; service--) {
     const expected = expectation(scale, service, moved);
     if (seenAt === 0n || !isThere(ipvs, expected)) seenAt = await waitFor(ipvs, expected);
@@ -75,8 +81,9 @@ function isThere(ipvs: IpvsClient, { server, real }: Expected): boolean {
 }
 
 /**
- * Looks every POLL_MS, so that what it returns is that much too late at most. More often, or without a pause, it would take
- * the test kernel's one CPU from the daemon: its scheduler lets even an idle-class process run for 10 ms now and then.
+ * Looks every POLL_MS, so that what it returns is that much too late at most. More often, or without a pause, it would
+ * take the test kernel's one CPU from the daemon: its scheduler lets even an idle-class process run for 10 ms now and
+ * then.
  */
 async function waitFor(ipvs: IpvsClient, expected: Expected): Promise<bigint> {
   const end = process.hrtime.bigint() + PATIENCE_NS;

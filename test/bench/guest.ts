@@ -3,8 +3,8 @@
  *
  *   node build/test/bench/guest.js PART SERVICESxENDPOINTS DIRECTORY [--quick]
  *
- * writes its result to DIRECTORY/PART.json. Parts: cold (everything by the daemon as shipped), record (what the first sync
- * sends), limit (the same sent by C), restore (the same by ipvsadm, ipset and ip), strace (system calls counted).
+ * writes its result to DIRECTORY/PART.json. Parts: cold (everything by the daemon as shipped), record (what the first
+ * sync sends), limit (the same sent by C), restore (the same by ipvsadm, ipset and ip), strace (system calls counted).
  */
 import { writeFileSync } from 'node:fs';
 import { measureCold } from './part-cold.js';

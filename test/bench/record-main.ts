@@ -1,6 +1,6 @@
 /**
- * The daemon with recording netlink sockets: the same wiring as src/main.ts, but what its first sync sends goes into the
- * file RECORD_FILE as well, in the format of kernel-limit.c. Ends when the first sync has.
+ * The daemon with recording netlink sockets: the same wiring as src/main.ts, but what its first sync sends goes into
+ * the file RECORD_FILE as well, in the format of kernel-limit.c. Ends when the first sync has.
  */
 import { writeFileSync, writeSync } from 'node:fs';
 import { hostname } from 'node:os';

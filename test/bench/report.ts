@@ -23,7 +23,10 @@ export interface Row {
   readonly changeP50Ms: number | null;
   readonly changeP99Ms: number | null;
   readonly burstMs: number | null;
-  /** One full verification by the daemon's own metric: on one CPU with nothing else to do, elapsed time is CPU time at most. */
+  /**
+   * One full verification by the daemon's own metric: on one CPU with nothing else to do, elapsed time is CPU time at
+   * most.
+   */
   readonly verifyMs: number | null;
   /** With the programs that the daemon runs to read the rules back. */
   readonly cpuPercentIdle: number | null;

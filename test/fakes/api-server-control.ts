@@ -32,7 +32,10 @@ export type ControlCommand =
   | { readonly op: 'restart' }
   | { readonly op: 'tokens'; readonly tokens: readonly string[] | null };
 
-/** `at` is process.hrtime (CLOCK_MONOTONIC, shared by all processes of a machine) in nanoseconds, taken when the write was out. */
+/**
+ * `at` is process.hrtime (CLOCK_MONOTONIC, shared by all processes of a machine) in nanoseconds, taken when the write
+ * was out.
+ */
 export interface ControlAnswer {
   readonly ok: boolean;
   readonly revision: number;

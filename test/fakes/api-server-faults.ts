@@ -3,7 +3,10 @@ import { type Resource } from './api-server-store.js';
 /** Kinds of request that a fault can be limited to; `watchlist` is a watch that asks for sendInitialEvents. */
 export type RequestKind = 'list' | 'watch' | 'watchlist';
 
-/** What goes wrong with one request. All of it is plain JSON, so that the stand-alone server takes it over its control port. */
+/**
+ * What goes wrong with one request. All of it is plain JSON, so that the stand-alone server takes it over its control
+ * port.
+ */
 export type Fault =
   | { readonly kind: 'status'; readonly code: number; readonly reason?: string; readonly retryAfter?: string }
   /** Closes the connection without an answer. */

@@ -1,6 +1,9 @@
 import { type ApiObject } from './api-server-store.js';
 
-/** metadata.managedFields of the size and shape that the recorded kube-apiserver 1.36 bodies have: about a third of an object. */
+/**
+ * metadata.managedFields of the size and shape that the recorded kube-apiserver 1.36 bodies have: about a third of an
+ * object.
+ */
 export function managedFieldsOf(kind: string, object: ApiObject): unknown[] {
   const fields = kind === 'Service' ? serviceFields(object) : kind === 'EndpointSlice' ? SLICE_FIELDS : NODE_FIELDS;
   return [

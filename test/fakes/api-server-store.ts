@@ -1,6 +1,9 @@
 import { managedFieldsOf } from './api-server-managed-fields.js';
 
-/** An API object as tests write it; metadata that a real API server adds (uid, resourceVersion, ...) is added by the store. */
+/**
+ * An API object as tests write it; metadata that a real API server adds (uid, resourceVersion, ...) is added by the
+ * store.
+ */
 export interface ApiObject {
   readonly kind?: string;
   readonly apiVersion?: string;
@@ -54,7 +57,9 @@ export const RESOURCE_TYPES: readonly ResourceType[] = [
   },
 ];
 
-/** One version of one object, serialised once: its JSON is `head + revision + tail`. Immutable, so lists may share it. */
+/**
+ * One version of one object, serialised once: its JSON is `head + revision + tail`. Immutable, so lists may share it.
+ */
 export interface StoredObject {
   readonly key: string;
   readonly name: string;
@@ -119,7 +124,10 @@ export interface Backup {
   readonly objects: ReadonlyMap<Resource, readonly StoredObject[]>;
 }
 
-/** A versioned object store as etcd behind an API server: one global, increasing resourceVersion and a history that can be compacted. */
+/**
+ * A versioned object store as etcd behind an API server: one global, increasing resourceVersion and a history that can
+ * be compacted.
+ */
 export class ApiStore {
   revision = 100;
   /** Watches from before this revision answer 410. */

@@ -7,8 +7,8 @@ import { type ApiObject } from './api-server-store.js';
 export const LONGEST_WAIT_MS = 350_000;
 
 /**
- * Time for tests against real sockets: waits pass at once and are written down in `waits`; time-outs (give them more than
- * LONGEST_WAIT_MS) fire only on `expireTimeouts`.
+ * Time for tests against real sockets: waits pass at once and are written down in `waits`; time-outs (give them more
+ * than LONGEST_WAIT_MS) fire only on `expireTimeouts`.
  */
 export class TestClock implements KubeClock {
   time = 1_700_000_000_000;

@@ -1,6 +1,6 @@
 /**
- * A test certificate authority, and a server and a client certificate it signed, valid from 2020 to 2120. They guard nothing: the
- * keys are public. Made once with openssl (EC P-256); the authority's own key was thrown away.
+ * A test certificate authority, and a server and a client certificate it signed, valid from 2020 to 2120. They guard
+ * nothing: the keys are public. Made once with openssl (EC P-256); the authority's own key was thrown away.
  */
 export const CA_CERTIFICATE = `-----BEGIN CERTIFICATE-----
 MIIBdzCCAR2gAwIBAgIBATAKBggqhkjOPQQDAjAiMSAwHgYDVQQDDBdrdWJlLXBy

@@ -17,7 +17,9 @@ const OLD_REVISION = 7;
 /** One running watch: follows its collection's history and never holds more than the peer can take. */
 export class Watch {
   #position: number;
-  /** Nothing up to this revision is sent: a watch from the future waits until the server gets there, as a real one does. */
+  /**
+   * Nothing up to this revision is sent: a watch from the future waits until the server gets there, as a real one does.
+   */
   #floor = 0;
   #isWaiting = false;
   #isLive = false;
@@ -117,7 +119,9 @@ export class Watch {
     });
   }
 
-  /** An object that leaves the selector is DELETED, one that enters it ADDED; a DELETED carries the last matching state. */
+  /**
+   * An object that leaves the selector is DELETED, one that enters it ADDED; a DELETED carries the last matching state.
+   */
   #line(event: StoreEvent): string | undefined {
     const { before, after, revision } = event;
     const matched = before !== undefined && this.selector(before);

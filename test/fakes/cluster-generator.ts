@@ -13,8 +13,8 @@ const SERVICE_RANGE = ipv4(10, 96, 1, 0);
 const POD_RANGE = ipv4(10, 128, 0, 0);
 
 /**
- * N ClusterIP Services with M ready endpoints each, as the published scale tables have them. The same numbers make the same
- * objects, one at a time: 50,000 x 10 need not be held at once.
+ * N ClusterIP Services with M ready endpoints each, as the published scale tables have them. The same numbers make the
+ * same objects, one at a time: 50,000 x 10 need not be held at once.
  */
 export function* scaleCluster(options: ScaleOptions): Generator<ApiObject, void> {
   for (let i = 0; i < options.services; i++) {
@@ -46,8 +46,8 @@ export function scaleService(i: number): ApiObject {
 }
 
 /**
- * The EndpointSlices of Service number `i`. `moved` shifts the address of endpoint number `moved.endpoint` by `moved.by`
- * million: a pod that was replaced by another.
+ * The EndpointSlices of Service number `i`. `moved` shifts the address of endpoint number `moved.endpoint` by
+ * `moved.by` million: a pod that was replaced by another.
  */
 export function scaleSlices(
   i: number,

@@ -1,6 +1,7 @@
 /**
- * A kernel at the netlink seam: sockets that take and give real bytes, a handler per netlink family that holds state, and
- * faults. It answers as the kernel does: inside `send`, each failed message by its own error, others only with NLM_F_ACK.
+ * A kernel at the netlink seam: sockets that take and give real bytes, a handler per netlink family that holds state,
+ * and faults. It answers as the kernel does: inside `send`, each failed message by its own error, others only with
+ * NLM_F_ACK.
  */
 import { errnoNumber } from '../../src/netlink/errors.js';
 import {

@@ -1,4 +1,7 @@
-/** ctnetlink as net/netfilter/nf_conntrack_netlink.c answers it: dumps, with or without CTA_FILTER, and deletion by tuple and id. */
+/**
+ * ctnetlink as net/netfilter/nf_conntrack_netlink.c answers it: dumps, with or without CTA_FILTER, and deletion by
+ * tuple and id.
+ */
 import {
   type WireAttribute,
   type WireMessage,

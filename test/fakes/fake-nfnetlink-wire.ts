@@ -1,4 +1,7 @@
-/** Netlink bytes written and read a second time, on purpose without src/netlink: a mistake there must not cancel itself out here. */
+/**
+ * Netlink bytes written and read a second time, on purpose without src/netlink: a mistake there must not cancel itself
+ * out here.
+ */
 import assert from 'node:assert/strict';
 
 export const NESTED = 0x8000;
@@ -105,7 +108,10 @@ export function message(type: number, flags: number, sequence: number, ...parts:
   return Buffer.concat([header, body, Buffer.alloc((4 - (body.length & 3)) & 3)]);
 }
 
-/** NLMSG_ERROR as with NETLINK_CAP_ACK: only the header of the request is repeated, and an acknowledgement when errno is 0. */
+/**
+ * NLMSG_ERROR as with NETLINK_CAP_ACK: only the header of the request is repeated, and an acknowledgement when errno is
+ * 0.
+ */
 export function errorMessage(request: WireMessage, errno: number): Buffer {
   const code = Buffer.alloc(4);
   code.writeInt32LE(-errno);

@@ -1,4 +1,7 @@
-/** Reads of socket options as recordings: `>` option and the head that says what is wanted, `<` errno and the bytes, in hex. */
+/**
+ * Reads of socket options as recordings: `>` option and the head that says what is wanted, `<` errno and the bytes, in
+ * hex.
+ */
 import assert from 'node:assert/strict';
 import { type OpenOptionSocket } from '../../src/kernel/ipvs/sockopt.js';
 import { type Recording } from './netlink-recording.js';

@@ -1,4 +1,6 @@
-/** The kernel as its own tools print it, and its differences from what the oracle and the owners of other things expect. */
+/**
+ * The kernel as its own tools print it, and its differences from what the oracle and the owners of other things expect.
+ */
 import { readFileSync } from 'node:fs';
 import { type Expected } from './chaos-oracle.js';
 import { shell } from './harness/kernel-state.js';

@@ -1,7 +1,7 @@
 /**
- * Rounds of chaos: API events, API faults, vandalism in the kernel and kill -9 at once; then quiet, and the kernel must be
- * what the oracle makes of the API objects when one whole verification has run. The seed decides what happens in which
- * order; when exactly it strikes is the machine's business.
+ * Rounds of chaos: API events, API faults, vandalism in the kernel and kill -9 at once; then quiet, and the kernel must
+ * be what the oracle makes of the API objects when one whole verification has run. The seed decides what happens in
+ * which order; when exactly it strikes is the machine's business.
  */
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { networkInterfaces, tmpdir } from 'node:os';

@@ -1,4 +1,6 @@
-/** Other people's hands in the kernel's tables: each act is a small shell script, made from what should be there now. */
+/**
+ * Other people's hands in the kernel's tables: each act is a small shell script, made from what should be there now.
+ */
 import { type Expected } from './chaos-oracle.js';
 import { type Foreign, VANDAL_PORTS } from './chaos-kernel.js';
 

@@ -1,5 +1,7 @@
 // test-kernel: timeout=1500
-/** A short chaos: one seed that is always the same, one that is new; `npm run chaos` has no end but the one it is given. */
+/**
+ * A short chaos: one seed that is always the same, one that is new; `npm run chaos` has no end but the one it is given.
+ */
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { test } from 'node:test';

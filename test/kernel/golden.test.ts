@@ -1,5 +1,8 @@
 // test-kernel: timeout=900
-/** The recorded cluster through the fake API server and the shipped daemon into the kernel, compared with what kube-proxy 1.36 made of it. */
+/**
+ * The recorded cluster through the fake API server and the shipped daemon into the kernel, compared with what
+ * kube-proxy 1.36 made of it.
+ */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before } from 'node:test';

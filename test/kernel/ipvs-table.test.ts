@@ -1,4 +1,7 @@
-/** The whole IPVS table read by getsockopt against what ipvsadm prints, and against the same table read in the other ways. */
+/**
+ * The whole IPVS table read by getsockopt against what ipvsadm prints, and against the same table read in the other
+ * ways.
+ */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { release } from 'node:os';

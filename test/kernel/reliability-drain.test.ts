@@ -1,5 +1,8 @@
 // test-kernel: timeout=900
-/** Removed endpoints: live connections go on, no new ones come, and the real server goes when they have, across restarts too. */
+/**
+ * Removed endpoints: live connections go on, no new ones come, and the real server goes when they have, across restarts
+ * too.
+ */
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { type Connection, type Target } from './harness/agent.js';

@@ -1,5 +1,8 @@
 // test-kernel: timeout=900
-/** Everything that the daemon keeps in the kernel is damaged behind its back: repaired in one pass, counted, named; others' entries stay. */
+/**
+ * Everything that the daemon keeps in the kernel is damaged behind its back: repaired in one pass, counted, named;
+ * others' entries stay.
+ */
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { after, before } from 'node:test';
@@ -37,8 +40,8 @@ after(async () => {
 });
 
 /**
- * keepalived's: on an address of its own; one in excludeCIDRs, local, whose port is a node port of ours; and one in front of
- * that node port on several nodes, which has to use its number.
+ * keepalived's: on an address of its own; one in excludeCIDRs, local, whose port is a node port of ours; and one in
+ * front of that node port on several nodes, which has to use its number.
  */
 function foreignServers(): string {
   return `
@@ -56,8 +59,8 @@ async function startDaemon(syncPeriod: string): Promise<void> {
 }
 
 /**
- * Damages the kernel, waits until it is as before, and returns how the drift metric grew, by `kind object`. All of it must
- * be found by one verification, hence one log line.
+ * Damages the kernel, waits until it is as before, and returns how the drift metric grew, by `kind object`. All of it
+ * must be found by one verification, hence one log line.
  */
 async function damage(script: string): Promise<{ counts: Record<string, number>; names: string[]; lines: number }> {
   const { log } = rig.daemon;

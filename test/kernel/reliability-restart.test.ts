@@ -1,5 +1,8 @@
 // test-kernel: timeout=900
-/** Takeover from kube-proxy, restarts, kills, two instances and API outages under continuous traffic, of which nothing may fail. */
+/**
+ * Takeover from kube-proxy, restarts, kills, two instances and API outages under continuous traffic, of which nothing
+ * may fail.
+ */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before } from 'node:test';

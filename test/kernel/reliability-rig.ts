@@ -1,4 +1,6 @@
-/** The shipped daemon against the fake API server inside the test kernel, with what the reliability tests ask of both. */
+/**
+ * The shipped daemon against the fake API server inside the test kernel, with what the reliability tests ask of both.
+ */
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,7 +13,9 @@ import { waitUntil } from './harness/wait.js';
 
 export const FIXTURES = `${ROOT}test/fixtures/`;
 export const TOOK_OVER = 'took over the kernel state and synced';
-/** A virtual server of this address belongs to somebody else (keepalived, say): on another link, in none of our sets. */
+/**
+ * A virtual server of this address belongs to somebody else (keepalived, say): on another link, in none of our sets.
+ */
 export const FOREIGN_VIP = '10.99.9.9';
 
 export interface Answer {

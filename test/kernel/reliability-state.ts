@@ -93,7 +93,10 @@ export async function connectionCounts(): Promise<Map<string, number>> {
   return counts;
 }
 
-/** Addresses on kube-ipvs0, which is down: nothing that looks at links that are up would name them. Link-local ones left out. */
+/**
+ * Addresses on kube-ipvs0, which is down: nothing that looks at links that are up would name them. Link-local ones left
+ * out.
+ */
 export function boundAddresses(): string[] {
   const { status, stdout } = spawnSync('ip', ['-o', 'addr', 'show', 'dev', 'kube-ipvs0'], { encoding: 'utf8' });
   const lines = status === 0 ? stdout.split('\n') : [];

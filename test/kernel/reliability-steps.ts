@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 
 /**
- * Tests of which each stands on the state that the one before left. After a failure the others fail at once, instead of each
- * waiting for what cannot come.
+ * Tests of which each stands on the state that the one before left. After a failure the others fail at once, instead of
+ * each waiting for what cannot come.
  */
 export function steps(): (name: string, body: (context: TestContext) => Promise<void>) => void {
   let failed: string | undefined;

@@ -38,7 +38,9 @@ after(async () => {
   lab.close();
 });
 
-/** Gives the Service these endpoints and waits until the table shows them (and, draining, perhaps others with weight 0). */
+/**
+ * Gives the Service these endpoints and waits until the table shows them (and, draining, perhaps others with weight 0).
+ */
 async function setEndpoints(service: ServiceSpec, ...endpoints: string[]): Promise<void> {
   proxy.set(...serviceObjects({ ...service, endpoints }));
   const vip = `${clusterIP(service.number, 4)}:`;

@@ -1,4 +1,7 @@
-/** The real reconciler with its real clients over a fake kernel that speaks real bytes: everything between API objects and sockets. */
+/**
+ * The real reconciler with its real clients over a fake kernel that speaks real bytes: everything between API objects
+ * and sockets.
+ */
 import { pino } from 'pino';
 import { type DataPlane } from '../../src/daemon/data-plane.js';
 import { healthSource } from '../../src/daemon/health-source.js';

@@ -1,6 +1,7 @@
 /**
- * Fixed conversations with the kernel. test/kernel/netfilter.test.ts holds them with a real kernel, and records the bytes when RECORD_DIR is
- * set; the unit tests replay the recordings, so that what is written and what is read are both checked against real bytes.
+ * Fixed conversations with the kernel. test/kernel/netfilter.test.ts holds them with a real kernel, and records the
+ * bytes when RECORD_DIR is set; the unit tests replay the recordings, so that what is written and what is read are both
+ * checked against real bytes.
  */
 import { ConntrackClient, type ConntrackResult, StaleFlows } from '../../src/kernel/conntrack/client.js';
 import { IpsetClient, type IpsetFailure } from '../../src/kernel/ipset/client.js';
@@ -78,7 +79,10 @@ export interface IpsetSession {
   readonly sets: readonly ListedSet[];
 }
 
-/** Makes a set of every type and family, fills them (one element is refused in the middle of its list), deletes, swaps, lists. */
+/**
+ * Makes a set of every type and family, fills them (one element is refused in the middle of its list), deletes, swaps,
+ * lists.
+ */
 export function ipsetSession(open: OpenNetlinkSocket): IpsetSession {
   const client = new IpsetClient(open);
   const failures: IpsetFailure[] = [];

@@ -1,4 +1,6 @@
-/** What a client says to the kernel in one go: run against the real one it is recorded, against the recording replayed. */
+/**
+ * What a client says to the kernel in one go: run against the real one it is recorded, against the recording replayed.
+ */
 import { IpvsClient, type IpvsInfo, type IpvsTimeouts } from '../../src/kernel/ipvs/client.js';
 import { type ListedRealServer } from '../../src/kernel/ipvs/message.js';
 import { IpvsSockopt, type OpenOptionSocket, SockoptView } from '../../src/kernel/ipvs/sockopt.js';

@@ -1,4 +1,6 @@
-/** The whole reconciler over fake kernels that take real netlink bytes, with a small cluster and a clock moved by hand. */
+/**
+ * The whole reconciler over fake kernels that take real netlink bytes, with a small cluster and a clock moved by hand.
+ */
 import assert from 'node:assert/strict';
 import { type DataPlane } from '../../src/daemon/data-plane.js';
 import { type KernelClients, messagesSent } from '../../src/kernel/clients.js';

@@ -1,4 +1,7 @@
-/** A DataPlane over a world of fakes: its real wiring, real clients, real bytes; no kernel, no process, no time of its own. */
+/**
+ * A DataPlane over a world of fakes: its real wiring, real clients, real bytes; no kernel, no process, no time of its
+ * own.
+ */
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';

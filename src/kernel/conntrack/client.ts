@@ -54,7 +54,10 @@ export class StaleFlows {
     this.addPair(virtualServer, (virtualServer.slice(1, 3) + virtualServer.slice(3)) as RealServerKey);
   }
 
-  /** Traffic that went to any other address and is answered by `realServer`: by NodePort, hairpin, or a host port in front. */
+  /**
+   * Traffic that went to any other address and is answered by `realServer`: by NodePort, hairpin, or a host port in
+   * front.
+   */
   addBackend(protocol: Protocol, realServer: RealServerKey): void {
     const number = protocolNumber(protocol);
     this.addScope(familyOf(realServerAddress(realServer)), number);
@@ -112,8 +115,8 @@ export class ConntrackClient {
   }
 
   /**
-   * Deletes the stale entries, with one dump for each family and protocol among them however many pairs there are. Entries that
-   * vanish meanwhile are no error. Throws ConntrackUnavailableError, or NetlinkError when a dump fails.
+   * Deletes the stale entries, with one dump for each family and protocol among them however many pairs there are.
+   * Entries that vanish meanwhile are no error. Throws ConntrackUnavailableError, or NetlinkError when a dump fails.
    */
   deleteStale(stale: StaleFlows): ConntrackResult {
     let result = NOTHING;

@@ -1,4 +1,7 @@
-/** ctnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h): reading the two tuples of an entry, asking for some, naming one. */
+/**
+ * ctnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h): reading the two tuples of an entry, asking for some,
+ * naming one.
+ */
 import { AttributeReader } from '../../netlink/attribute-reader.js';
 import { type MessageWriter, NLA_F_NESTED } from '../../netlink/attribute-writer.js';
 import { type NetlinkMessage } from '../../netlink/message.js';
@@ -12,7 +15,10 @@ const Tuple = { ip: 1, protocol: 2 } as const;
 const Ip = { source4: 1, destination4: 2, source6: 3, destination6: 4 } as const;
 const Protocol = { number: 1, sourcePort: 2, destinationPort: 3 } as const;
 const Filter = { originalFlags: 1, replyFlags: 2 } as const;
-/** Bits of CTA_FILTER_*_FLAGS (CTA_FILTER_F_* in the kernel's net/netfilter/nf_internals.h): compare this part of the tuple. */
+/**
+ * Bits of CTA_FILTER_*_FLAGS (CTA_FILTER_F_* in the kernel's net/netfilter/nf_internals.h): compare this part of the
+ * tuple.
+ */
 const COMPARE_PROTOCOL = 1 << 3;
 
 /** One direction of an entry; ports are 0 for protocols without. */
@@ -34,7 +40,10 @@ export function netfilterFamily(family: Family): number {
   return family === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6;
 }
 
-/** Asks for entries of one family, and where the kernel can filter (5.8) of one protocol. Older kernels ignore the filter. */
+/**
+ * Asks for entries of one family, and where the kernel can filter (5.8) of one protocol. Older kernels ignore the
+ * filter.
+ */
 export function writeDumpRequest(writer: MessageWriter, family: Family, protocol: number | undefined): void {
   writeNetfilterHeader(writer, netfilterFamily(family));
   if (protocol === undefined) return;
@@ -68,8 +77,8 @@ export class FlowReader {
   }
 
   /**
-   * The attributes that name the entry just read and no later one with the same tuple: its original tuple, id and zone, as they came
-   * (CTA_ID makes the kernel refuse with ENOENT when the entry was replaced meanwhile).
+   * The attributes that name the entry just read and no later one with the same tuple: its original tuple, id and zone,
+   * as they came (CTA_ID makes the kernel refuse with ENOENT when the entry was replaced meanwhile).
    */
   identityOf(message: NetlinkMessage): Buffer {
     const attributes = netfilterAttributes(message, this.attributes);

@@ -90,8 +90,8 @@ export class IpsetClient {
   }
 
   /**
-   * Puts all elements of one set into what `fresh` makes (once for each attempt), with a `pause` after each datagram, so that
-   * a set of 50,000 does not hold up the event loop. Throws as `listEntries` does.
+   * Puts all elements of one set into what `fresh` makes (once for each attempt), with a `pause` after each datagram,
+   * so that a set of 50,000 does not hold up the event loop. Throws as `listEntries` does.
    */
   listEntriesPaced<Found>(
     definition: SetDefinition,
@@ -170,8 +170,8 @@ export class IpsetClient {
   }
 
   /**
-   * Makes the set hold exactly `entries`, of which rules that refer to it never see a mixture: fills a temporary set, swaps, and destroys
-   * what was there. Throws IpsetError; on any failure the present set stays as it is.
+   * Makes the set hold exactly `entries`, of which rules that refer to it never see a mixture: fills a temporary set,
+   * swaps, and destroys what was there. Throws IpsetError; on any failure the present set stays as it is.
    */
   replaceSet(definition: SetDefinition, entries: readonly SetEntry[], maxElements = DEFAULT_MAX_ELEMENTS): void {
     const temporary = { ...definition, name: definition.name.slice(0, 30) + TEMPORARY_SUFFIX };
@@ -196,9 +196,9 @@ export class IpsetClient {
   }
 
   /**
-   * Makes sure that the set exists with the right type and family, given `present` of `listSets`. A set that fits is kept
-   * whoever made it and whatever its maxelem; one whose elements expire is replaced; one of another type is destroyed and made anew.
-   * Throws IpsetError, `IPSET_ERR_BUSY` for a set of another type that rules refer to.
+   * Makes sure that the set exists with the right type and family, given `present` of `listSets`. A set that fits is
+   * kept whoever made it and whatever its maxelem; one whose elements expire is replaced; one of another type is
+   * destroyed and made anew. Throws IpsetError, `IPSET_ERR_BUSY` for a set of another type that rules refer to.
    */
   ensureSet(definition: SetDefinition, present: ListedSet | undefined): 'created' | 'kept' | 'replaced' {
     if (present === undefined) {

@@ -51,7 +51,9 @@ interface Answer {
 /** A nested attribute's length is 16 bits, so all elements of one message must stay below 64 KiB. */
 const MESSAGE_SIZE = 0xffff;
 const MOST_ELEMENTS = 4096;
-/** After a refusal the rest is sent in smaller messages, or a thousand refusals would send a long list a thousand times. */
+/**
+ * After a refusal the rest is sent in smaller messages, or a thousand refusals would send a long list a thousand times.
+ */
 const FEWEST_ELEMENTS = 16;
 const IPSET_ERR_HASH_FULL = 4352;
 
@@ -67,8 +69,8 @@ export class IpsetElementSender {
   ) {}
 
   /**
-   * Sends `entries` from index `from` on. Stops early only when a hash set is full; the entries from `next` on were then not
-   * tried. Messages go without NLM_F_EXCL, so present (add) or absent (delete) elements are no error.
+   * Sends `entries` from index `from` on. Stops early only when a hash set is full; the entries from `next` on were
+   * then not tried. Messages go without NLM_F_EXCL, so present (add) or absent (delete) elements are no error.
    */
   send(operation: 'add' | 'delete', set: SetDefinition, entries: readonly SetEntry[], from: number): ElementOutcome {
     const failures: ElementFailure[] = [];
@@ -178,7 +180,10 @@ export class IpsetElementSender {
     return new NetlinkError({ operation, errno, sequence, resultUnknown: true, cause: error });
   }
 
-  /** The index of the entry at fault, from IPSET_ATTR_LINENO in the request that the error repeats; only errors about one element repeat it. */
+  /**
+   * The index of the entry at fault, from IPSET_ATTR_LINENO in the request that the error repeats; only errors about
+   * one element repeat it.
+   */
   private lineOf(message: NetlinkMessage): number | undefined {
     if ((message.flags & NLM_F_CAPPED) !== 0) return undefined;
     const attributes = message.start + 4 + HEADER_LENGTH + NETFILTER_HEADER_LENGTH;

@@ -133,7 +133,10 @@ export class IpsetListReader {
   private readonly element = new AttributeReader();
   private readonly ip = new AttributeReader();
 
-  /** The set that the attributes of one message describe; undefined for a part of a set that began in an earlier message. */
+  /**
+   * The set that the attributes of one message describe; undefined for a part of a set that began in an earlier
+   * message.
+   */
   header(attributes: AttributeReader): ListedSet | undefined {
     let name = '';
     let type = '';

@@ -1,10 +1,10 @@
 /**
- * Tells whether any iptables rule may have changed since the last look, without starting a program: iptables-save costs a
- * process per family, and the time to print and parse what may be tens of thousands of rules of others.
+ * Tells whether any iptables rule may have changed since the last look, without starting a program: iptables-save costs
+ * a process per family, and the time to print and parse what may be tens of thousands of rules of others.
  *
- * iptables-legacy: the tables as getsockopt gives them (include/uapi/linux/netfilter_ipv4/ip_tables.h, and ipv6), hashed without
- * their packet counters. iptables-nft: the generation number of the whole rule set (NFT_MSG_GETGEN), which every
- * transaction raises.
+ * iptables-legacy: the tables as getsockopt gives them (include/uapi/linux/netfilter_ipv4/ip_tables.h, and ipv6),
+ * hashed without their packet counters. iptables-nft: the generation number of the whole rule set (NFT_MSG_GETGEN),
+ * which every transaction raises.
  */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -62,7 +62,9 @@ export class TableFingerprints implements RuleFingerprints {
 
   constructor(
     open: OpenOptionSocket,
-    /** The directory of ip_tables_names and ip6_tables_names, the tables that exist: asking for others would make them. */
+    /**
+     * The directory of ip_tables_names and ip6_tables_names, the tables that exist: asking for others would make them.
+     */
     private readonly procNet = '/proc/net',
   ) {
     this.#sockets = { 4: open(4), 6: open(6) };

@@ -3,7 +3,10 @@ import { type RunCommand } from '../command.js';
 import { type IptablesTools } from './detect.js';
 import { isLockHeld } from './xtables-lock.js';
 
-/** How long one iptables-restore waits for the xtables lock before it gives up and is started anew, in seconds: first try, later tries. */
+/**
+ * How long one iptables-restore waits for the xtables lock before it gives up and is started anew, in seconds: first
+ * try, later tries.
+ */
 const WAIT_SECONDS = [1, 5] as const;
 /** A program that neither gets the lock nor gives up is killed after this, in milliseconds. */
 const TRY_TIMEOUT = 30_000;
@@ -15,11 +18,13 @@ export interface RestoreOptions {
   /** Gives up when aborted, at once. */
   readonly signal?: AbortSignal;
   /**
-   * Milliseconds spent waiting for another holder of the xtables lock since the last call: after each try in vain and at the end.
-   * A wait of less than a second, within the first try, is not seen.
+   * Milliseconds spent waiting for another holder of the xtables lock since the last call: after each try in vain and
+   * at the end. A wait of less than a second, within the first try, is not seen.
    */
   readonly onWait?: (milliseconds: number) => void;
-  /** Give up (with the last CommandError) after so many milliseconds of waiting; without it, wait as long as it takes. */
+  /**
+   * Give up (with the last CommandError) after so many milliseconds of waiting; without it, wait as long as it takes.
+   */
   readonly deadline?: number;
 }
 
@@ -37,15 +42,17 @@ export class Iptables {
     private readonly clock: WaitClock = systemClock,
   ) {}
 
-  /** The text of iptables-save: all tables that exist. Takes no lock; given up after a minute, or at once when aborted. */
+  /**
+   * The text of iptables-save: all tables that exist. Takes no lock; given up after a minute, or at once when aborted.
+   */
   async save(family: Family, signal?: AbortSignal): Promise<string> {
     const options = { timeout: SAVE_TIMEOUT, ...(signal && { signal }) };
     return (await this.run(this.tools.commands[family].save, [], options)).stdout;
   }
 
   /**
-   * Feeds `text` to `iptables-restore --noflush`, each table of which is applied as a whole or not at all. While another
-   * process holds the xtables lock this waits its turn; the event loop goes on. Rejects with CommandError.
+   * Feeds `text` to `iptables-restore --noflush`, each table of which is applied as a whole or not at all. While
+   * another process holds the xtables lock this waits its turn; the event loop goes on. Rejects with CommandError.
    */
   async restore(family: Family, text: string, options: RestoreOptions = {}): Promise<void> {
     const start = this.clock.now();

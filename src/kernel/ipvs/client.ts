@@ -166,8 +166,8 @@ export class IpvsClient {
   }
 
   /**
-   * Queues the real servers from offset `from` to `to` of `realServers`, which are of the virtual server's family, until the
-   * batch is full; returns the offset behind the last one queued.
+   * Queues the real servers from offset `from` to `to` of `realServers`, which are of the virtual server's family,
+   * until the batch is full; returns the offset behind the last one queued.
    */
   addRealServers(
     virtualServer: VirtualServerKey,
@@ -179,7 +179,9 @@ export class IpvsClient {
     return this.queueRealServers(IpvsCommand.newDestination, virtualServer, realServers, weight, from, to);
   }
 
-  /** Sends what is queued in one datagram; returns the changes that failed. Does not throw for the kernel's refusals. */
+  /**
+   * Sends what is queued in one datagram; returns the changes that failed. Does not throw for the kernel's refusals.
+   */
   flush(): IpvsFailure[] {
     return this.batch.flush().map(({ tag, start, error }) => ({ ...this.changeAt(tag, start), error }));
   }
@@ -189,7 +191,9 @@ export class IpvsClient {
     return listing(this.connection.dump(...this.dumpOf(LIST, readService)));
   }
 
-  /** As `listVirtualServers`, with a `pause` after each datagram. Nothing else may be asked of this client meanwhile. */
+  /**
+   * As `listVirtualServers`, with a `pause` after each datagram. Nothing else may be asked of this client meanwhile.
+   */
   async listVirtualServersPaced(pause: () => Promise<void>): Promise<VirtualServerListing> {
     const [request, decode] = this.dumpOf(LIST, readService);
     return listing(await this.connection.dumpPaced(request, decode, () => [], pause));

@@ -1,6 +1,6 @@
 /**
- * The generic netlink family "IPVS": include/uapi/linux/ip_vs.h, net/netfilter/ipvs/ip_vs_ctl.c. Addresses are always 16
- * bytes, and IPv4 uses the first four: what they are is told by the family attribute and by nothing else.
+ * The generic netlink family "IPVS": include/uapi/linux/ip_vs.h, net/netfilter/ipvs/ip_vs_ctl.c. Addresses are always
+ * 16 bytes, and IPv4 uses the first four: what they are is told by the family attribute and by nothing else.
  */
 import { type AttributeReader } from '../../netlink/attribute-reader.js';
 import { type MessageWriter } from '../../netlink/attribute-writer.js';
@@ -83,7 +83,10 @@ export function forwardingOf(connectionFlags: number): Forwarding {
 export interface ListedVirtualServer {
   readonly key: VirtualServerKey;
   readonly settings: VirtualServerSettings;
-  /** Set up in a way that this program never does (a persistence netmask or engine), so that equal settings are not enough. */
+  /**
+   * Set up in a way that this program never does (a persistence netmask or engine), so that equal settings are not
+   * enough.
+   */
   readonly unusual: boolean;
 }
 
@@ -111,8 +114,8 @@ export interface ServiceOffsets {
 }
 
 /**
- * Writes the nested service attribute: its identity and, when given, its settings. Returns where the identity is; undefined
- * for a firewall mark.
+ * Writes the nested service attribute: its identity and, when given, its settings. Returns where the identity is;
+ * undefined for a firewall mark.
  */
 export function writeService(
   writer: MessageWriter,

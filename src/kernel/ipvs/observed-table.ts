@@ -2,8 +2,9 @@ import { type RealServerKey, type VirtualServerKey, type VirtualServerSettings }
 import { type Forwarding } from './message.js';
 
 /**
- * One virtual server as the kernel has it, its real servers in the kernel's order. It stands where the kernel wrote it: valid
- * only until the next one is read, so that a table of 500,000 real servers is looked through without making an object of each.
+ * One virtual server as the kernel has it, its real servers in the kernel's order. It stands where the kernel wrote it:
+ * valid only until the next one is read, so that a table of 500,000 real servers is looked through without making an
+ * object of each.
  */
 export interface SeenVirtualServer {
   readonly key: VirtualServerKey;
@@ -15,22 +16,27 @@ export interface SeenVirtualServer {
   weight(index: number): number;
   forwarding(index: number): Forwarding;
   realServer(index: number): RealServerKey;
-  /** How a real server sorts against the RealServerKey that starts at `offset` of a packed list: negative, 0 (equal) or positive. */
+  /**
+   * How a real server sorts against the RealServerKey that starts at `offset` of a packed list: negative, 0 (equal) or
+   * positive.
+   */
   compare(index: number, list: string, offset: number): number;
 }
 
 /** The IPVS table, read whole. */
 export interface IpvsTableSource {
   /**
-   * Calls `visit` for every virtual server of a protocol that a Service can have, letting other work in between. A table
-   * that others change meanwhile may show an entry as it was or as it is. `mayHaveIPv6` false allows to leave out, most of the
-   * time, to look for IPv6 virtual servers. Throws the error of the interface in use.
+   * Calls `visit` for every virtual server of a protocol that a Service can have, letting other work in between. A
+   * table that others change meanwhile may show an entry as it was or as it is. `mayHaveIPv6` false allows to leave
+   * out, most of the time, to look for IPv6 virtual servers. Throws the error of the interface in use.
    */
   read(visit: (server: SeenVirtualServer) => void, options: ReadOptions): Promise<void>;
 }
 
 export interface ReadOptions {
   readonly mayHaveIPv6: boolean;
-  /** Lets other work in, between two virtual servers; it may change the table. By default one turn of the event loop. */
+  /**
+   * Lets other work in, between two virtual servers; it may change the table. By default one turn of the event loop.
+   */
   readonly turn?: (() => Promise<void>) | undefined;
 }

@@ -5,8 +5,8 @@ import { type IpvsClient } from './client.js';
 const PROBE_MARK = 0x7fffff01;
 
 /**
- * Whether the kernel has this IPVS scheduler, by using it: module files cannot tell for kernels with everything built in.
- * Throws NetlinkError when the kernel refuses for another reason (EPERM).
+ * Whether the kernel has this IPVS scheduler, by using it: module files cannot tell for kernels with everything built
+ * in. Throws NetlinkError when the kernel refuses for another reason (EPERM).
  */
 export function hasScheduler(ipvs: IpvsClient, scheduler: string): boolean {
   const key = fwmarkServerKey(4, PROBE_MARK);

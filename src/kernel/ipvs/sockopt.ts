@@ -1,10 +1,11 @@
 /**
  * The older interface to the IPVS table, getsockopt on any IPv4 socket: include/uapi/linux/ip_vs.h, do_ip_vs_get_ctl of
- * net/netfilter/ipvs/ip_vs_ctl.c. Needs CAP_NET_ADMIN as netlink does. It shows IPv4 only and no persistence engine, but all
- * virtual servers come by one call and all real servers of one by one call, where netlink takes three and 2 KB of statistics.
+ * net/netfilter/ipvs/ip_vs_ctl.c. Needs CAP_NET_ADMIN as netlink does. It shows IPv4 only and no persistence engine,
+ * but all virtual servers come by one call and all real servers of one by one call, where netlink takes three and 2 KB
+ * of statistics.
  *
- * The kernel fills as many entries as there are and does not say how many those were: each is marked before the call, by a
- * value that no entry can have, and the first one still marked is the end.
+ * The kernel fills as many entries as there are and does not say how many those were: each is marked before the call,
+ * by a value that no entry can have, and the first one still marked is the end.
  *
  * Structures as 64-bit kernels lay them out (byte offsets, from offsetof; numbers in host order, addresses and ports in
  * network order):
@@ -29,7 +30,10 @@ import {
 import { type Forwarding, forwardingOf } from './message.js';
 import { type SeenVirtualServer } from './observed-table.js';
 
-/** One buffer that getsockopt(IPPROTO_IP or IPPROTO_IPV6, ...) fills. The seam under this codec: native/option-socket.ts, or a fake. */
+/**
+ * One buffer that getsockopt(IPPROTO_IP or IPPROTO_IPV6, ...) fills. The seam under this codec:
+ * native/option-socket.ts, or a fake.
+ */
 export interface OptionBuffer {
   readonly bytes: Buffer;
   /** Reads the option into `bytes`, `length` of them; returns 0 or the errno. */
@@ -164,9 +168,9 @@ export class IpvsSockopt {
   }
 
   /**
-   * Reads the real servers of the virtual server at `index` into `view`. `gone`: there is no such virtual server any more.
-   * `partial`: there are others than were counted, changed meanwhile or with IPv6 addresses, which are not shown here. Throws
-   * IpvsSockoptError.
+   * Reads the real servers of the virtual server at `index` into `view`. `gone`: there is no such virtual server any
+   * more. `partial`: there are others than were counted, changed meanwhile or with IPv6 addresses, which are not shown
+   * here. Throws IpvsSockoptError.
    */
   readRealServers(index: number, view: SockoptView): 'read' | 'gone' | 'partial' {
     const expected = this.realServerCount(index);
@@ -181,8 +185,8 @@ export class IpvsSockopt {
   }
 
   /**
-   * Reads the real servers of one virtual server, of which there are thought to be `expected`, into `view`; `partial` when
-   * there are more. Those with IPv6 addresses are not shown. Throws IpvsSockoptError.
+   * Reads the real servers of one virtual server, of which there are thought to be `expected`, into `view`; `partial`
+   * when there are more. Those with IPv6 addresses are not shown. Throws IpvsSockoptError.
    */
   readRealServersOf(key: VirtualServerKey, expected: number, view: SockoptView): 'read' | 'gone' | 'partial' {
     const { bytes } = this.#dests.buffer;

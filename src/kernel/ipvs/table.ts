@@ -22,9 +22,9 @@ const CLOCK_INTERVAL = 64;
 const IPV6_INTERVAL = 10;
 
 /**
- * IPv4 virtual servers come through getsockopt: one system call for all of them and one for each one's real servers. What
- * that cannot show (IPv6, real servers of the other family, persistence engines) comes through netlink: a dump of all
- * virtual servers, and three system calls for each one's real servers.
+ * IPv4 virtual servers come through getsockopt: one system call for all of them and one for each one's real servers.
+ * What that cannot show (IPv6, real servers of the other family, persistence engines) comes through netlink: a dump of
+ * all virtual servers, and three system calls for each one's real servers.
  */
 export class IpvsTable implements IpvsTableSource {
   #sockopt: IpvsSockopt | undefined;
@@ -62,8 +62,8 @@ export class IpvsTable implements IpvsTableSource {
   }
 
   /**
-   * Active and inactive connections, added up, of each real server of one virtual server that is thought to have `expected`
-   * of them; empty when there is no such virtual server. Throws NetlinkError or IpvsSockoptError.
+   * Active and inactive connections, added up, of each real server of one virtual server that is thought to have
+   * `expected` of them; empty when there is no such virtual server. Throws NetlinkError or IpvsSockoptError.
    */
   connections(server: VirtualServerKey, expected: number): Map<RealServerKey, number> {
     const view = this.#view;
@@ -147,7 +147,10 @@ class Pace {
     this.#begin();
   }
 
-  /** A datagram of a dump holds about as much as CLOCK_INTERVAL stands for. Nobody else may use the socket until its end. */
+  /**
+   * A datagram of a dump holds about as much as CLOCK_INTERVAL stands for. Nobody else may use the socket until its
+   * end.
+   */
   async afterDatagram(): Promise<void> {
     if (performance.now() < this.#turnEnd) return;
     await nextTurn();

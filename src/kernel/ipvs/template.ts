@@ -1,6 +1,7 @@
 /**
- * Messages about address-keyed virtual servers differ in a few bytes: each kind is made once, then copied and patched. A
- * cold sync makes 110,000 of them; writing each attribute by attribute cost more than the kernel takes to act on them.
+ * Messages about address-keyed virtual servers differ in a few bytes: each kind is made once, then copied and patched.
+ * A cold sync makes 110,000 of them; writing each attribute by attribute cost more than the kernel takes to act on
+ * them.
  */
 import { MessageWriter } from '../../netlink/attribute-writer.js';
 import { writeGenericHeader } from '../../netlink/genetlink.js';
@@ -43,7 +44,9 @@ export class IpvsTemplates {
   /** `type` is the number of the generic netlink family. */
   constructor(readonly type: number) {}
 
-  /** A message about a virtual server, with its settings if given. Its own bytes are still to be patched (`service`). */
+  /**
+   * A message about a virtual server, with its settings if given. Its own bytes are still to be patched (`service`).
+   */
   virtualServer(key: VirtualServerKey, settings: VirtualServerSettings | undefined): VirtualServerTemplate {
     const family = virtualServerFamily(key);
     const last = this.#virtualServers.get(family);

@@ -25,8 +25,9 @@ export function isAtLeast(release: KernelRelease, major: number, minor: number):
 /**
  * The value that net.ipv4.vs.conn_reuse_mode must be given on this kernel; undefined means leave it alone.
  *
- * Before 5.9 the kernel's default, 1, makes each connection that reuses a source port wait one second, so 0 there, as kube-proxy
- * does; from 5.9 on the default is right: it moves reused ports away from drained real servers. The sysctl exists since 4.1.
+ * Before 5.9 the kernel's default, 1, makes each connection that reuses a source port wait one second, so 0 there, as
+ * kube-proxy does; from 5.9 on the default is right: it moves reused ports away from drained real servers. The sysctl
+ * exists since 4.1.
  */
 export function connReuseMode(release: KernelRelease | undefined): 0 | undefined {
   if (release === undefined || !isAtLeast(release, 4, 1)) return undefined;

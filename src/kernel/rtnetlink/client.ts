@@ -74,9 +74,9 @@ export class LinkClient {
   }
 
   /**
-   * Makes sure that a link of this name exists: a dummy, left down, if it has to be made. Addresses of a link that is down
-   * are local all the same, and no agent or routing daemon that looks at links that are up finds them. One that is up is
-   * left so: taking it down would flush its IPv6 addresses. Throws NetlinkError.
+   * Makes sure that a link of this name exists: a dummy, left down, if it has to be made. Addresses of a link that is
+   * down are local all the same, and no agent or routing daemon that looks at links that are up finds them. One that is
+   * up is left so: taking it down would flush its IPv6 addresses. Throws NetlinkError.
    */
   ensureDummy(name: string): { readonly index: number; readonly created: boolean } {
     const existing = this.findLink(name);
@@ -131,7 +131,10 @@ export class LinkClient {
     return this.queue('add-address', index, address);
   }
 
-  /** Queues the removal of a /32 or /128; returns true when the batch is full. That it is gone already counts as success. */
+  /**
+   * Queues the removal of a /32 or /128; returns true when the batch is full. That it is gone already counts as
+   * success.
+   */
   deleteAddress(index: number, address: Address): boolean {
     return this.queue('delete-address', index, address);
   }

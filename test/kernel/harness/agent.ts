@@ -138,7 +138,10 @@ export class Agent {
     await this.#do('serve', namespace, server);
   }
 
-  /** Stops listening, and closes the accepted connections unless told to keep them; returns how many requests came in all. */
+  /**
+   * Stops listening, and closes the accepted connections unless told to keep them; returns how many requests came in
+   * all.
+   */
   async unserve(
     namespace: string,
     server: { protocol: Protocol; address: string; port: number; keepConnections?: boolean },

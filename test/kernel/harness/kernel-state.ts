@@ -1,4 +1,6 @@
-/** The kernel's state as its own tools print it: what the tests compare with, read without any of the product's code. */
+/**
+ * The kernel's state as its own tools print it: what the tests compare with, read without any of the product's code.
+ */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -65,7 +67,10 @@ function procAddress(text: string): string {
   return `${[0, 2, 4, 6].map((at) => parseInt(host.slice(at, at + 2), 16)).join('.')}:${port}`;
 }
 
-/** Every address on kube-ipvs0 in the form of fixtures/kube-proxy-1.36/kube-ipvs0.txt (`inet 10.96.0.1/32`), sorted; none without the link. */
+/**
+ * Every address on kube-ipvs0 in the form of fixtures/kube-proxy-1.36/kube-ipvs0.txt (`inet 10.96.0.1/32`), sorted;
+ * none without the link.
+ */
 export async function kubeIpvs0Addresses(): Promise<string[]> {
   const lines = sortedLines(await shell('ip -o addr show dev kube-ipvs0 2>/dev/null || true'));
   return lines.map((line) => /\b(inet6?) +(\S+)/.exec(line)?.slice(1).join(' ') ?? line).sort();

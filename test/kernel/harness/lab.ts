@@ -1,4 +1,7 @@
-/** The laboratory: nodes, pods and an outside host as network namespaces (layout.ts draws it), each with hands (agent.ts). */
+/**
+ * The laboratory: nodes, pods and an outside host as network namespaces (layout.ts draws it), each with hands
+ * (agent.ts).
+ */
 import { Agent } from './agent.js';
 import { shell } from './kernel-state.js';
 import {

@@ -1,7 +1,7 @@
 /**
- * Keeps a test kernel on one CPU of the host. User-mode-linux has one CPU but runs its kernel and each of its programs as
- * processes of the host; every system call goes from one to the other and back, which takes 13 us on the same CPU and 60 us
- * when the host's scheduler spreads them over two (measured in a virtual machine).
+ * Keeps a test kernel on one CPU of the host. User-mode-linux has one CPU but runs its kernel and each of its programs
+ * as processes of the host; every system call goes from one to the other and back, which takes 13 us on the same CPU
+ * and 60 us when the host's scheduler spreads them over two (measured in a virtual machine).
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
@@ -11,8 +11,9 @@ const TASKSET = '/usr/bin/taskset';
 const SAMPLE_MS = 100;
 
 /**
- * The command line that runs `program` on CPU number `wanted` of those that this process may use (modulo their count), by
- * default on the one that is least busy now. Without taskset, or leave to use it, the program is left to the scheduler.
+ * The command line that runs `program` on CPU number `wanted` of those that this process may use (modulo their count),
+ * by default on the one that is least busy now. Without taskset, or leave to use it, the program is left to the
+ * scheduler.
  * @param {string} program
  * @param {readonly string[]} args
  * @param {number | undefined} wanted

@@ -7,16 +7,18 @@
  *
  *   --mem 2G         memory of the test kernel
  *   --timeout 300    seconds until everything is killed and the exit code is 124
- *   --share DIR      a directory of the host that the command may write to, made if need be (repeatable); all else it writes vanishes
+ *   --share DIR      a directory of the host that the command may write to, made if need be (repeatable); all else it
+ *                    writes vanishes
  *   --cpu N          the host's CPU to run on, counted from 0 among those allowed; by default the least busy one
  *   --env NAME[=V]   an environment variable to hand on (repeatable), besides those named in PASSED_ON
  *   --verbose        show the kernel's console log also after success
  *
  * The command runs as root in the current directory, its standard output and error come out here as they are written,
- * and its exit code is this program's. KERNEL=uml (user-mode-linux, no root needed), KERNEL=host (fresh network and mount
- * namespaces on this machine's kernel) or KERNEL=qemu:NAME (a kernel of Debian under QEMU, see scripts/debian-kernel.sh;
- * two CPUs, emulated, so several times slower) chooses the place; by default the host's kernel is taken when it has ip_vs
- * and this is root. The command finds the choice in TEST_KERNEL. Several may run at once.
+ * and its exit code is this program's. KERNEL=uml (user-mode-linux, no root needed), KERNEL=host (fresh network and
+ * mount namespaces on this machine's kernel) or KERNEL=qemu:NAME (a kernel of Debian under QEMU, see
+ * scripts/debian-kernel.sh; two CPUs, emulated, so several times slower) chooses the place; by default the host's
+ * kernel is taken when it has ip_vs and this is root. The command finds the choice in TEST_KERNEL. Several may run at
+ * once.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import {
@@ -217,7 +219,8 @@ function timedOut() {
 }
 
 /**
- * Waits for the child's end and for its pipes, killing its process group at the time-out or when this process is told to stop.
+ * Waits for the child's end and for its pipes, killing its process group at the time-out or when this process is told
+ * to stop.
  * @param {import('node:child_process').ChildProcess} child
  * @returns {Promise<'exited' | 'timeout'>}
  */

@@ -1,4 +1,6 @@
-/** The pure core on random clusters: as the oracle of the chaos test has it, and the same whatever way it came there. */
+/**
+ * The pure core on random clusters: as the oracle of the chaos test has it, and the same whatever way it came there.
+ */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';

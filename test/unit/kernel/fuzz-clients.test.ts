@@ -1,4 +1,7 @@
-/** The kernel clients against answers that were damaged on their way: a result or a typed error, and then business as usual. */
+/**
+ * The kernel clients against answers that were damaged on their way: a result or a typed error, and then business as
+ * usual.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';

@@ -1,4 +1,7 @@
-/** The IPVS table by getsockopt: recorded bytes of a real kernel, a fake one with the same bytes, and what comes between reads. */
+/**
+ * The IPVS table by getsockopt: recorded bytes of a real kernel, a fake one with the same bytes, and what comes between
+ * reads.
+ */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,6 @@
-/** Credential plugins: bounded in time, asked as rarely as client-go asks, and silent: nothing that they print gets out. */
+/**
+ * Credential plugins: bounded in time, asked as rarely as client-go asks, and silent: nothing that they print gets out.
+ */
 import assert from 'node:assert/strict';
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,7 @@
-/** Which objects are asked for: as kube-proxy 1.36 (cmd/kube-proxy/app/server.go), from the API server and from manifests alike. */
+/**
+ * Which objects are asked for: as kube-proxy 1.36 (cmd/kube-proxy/app/server.go), from the API server and from
+ * manifests alike.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { KubeClient } from '../../../src/kube/client.js';

@@ -63,7 +63,8 @@ for (const [way, start] of [
   ['posix_spawn', startProgram],
   ['fork', undefined],
 ] as const) {
-  // It is gone and its process number free, but its child holds the pipe: nothing must be killed, nothing thrown elsewhere.
+  // It is gone and its process number free, but its child holds the pipe: nothing must be killed, nothing thrown
+  // elsewhere.
   test(`a program that ended while its child keeps the pipe is given up, by time-out and abort (${way})`, async () => {
     const runner = new CommandRunner(start, 50);
     const leave = ['-c', 'sleep 3 & exit 0'];

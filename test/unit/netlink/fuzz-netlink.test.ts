@@ -1,6 +1,6 @@
 /**
- * Hostile netlink: whatever bytes come, the decoders give a value or a typed error, and never look at a byte outside of what
- * they were given. That is checked by decoding the same bytes in front of and behind different surroundings.
+ * Hostile netlink: whatever bytes come, the decoders give a value or a typed error, and never look at a byte outside of
+ * what they were given. That is checked by decoding the same bytes in front of and behind different surroundings.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -47,7 +47,10 @@ const mutation: fc.Arbitrary<Mutation> = fc.oneof(
   fc.record({ kind: fc.constant('cut' as const), at: position }),
   fc.record({ kind: fc.constantFrom('remove' as const, 'repeat' as const), at: position, length: fc.nat(64) }),
 );
-/** Attributes whose lengths are true and whose payloads are of any length, in each other: short ones come at the very end too. */
+/**
+ * Attributes whose lengths are true and whose payloads are of any length, in each other: short ones come at the very
+ * end too.
+ */
 const { attributes } = fc.letrec<{ attributes: Buffer; one: Buffer }>((tie) => ({
   attributes: fc.array(tie('one'), { maxLength: 4 }).map((parts) => Buffer.concat(parts)),
   one: fc

@@ -1,4 +1,6 @@
-/** From what is to what shall be, in messages: what is sent, in which order, and whose virtual servers are left alone. */
+/**
+ * From what is to what shall be, in messages: what is sent, in which order, and whose virtual servers are left alone.
+ */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';

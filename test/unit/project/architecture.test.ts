@@ -1,4 +1,7 @@
-/** The import rule of the design, read from the sources: which folder may know which, what the pure core may use, how long files may be. */
+/**
+ * The import rule of the design, read from the sources: which folder may know which, what the pure core may use, how
+ * long files may be.
+ */
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';

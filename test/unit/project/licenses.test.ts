@@ -1,4 +1,6 @@
-/** What is bundled ships with its licences: read from the source map, which knows nothing of the code that wrote them. */
+/**
+ * What is bundled ships with its licences: read from the source map, which knows nothing of the code that wrote them.
+ */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * What README.md, docs/ and the pages for contributors name exists: dependencies with their reasons, scripts, files, links, metrics, a runbook for
- * each alert, and the traffic table as it is.
+ * What README.md, docs/ and the pages for contributors name exists: dependencies with their reasons, scripts, files,
+ * links, metrics, a runbook for each alert, and the traffic table as it is.
  */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';

@@ -14,7 +14,10 @@ const CODES = ['EBUSY', 'ENOBUFS', 'EINTR', 'ENOMEM', 'EPERM', 'EAGAIN', 'EINVAL
 /** These say "already so" of what is not: no retry can see through that, a verification does. */
 const LIES = ['EEXIST', 'EADDRNOTAVAIL'];
 const KINDS: Readonly<Record<string, string>> = { services: 'Service', endpointslices: 'EndpointSlice' };
-/** Syncs until everything must be right: what is unknown is read back in the second, and what that shows done in the third. */
+/**
+ * Syncs until everything must be right: what is unknown is read back in the second, and what that shows done in the
+ * third.
+ */
 const SYNCS = 3;
 
 class Storm {
