@@ -88,7 +88,7 @@ function makeCopy() {
  * @returns {Promise<{ file: string, seconds: number, executed: Map<string, Uint8Array> }[]>}
  */
 async function reach() {
-  const files = list(join(root, 'test/unit'), '.test.ts')
+  const files = list(join(copy, 'test/unit'), '.test.ts')
     .filter((name) => !name.startsWith('project/'))
     .map((name) => `build/test/unit/${name.replace(/ts$/, 'js')}`);
   const found = [];
@@ -104,14 +104,14 @@ async function reach() {
 }
 
 function allMutants() {
-  return list(join(root, 'src'), '.ts')
+  return list(join(copy, 'src'), '.ts')
     .map((name) => `src/${name}`)
     .filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern)))
     .flatMap((file) => {
       const compiled = join(copy, 'build', file.replace(/ts$/, 'js'));
       const text = readFileSync(compiled, 'utf8');
       const map = new SourceMap(JSON.parse(readFileSync(`${compiled}.map`, 'utf8')));
-      const lines = readFileSync(join(root, file), 'utf8').split('\n');
+      const lines = readFileSync(join(copy, file), 'utf8').split('\n');
       const room = file
         .split('/')
         .slice(0, file.split('/').length > 2 ? 2 : 1)
@@ -170,7 +170,7 @@ function run(file, seconds, env) {
 
 /** Lines `file | "a" -> "b" | source line | reason`; others are comments. */
 function readEquivalents() {
-  const path = join(root, 'test/mutation-equivalent.txt');
+  const path = join(copy, 'test/mutation-equivalent.txt');
   const lines = existsSync(path) ? readFileSync(path, 'utf8').split('\n') : [];
   return new Set(lines.map((line) => line.split(' | ').slice(0, -1).join(' | ')).filter((line) => line !== ''));
 }
