@@ -15,10 +15,15 @@ export interface LoadedConfig {
   readonly warnings: readonly string[];
 }
 
+/** A configuration with the text that it was made of. */
+export interface LoadedConfigFile extends LoadedConfig {
+  readonly content: string;
+}
+
 type Mapping = Record<string, unknown>;
 
 /** Reads and checks a KubeProxyConfiguration file. Throws ConfigError, naming every problem, or that it cannot be read. */
-export async function loadConfigFile(path: string, overrides: ConfigOverrides = {}): Promise<LoadedConfig> {
+export async function loadConfigFile(path: string, overrides: ConfigOverrides = {}): Promise<LoadedConfigFile> {
   let text: string;
   try {
     text = await readFile(path, 'utf8');
@@ -26,7 +31,7 @@ export async function loadConfigFile(path: string, overrides: ConfigOverrides = 
     const problem = { path: '', value: undefined, allowed: `it cannot be read: ${errorMessage(error)}` };
     throw new ConfigError(path, [problem], { cause: error });
   }
-  return loadConfigText(text, path, overrides);
+  return { ...loadConfigText(text, path, overrides), content: text };
 }
 
 /** Checks a configuration given as YAML or JSON text; `source` names it in messages. Throws ConfigError. */

@@ -65,6 +65,8 @@ export interface ProxyConfig {
   /** 0: every change is synced at once. */
   readonly minSyncPeriodMs: number;
   readonly drainTimeoutMs: number;
+  /** Whether VIPs are kept off the addresses of all Nodes; `auto`: in clusters small enough to watch them. */
+  readonly protectNodeAddresses: 'auto' | 'on' | 'off';
 
   readonly scheduler: string;
   readonly excludeCIDRs: PerFamily<readonly Prefix[]>;

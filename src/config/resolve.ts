@@ -58,6 +58,7 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     master: nonEmpty(flags.master),
     configSyncPeriodMs: timer('configSyncPeriod', nonZero(file.configSyncPeriod) ?? 15 * MINUTE, found),
     ...syncPeriods(file, found),
+    protectNodeAddresses: file.kubeProxyIpvs?.protectNodeAddresses ?? 'auto',
     drainTimeoutMs: timer(
       'kubeProxyIpvs.drainTimeout',
       flags.drainTimeoutMs ?? file.kubeProxyIpvs?.drainTimeout ?? 15 * MINUTE,

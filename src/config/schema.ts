@@ -32,6 +32,10 @@ export const SCHEDULERS = [
 
 export const LOCAL_MODES = ['ClusterCIDR', 'NodeCIDR', 'BridgeInterface', 'InterfaceNamePrefix'] as const;
 
+const NODE_PROTECTION = ['auto', 'on', 'off'] as const;
+/** Whether VIPs are kept off the addresses of all Nodes; auto: in clusters small enough to watch them. */
+export type ProtectNodeAddresses = (typeof NODE_PROTECTION)[number];
+
 const MAX_INT32 = 2 ** 31 - 1;
 
 const bool = z.boolean({ error: 'true or false' });
@@ -146,6 +150,13 @@ const extras = section({
   drainTimeout: duration.optional(),
   statusAccess: oneOf(STATUS_ACCESS).optional(),
   acceptServiceTraffic: bool.optional(),
+  protectNodeAddresses: z
+    // YAML 1.1 parsers, Go's among them, make booleans of on and off.
+    .custom<string | boolean>((value) => typeof value === 'boolean' || NODE_PROTECTION.includes(value as never), {
+      error: 'auto, on or off',
+    })
+    .transform((value) => (value === true ? 'on' : value === false ? 'off' : (value as ProtectNodeAddresses)))
+    .optional(),
 });
 
 export const kubeProxyConfiguration = section({

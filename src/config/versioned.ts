@@ -50,6 +50,7 @@ export function versionedConfig(file: Section, config: ProxyConfig): Versioned {
       drainTimeout: formatGoDuration(config.drainTimeoutMs),
       statusAccess: config.statusAccess,
       acceptServiceTraffic: config.acceptServiceTraffic,
+      protectNodeAddresses: config.protectNodeAddresses,
     },
   };
 }

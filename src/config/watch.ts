@@ -3,8 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 export interface ConfigWatchOptions {
-  /** Called once, when the file's content differs from what it was when watching began. */
-  readonly onChange: () => void;
+  /** Called with each new content; what it says decides whether the file is watched any further. */
+  readonly onChange: (content: string) => 'stop' | 'go on';
   /** The content that is in use; read now when absent. */
   readonly initialContent?: string;
   /** How long events may pile up before the file is read again, in milliseconds. */
@@ -21,10 +21,10 @@ export interface ConfigWatch {
  * Watches a configuration file's content. The directory is watched rather than the file, because the kubelet updates a
  * ConfigMap volume by renaming the `..data` symbolic link and editors replace the file; touching it without a change
  * of content, or a moment without the file, is no change. kube-proxy exits on a change so that it starts anew with the
- * new configuration; the caller is expected to do the same. Never keeps the process alive.
+ * new configuration; the caller decides. Never keeps the process alive.
  */
 export async function watchConfig(path: string, options: ConfigWatchOptions): Promise<ConfigWatch> {
-  const initial = options.initialContent ?? (await readFile(path, 'utf8'));
+  let known = options.initialContent ?? (await readFile(path, 'utf8'));
   let closed = false;
   let settle: NodeJS.Timeout | undefined;
   let watcher: FSWatcher | undefined;
@@ -37,9 +37,9 @@ export async function watchConfig(path: string, options: ConfigWatchOptions): Pr
   };
   const compare = async (): Promise<void> => {
     const content = await readFile(path, 'utf8').catch(() => undefined);
-    if (closed || content === undefined || content === initial) return;
-    close();
-    options.onChange();
+    if (closed || content === undefined || content === known) return;
+    known = content;
+    if (options.onChange(content) === 'stop') close();
   };
   const schedule = (): void => {
     clearTimeout(settle);

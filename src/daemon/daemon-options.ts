@@ -1,4 +1,4 @@
-import { type LoadedConfig, loadConfigDocument, loadConfigFile } from '../config/load.js';
+import { type LoadedConfig, type LoadedConfigFile, loadConfigDocument, loadConfigFile } from '../config/load.js';
 import { type ConfigOverrides } from '../config/resolve.js';
 
 /** What the dataPlane is told by the command line; every command knows it. */
@@ -14,8 +14,8 @@ export interface DaemonOptions {
   readonly warnings: readonly string[];
 }
 
-/** Loads the configuration that the command line names. Throws ConfigError. */
-export async function loadDaemonConfig(options: DaemonOptions): Promise<LoadedConfig> {
+/** Loads the configuration that the command line names; with its text when that is a file. Throws ConfigError. */
+export async function loadDaemonConfig(options: DaemonOptions): Promise<LoadedConfig | LoadedConfigFile> {
   const { configFile, document, overrides } = options;
   if (configFile !== undefined) return loadConfigFile(configFile, overrides);
   return loadConfigDocument(document, 'command line', overrides);

@@ -1,6 +1,7 @@
 import { CommandRunner } from '../kernel/command.js';
 import { type Inspection, inspect } from '../reconcile/inspect.js';
 import { inspectRules, inspectSysctls } from '../reconcile/inspect-node.js';
+import { type SkipReason } from '../kube/manifests.js';
 import { Metrics } from '../serve/metrics.js';
 import { type Environment } from './environment.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
@@ -9,8 +10,20 @@ import { openDataPlane } from './run.js';
 import { Sources } from './sources.js';
 import { SyncReporter } from './sync-reporter.js';
 
-/** Reads the cluster and the kernel and compares them; changes nothing. Rejects when `environment.stop` aborts first. */
-export async function dryRun(options: DaemonOptions, environment: Environment): Promise<Inspection> {
+/** Who asks what a sync would do wants to know soon that there is nobody to say. */
+const TIMEOUT_MS = 30_000;
+
+export interface DryRunOptions extends DaemonOptions {
+  /** Longest wait for the cluster's state: 30 s when not given. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * Reads the cluster and the kernel and compares them; changes nothing. Rejects, saying what it waited for, when the cluster's
+ * state does not come in time, when a manifest cannot be used, and when `environment.stop` aborts first. What of the
+ * manifests is not used is told on standard error.
+ */
+export async function dryRun(options: DryRunOptions, environment: Environment): Promise<Inspection> {
   const { config } = await loadDaemonConfig(options);
   const log = environment.logger('silent');
   const metrics = new Metrics({ version: environment.version });
@@ -20,9 +33,7 @@ export async function dryRun(options: DaemonOptions, environment: Environment): 
   const dataPlane = await openDataPlane({ config, nodeName, environment, log, reporter: observer, run });
   let onReady = (): void => undefined;
   const ready = new Promise<void>((resolve) => (onReady = resolve));
-  const stopped = new Promise<never>((_resolve, reject) => {
-    environment.stop.addEventListener('abort', () => reject(new Error('stopped')), { once: true });
-  });
+  const manifests = new ManifestReport();
   const sources = new Sources({
     options,
     config,
@@ -32,10 +43,20 @@ export async function dryRun(options: DaemonOptions, environment: Environment): 
     observer,
     log,
     onReady: () => onReady(),
+    absentNodeWaitMs: 0,
+    onSkippedManifest: (file, what, reason) => manifests.add(file, what, reason),
   });
   try {
+    await sources.apiServerAddresses();
     await sources.start();
-    await Promise.race([ready, stopped]);
+    await inTime(
+      ready,
+      options.timeoutMs ?? TIMEOUT_MS,
+      environment.stop,
+      () => sources.waitsFor ?? 'the addresses of other nodes',
+    );
+    manifests.tell(environment.err);
+    for (const note of sources.notes) environment.err(`kube-proxy-ipvs: ${note}\n`);
     const { families, iptables } = dataPlane.options;
     const found = await inspect(dataPlane.updater, dataPlane.sources, dataPlane.ipvs.excludeCIDRs);
     const rules = ruleSets(config, families, dataPlane.cluster.node, iptables.randomFully);
@@ -45,5 +66,46 @@ export async function dryRun(options: DaemonOptions, environment: Environment): 
   } finally {
     await sources.close();
     await dataPlane.stop();
+  }
+}
+
+/** What of a directory of manifests is not used. */
+class ManifestReport {
+  readonly #broken: string[] = [];
+  readonly #ignored: string[] = [];
+
+  add(file: string, what: string, reason: SkipReason): void {
+    if (reason === 'broken') this.#broken.push(`${file}: ${what}`);
+    else this.#ignored.push(`${file}: ${what}`);
+  }
+
+  /** Throws for a broken file: half of the objects is not what is asked about. */
+  tell(err: Environment['err']): void {
+    for (const line of this.#ignored) err(`kube-proxy-ipvs: ignored: ${line}\n`);
+    if (this.#broken.length > 0) throw new Error(`manifests that cannot be read: ${this.#broken.join('; ')}`);
+  }
+}
+
+/** Waits for `ready`, not longer than `timeoutMs` and not beyond the end that `stop` says. */
+async function inTime(
+  ready: Promise<void>,
+  timeoutMs: number,
+  stop: AbortSignal,
+  waitsFor: () => string,
+): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  let onStop = (): void => undefined;
+  const ended = new Promise<never>((_resolve, reject) => {
+    const seconds = timeoutMs / 1000;
+    timer = setTimeout(() => reject(new Error(`gave up after ${seconds} s of waiting for ${waitsFor()}`)), timeoutMs);
+    onStop = () => reject(new Error('stopped'));
+    stop.addEventListener('abort', onStop);
+    if (stop.aborted) onStop();
+  });
+  try {
+    await Promise.race([ready, ended]);
+  } finally {
+    clearTimeout(timer);
+    stop.removeEventListener('abort', onStop);
   }
 }

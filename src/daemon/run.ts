@@ -1,54 +1,72 @@
 import { writeFileSync } from 'node:fs';
 import { type Logger } from 'pino';
 import { errorMessage } from '../values/errors.js';
-import { watchConfig } from '../config/watch.js';
-import { type LoadedConfig } from '../config/load.js';
+import { type LoadedConfig, type LoadedConfigFile } from '../config/load.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { CommandRunner, type RunCommand } from '../kernel/command.js';
 import { detectIptables } from '../kernel/iptables/detect.js';
 import { systemClock } from '../reconcile/clock.js';
+import { type HealthReport, healthHandler } from '../serve/health.js';
 import { Metrics } from '../serve/metrics.js';
+import { ConfigChange } from './config-change.js';
 import { DataPlane } from './data-plane.js';
+import { hasEarlierState } from './earlier-state.js';
 import { type Environment } from './environment.js';
+import { HealthListener } from './health-listener.js';
 import { InstanceLock } from './instance-lock.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
 import { PreflightError, probeRequiredModules, requireNetAdmin, servedFamilies } from './preflight-checks.js';
+import { releaseAddresses } from './release-addresses.js';
 import { Servers } from './servers.js';
 import { Sources } from './sources.js';
 import { SyncReporter } from './sync-reporter.js';
 
-/** Runs the dataPlane until SIGTERM or a changed configuration file; resolves to the exit code. Nothing is touched before the configuration is valid. */
+/**
+ * Runs the daemon until SIGTERM or a changed configuration file; resolves to the exit code. Nothing is touched before the
+ * configuration is valid, and the health server listens from then on.
+ */
 export async function runDaemon(options: DaemonOptions, environment: Environment): Promise<number> {
   const loaded = await loadDaemonConfig(options);
-  const { config, warnings } = loaded;
-  const log = environment.logger(config.logLevel);
-  for (const warning of [...options.warnings, ...warnings]) log.warn(warning);
-  const stop = await stopSignal(options, environment, log);
+  const log = environment.logger(loaded.config.logLevel);
+  for (const warning of [...options.warnings, ...loaded.warnings]) log.warn(warning);
+  const metrics = new Metrics({ version: environment.version, ...environment.build });
+  const { stop, configChange } = await watchForEnd(options, loaded, environment, log, metrics);
+  const health = startupHealth(loaded.config, metrics, log);
   let lock: InstanceLock | undefined;
   try {
+    await health.start();
     lock = await InstanceLock.acquire(
       () => log.warn('another instance runs on this node: waiting until it ends'),
       stop,
     );
-    await serve(options, loaded, environment, log, stop);
+    await health.insist();
+    await serve({ options, loaded, environment, log, metrics, health, configChange, stop });
     return 0;
   } catch (error) {
     if (stop.aborted) return 0;
     throw error;
   } finally {
+    configChange?.close();
+    await health.close();
     lock?.release();
   }
 }
 
-async function serve(
-  options: DaemonOptions,
-  { config, document }: LoadedConfig,
-  environment: Environment,
-  log: Logger,
-  stop: AbortSignal,
-): Promise<void> {
+interface ServeParts {
+  readonly options: DaemonOptions;
+  readonly loaded: LoadedConfig;
+  readonly environment: Environment;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly health: HealthListener;
+  readonly configChange: ConfigChange | undefined;
+  readonly stop: AbortSignal;
+}
+
+async function serve(parts: ServeParts): Promise<void> {
+  const { options, loaded, environment, log, metrics, health, configChange, stop } = parts;
+  const { config, document } = loaded;
   const nodeName = config.hostnameOverride ?? environment.hostname.toLowerCase();
-  const metrics = new Metrics({ version: environment.version, ...environment.build });
   const observer = new SyncReporter(metrics, log);
   const commands = new CommandRunner(environment.startProgram);
   const run: RunCommand = (command, args, more) => {
@@ -68,10 +86,27 @@ async function serve(
     log,
     onReady: () => dataPlane.start(),
   });
-  const servers = new Servers({ config, document, nodeName, environment, dataPlane, sources, metrics, observer, log });
+  const notes = (): string[] => [
+    ...(configChange?.problem === undefined ? [] : [configChange.problem]),
+    ...sources.notes,
+  ];
+  const servers = new Servers({
+    config,
+    document,
+    nodeName,
+    environment,
+    dataPlane,
+    sources,
+    metrics,
+    observer,
+    log,
+    health,
+    notes,
+  });
   log.info({ node: nodeName, version: environment.version, scheduler: config.scheduler }, 'started');
   try {
     await servers.start();
+    releaseAddresses(dataPlane.clients, await sources.apiServerAddresses(), log);
     await sources.start();
     await aborted(stop);
   } finally {
@@ -81,6 +116,28 @@ async function serve(
     await servers.close();
     log.info({ ms: Math.round(performance.now() - start) }, 'stopped; the data plane stays in place');
   }
+}
+
+/**
+ * The health server as it answers until there is something to be healthy: alive, not ready, and red only where the kernel serves
+ * nothing either.
+ */
+function startupHealth(config: ProxyConfig, metrics: Metrics, log: Logger): HealthListener {
+  const starting = { category: 'starting', summary: 'the daemon is starting' } as const;
+  const report = (healthy: boolean): HealthReport => ({
+    healthy,
+    nodeEligible: true,
+    lastUpdated: undefined,
+    reasons: healthy ? [] : [starting],
+    families: [],
+  });
+  const source = { healthz: () => report(hasEarlierState()), livez: () => report(true), readyz: () => report(false) };
+  return new HealthListener({
+    address: config.healthzBindAddress,
+    hardFail: config.bindAddressHardFail,
+    beginning: healthHandler(source, metrics),
+    log,
+  });
 }
 
 /** Opens everything that the kernel has to offer; a refusal names the thing and the fix. */
@@ -122,17 +179,28 @@ function setOomScore(score: number, log: Logger): void {
   }
 }
 
-/** Aborts on the process's signals, and when the configuration file changes: kube-proxy restarts then, too. */
-async function stopSignal(options: DaemonOptions, environment: Environment, log: Logger): Promise<AbortSignal> {
-  if (options.configFile === undefined) return environment.stop;
+/** Ends the daemon on the process's signals, and when the configuration file changes to another that can be used, as kube-proxy's. */
+async function watchForEnd(
+  options: DaemonOptions,
+  loaded: LoadedConfig | LoadedConfigFile,
+  environment: Environment,
+  log: Logger,
+  metrics: Metrics,
+): Promise<{ stop: AbortSignal; configChange: ConfigChange | undefined }> {
+  const { configFile, overrides } = options;
+  metrics.configRefused(false);
+  if (configFile === undefined || !('content' in loaded)) return { stop: environment.stop, configChange: undefined };
   const changed = new AbortController();
-  const onChange = (): void => {
-    log.info({ file: options.configFile }, 'the configuration changed: ending, to be started with the new one');
-    changed.abort();
-  };
-  const watch = await watchConfig(options.configFile, { onChange });
-  environment.stop.addEventListener('abort', () => watch.close(), { once: true });
-  return AbortSignal.any([environment.stop, changed.signal]);
+  const configChange = new ConfigChange({
+    file: configFile,
+    overrides,
+    loaded,
+    log,
+    onRefused: (isRefused) => metrics.configRefused(isRefused),
+    onChanged: () => changed.abort(),
+  });
+  await configChange.start();
+  return { stop: AbortSignal.any([environment.stop, changed.signal]), configChange };
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

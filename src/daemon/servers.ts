@@ -12,6 +12,7 @@ import { type ServiceHealth, ServiceHealthServer } from '../serve/service-health
 import { type DataPlane } from './data-plane.js';
 import { type Environment } from './environment.js';
 import { hasEarlierState } from './earlier-state.js';
+import { type HealthListener } from './health-listener.js';
 import { healthSource } from './health-source.js';
 import { type Sources } from './sources.js';
 import { statusSource } from './status-source.js';
@@ -29,6 +30,10 @@ export interface ServerParts {
   readonly metrics: Metrics;
   readonly observer: SyncReporter;
   readonly log: Logger;
+  /** Listens already; answers by what is made here from now on. */
+  readonly health: HealthListener;
+  /** What an operator should know besides. */
+  readonly notes: () => readonly string[];
 }
 
 /** Everything that listens: health, metrics and status, and the health check node ports of Services. */
@@ -58,11 +63,12 @@ export class Servers {
       health,
       watches: () => sources.watches(),
       skipped: () => sources.skipped(),
+      notes: parts.notes,
       node: nodeName,
       version: environment.version,
       startedAt: new Date(environment.startedAt),
     });
-    this.#add('health server', config.healthzBindAddress, healthHandler(health, metrics), 'healthzBindAddress');
+    this.parts.health.serve(healthHandler(health, metrics));
     const scraped = {
       contentType: metrics.contentType,
       text: () => {

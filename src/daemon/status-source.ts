@@ -24,6 +24,8 @@ export interface StatusInputs extends Pick<NoteInputs, 'watches' | 'skipped'> {
   readonly node: string;
   readonly version: string;
   readonly startedAt: Date;
+  /** What an operator should know besides. */
+  readonly notes: () => readonly string[];
 }
 
 /** What the page reads of the data plane. */
@@ -62,13 +64,16 @@ function statusReport(inputs: StatusInputs): StatusReport {
       connections: dataPlane.drains.connections(server, real),
       deadline: new Date(Date.now() + msLeft),
     })),
-    notes: statusNotes({
-      state,
-      claims,
-      refusals: dataPlane.updater.refusals,
-      watches: inputs.watches,
-      skipped: inputs.skipped,
-    }),
+    notes: [
+      ...inputs.notes(),
+      ...statusNotes({
+        state,
+        claims,
+        refusals: dataPlane.updater.refusals,
+        watches: inputs.watches,
+        skipped: inputs.skipped,
+      }),
+    ],
   };
 }
 

@@ -57,6 +57,11 @@ export class KubeClient {
     return this.#credentials.server;
   }
 
+  /** Names or addresses that connections go to: the API server's, and a proxy's before it. */
+  get hosts(): readonly string[] {
+    return this.#credentials.hosts;
+  }
+
   close(): void {
     this.#credentials.close();
   }

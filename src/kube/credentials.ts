@@ -42,6 +42,13 @@ export class Credentials {
     return this.#loaded.cluster.server;
   }
 
+  /** Names or addresses that connections go to: the API server's, and a proxy's before it. */
+  get hosts(): readonly string[] {
+    const { server, proxyUrl } = this.#loaded.cluster;
+    const urls = [server, proxyUrl ?? ''].filter((url) => URL.canParse(url)).map((url) => new URL(url));
+    return urls.map(({ hostname }) => hostname.replace(/^\[|\]$/g, ''));
+  }
+
   /** May run an exec plugin or read files; rejects with KubeError, at once when `signal` aborts. */
   async connection(signal: AbortSignal): Promise<Connection> {
     const generation = this.#generation;

@@ -1,5 +1,6 @@
 import { type KubeClient } from './client.js';
 import { type KubeClock } from './clock.js';
+import { readPage } from './list-pages.js';
 import { Reflector } from './reflector.js';
 import { type SkippedObjects } from './skipped-objects.js';
 import { type KubeLog, type ObjectParser, type ObjectProblem, type ResourceSink } from './sink.js';
@@ -10,6 +11,8 @@ import { type KubeLog, type ObjectParser, type ObjectProblem, type ResourceSink 
  */
 export const SERVICE_SELECTOR = '!service.kubernetes.io/service-proxy-name';
 export const SLICE_SELECTOR = '!service.kubernetes.io/headless';
+
+const NODES = '/api/v1/nodes';
 
 export interface WatchOptions<T> {
   readonly client: Pick<KubeClient, 'open'>;
@@ -48,7 +51,27 @@ export function watchNode<T>(name: string, options: WatchOptions<T>): Reflector<
   return new Reflector({
     ...options,
     resource: 'nodes',
-    path: '/api/v1/nodes',
+    path: NODES,
     fieldSelector: `metadata.name=${name}`,
   });
+}
+
+/** All Nodes; keys are their names. */
+export function watchAllNodes<T>(options: WatchOptions<T>): Reflector<T> {
+  return new Reflector({ ...options, resource: 'all nodes', path: NODES });
+}
+
+/**
+ * How many Nodes there are, from a list of one: the API server says how many remain. Infinity where it does not say. Rejects
+ * with KubeError.
+ */
+export async function countNodes(client: Pick<KubeClient, 'open'>, signal: AbortSignal): Promise<number> {
+  const operation = 'count nodes';
+  const body = await client.open({ operation, path: NODES, query: { limit: '1' }, signal, idleMs: () => 30_000 });
+  let count = 0;
+  const { continueToken, remainingItemCount } = await readPage(operation, body, {
+    heard: () => undefined,
+    item: () => Promise.resolve(void count++),
+  });
+  return count + (continueToken === '' ? 0 : (remainingItemCount ?? Infinity));
 }

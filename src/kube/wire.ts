@@ -46,6 +46,8 @@ export interface ListEnvelope {
   readonly resourceVersion: string;
   /** Empty on the last page. */
   readonly continueToken: string;
+  /** How many items come after this page, where the server says so: without selectors. */
+  readonly remainingItemCount: number | undefined;
 }
 
 /**
@@ -60,7 +62,9 @@ export function parseEnvelope(operation: string, bytes: Buffer): ListEnvelope {
   if (!asString(list?.['kind']).endsWith('List') || !hasItems || resourceVersion === '') {
     throw new KubeError(operation, { reason: MALFORMED, message: `not a list: ${excerpt(bytes)}` });
   }
-  return { resourceVersion, continueToken: asString(metadata?.['continue']) };
+  const remaining = metadata?.['remainingItemCount'];
+  const remainingItemCount = typeof remaining === 'number' && remaining >= 0 ? remaining : undefined;
+  return { resourceVersion, continueToken: asString(metadata?.['continue']), remainingItemCount };
 }
 
 export function parseJson(operation: string, bytes: Buffer): unknown {

@@ -160,6 +160,11 @@ function ownInstruments(register: Registry) {
       'Objects that are skipped because the kernel keeps refusing them',
       ['object'],
     ),
+    nodeKnown: make.gauge('kubeproxy_ipvs_node_known', "Whether the Node object of this node's name has been seen (1)"),
+    configRefused: make.gauge(
+      'kubeproxy_ipvs_config_refused',
+      'Whether the configuration file holds something that cannot be used (1) while the one before runs on',
+    ),
     claimConflicts: make.gauge(
       'kubeproxy_ipvs_claim_conflicts',
       'Service ports not served because an older Service has the same address and port',

@@ -164,6 +164,16 @@ export class Metrics {
     this.#instruments.claimConflicts.set(servicePorts);
   }
 
+  /** Whether the Node object of this node's name has been seen. */
+  nodeKnown(isKnown: boolean): void {
+    this.#instruments.nodeKnown.set(isKnown ? 1 : 0);
+  }
+
+  /** Whether the configuration file holds something that cannot be used, while the one before runs on. */
+  configRefused(isRefused: boolean): void {
+    this.#instruments.configRefused.set(isRefused ? 1 : 0);
+  }
+
   /** `resource` is services, endpointslices or nodes; `reason` one of a fixed set of words, never an object's name. */
   objectSkipped(resource: string, reason: string): void {
     this.#instruments.skippedObjects.inc({ resource, reason });

@@ -6,6 +6,7 @@ const BLOCK = 128 * 1024;
 const MAX_SNAPSHOTS = 16;
 
 interface Snapshot {
+  readonly isSelective: boolean;
   readonly revision: number;
   readonly objects: readonly StoredObject[];
 }
@@ -15,6 +16,8 @@ export interface Page {
   readonly revision: number;
   readonly objects: readonly StoredObject[];
   readonly continueToken: string;
+  /** Items after this page; undefined where a selector was given, as a real API server has it. */
+  readonly remaining: number | undefined;
 }
 
 /** Consistent paged lists: every page of one list shows the same revision, until its snapshot is forgotten. */
@@ -23,8 +26,13 @@ export class Pager {
   #serial = 0;
 
   /** The first page. */
-  first(all: readonly StoredObject[], selector: Selector, revision: number, limit: number): Page {
-    return this.#page({ revision, objects: all.filter(selector) }, '', 0, limit);
+  first(
+    all: readonly StoredObject[],
+    selector: Selector,
+    options: { readonly revision: number; readonly limit: number; readonly isSelective: boolean },
+  ): Page {
+    const { revision, limit, isSelective } = options;
+    return this.#page({ revision, isSelective, objects: all.filter(selector) }, '', 0, limit);
   }
 
   /** A later page; undefined when the token has expired or is none of ours. */
@@ -42,10 +50,12 @@ export class Pager {
   #page(snapshot: Snapshot, id: string, start: number, limit: number): Page {
     const end = limit > 0 ? start + limit : snapshot.objects.length;
     const objects = snapshot.objects.slice(start, end);
-    if (end >= snapshot.objects.length) return { revision: snapshot.revision, objects, continueToken: '' };
+    if (end >= snapshot.objects.length)
+      return { revision: snapshot.revision, objects, continueToken: '', remaining: undefined };
     const key = id === '' ? this.#remember(snapshot) : id;
     const continueToken = Buffer.from(`${key}:${end}`, 'latin1').toString('base64url');
-    return { revision: snapshot.revision, objects, continueToken };
+    const remaining = snapshot.isSelective ? undefined : snapshot.objects.length - end;
+    return { revision: snapshot.revision, objects, continueToken, remaining };
   }
 
   #remember(snapshot: Snapshot): string {
@@ -59,7 +69,8 @@ export class Pager {
 
 /** Writes a list body block by block, waiting for the peer in between. */
 export async function writeList(body: BodyWriter, type: ResourceType, page: Page, isGarbage: boolean): Promise<void> {
-  const token = page.continueToken === '' ? '' : `,"continue":"${page.continueToken}"`;
+  const remaining = page.remaining === undefined ? '' : `,"remainingItemCount":${page.remaining}`;
+  const token = page.continueToken === '' ? '' : `,"continue":"${page.continueToken}"${remaining}`;
   let block = `{"kind":"${type.kind}List","apiVersion":"${type.apiVersion}","metadata":{"resourceVersion":"${page.revision}"${token}},"items":[`;
   if (isGarbage) block += '{"metadata":{"name":<html>';
   let separator = '';

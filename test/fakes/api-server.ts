@@ -250,7 +250,11 @@ export class FakeApiServer {
     const size = limit === Infinity ? 0 : limit;
     const page =
       token === ''
-        ? this.#pager.first(collection.sorted(), selector, this.store.revision, size)
+        ? this.#pager.first(collection.sorted(), selector, {
+            revision: this.store.revision,
+            limit: size,
+            isSelective: query.has('labelSelector') || query.has('fieldSelector'),
+          })
         : this.#pager.next(token, size);
     if (page === undefined) return answer(410, 'Expired', EXPIRED_CONTINUE);
     this.requests.push({ kind: 'list', resource: collection.type.resource, query, status: 200 });

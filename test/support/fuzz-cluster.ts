@@ -47,6 +47,8 @@ export class CoreCluster {
       synced: ignore,
       triggered: ignore,
       nodeChanged: ignore,
+      nodeDeleted: ignore,
+      apiServers: ignore,
     });
     this.updater = new DesiredUpdater(
       this.cluster,

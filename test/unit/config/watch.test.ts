@@ -27,7 +27,7 @@ it('sees the symbolic link swap of a ConfigMap volume, once', { timeout: 60_000 
   t.after(() => rm(directory, { recursive: true }));
   let changes = 0;
   const changed = new Promise<void>((resolve) => {
-    void watchConfig(path, { settleMs: 1, onChange: () => (changes++, resolve()) }).then(() =>
+    void watchConfig(path, { settleMs: 1, onChange: () => (changes++, resolve(), 'stop') }).then(() =>
       swap(directory, '..2026_2', 'a: 2\n'),
     );
   });
@@ -45,7 +45,7 @@ it('ignores a swap to equal content and a touch, and works by polling alone', { 
   let changes = 0;
   let notify = (): void => undefined;
   const changed = new Promise<void>((resolve) => (notify = resolve));
-  const watch = await watchConfig(path, { settleMs: 1, pollMs: 5, onChange: () => (changes++, notify()) });
+  const watch = await watchConfig(path, { settleMs: 1, pollMs: 5, onChange: () => (changes++, notify(), 'stop') });
   await swap(directory, '..2026_2', 'a: 1\n');
   await utimes(path, 1, 1);
   await new Promise((resolve) => setTimeout(resolve, 50));
@@ -62,7 +62,7 @@ it('is silent after close', async (t) => {
   const { directory, path } = await configMapVolume('a: 1\n');
   t.after(() => rm(directory, { recursive: true }));
   let changes = 0;
-  const watch = await watchConfig(path, { settleMs: 1, pollMs: 5, onChange: () => changes++ });
+  const watch = await watchConfig(path, { settleMs: 1, pollMs: 5, onChange: () => (changes++, 'go on') });
   watch.close();
   await swap(directory, '..2026_2', 'a: 2\n');
   await new Promise((resolve) => setTimeout(resolve, 50));

@@ -1,0 +1,60 @@
+import { type Logger } from 'pino';
+import { type Address, type Family, familyOf, formatAddress } from '../values/address.js';
+import { errorMessage } from '../values/errors.js';
+import { type VirtualServerKey, virtualServerIdentity } from '../values/virtual-server.js';
+import { setDefinitions, setName } from '../desired/set-definitions.js';
+import { type KernelClients } from '../kernel/clients.js';
+import { DUMMY_LINK } from '../reconcile/address-applier.js';
+
+type Clients = Pick<KernelClients, 'links' | 'ipset'>;
+
+/**
+ * Takes those of `needed` off the dummy link that are bound to it and are no cluster IP. A Service with an API server's address
+ * among its external IPs makes that address the node's own: nobody on the node could reach the API server any more, nor could
+ * this daemon hear that the Service is gone. So it is done before anything is listed. Returns what was taken off; never
+ * throws.
+ */
+export function releaseAddresses(clients: Clients, needed: Iterable<Address>, log: Logger): readonly Address[] {
+  try {
+    const link = clients.links.findLink(DUMMY_LINK);
+    if (link === undefined) return [];
+    const wanted = new Set(needed);
+    const bound = clients.links.listAddresses(link.index).map(({ address }) => address);
+    const found = bound.filter((address) => wanted.has(address) && !mayBeClusterIP(clients, address));
+    if (found.length === 0) return [];
+    for (const address of found) clients.links.deleteAddress(link.index, address);
+    for (const { address, error } of clients.links.flush())
+      log.error(
+        { address: formatAddress(address), error: error.message },
+        `an API server's address stays on ${DUMMY_LINK}`,
+      );
+    const addresses = found.map(formatAddress);
+    log.warn({ addresses }, `taken off ${DUMMY_LINK}: the API server was unreachable behind these addresses`);
+    return found;
+  } catch (error) {
+    log.warn({ error: errorMessage(error) }, `addresses of ${DUMMY_LINK} could not be read before the start`);
+    return [];
+  }
+}
+
+/**
+ * A daemon in a pod usually reaches the API server by the cluster IP of default/kubernetes, which has to stay. Where the set of
+ * cluster IPs is missing or empty nothing can be told, and nothing is done.
+ */
+function mayBeClusterIP({ ipset }: Clients, address: Address): boolean {
+  const clusterIPs = clusterIPsOf(ipset, familyOf(address));
+  return clusterIPs.size === 0 || clusterIPs.has(address);
+}
+
+function clusterIPsOf(ipset: Clients['ipset'], family: Family): ReadonlySet<Address> {
+  const name = setName(family, 'CLUSTER-IP');
+  const definition = setDefinitions(family).find((one) => one.name === name);
+  if (definition === undefined || !ipset.listSets().some((set) => set.name === name)) return new Set();
+  const found = new Set<Address>();
+  for (const entry of ipset.listEntries(definition)) {
+    // An element of a hash:ip,port set is the key of its virtual server.
+    const identity = virtualServerIdentity(entry as string as VirtualServerKey);
+    if ('address' in identity) found.add(identity.address);
+  }
+  return found;
+}

@@ -1,0 +1,222 @@
+/** From an API server to a data plane that may begin: when, with which protected addresses, and what is said of the Node. */
+import assert from 'node:assert/strict';
+import { type TestContext, test } from 'node:test';
+import { pino } from 'pino';
+import { loadConfigDocument } from '../../../src/config/load.js';
+import { type SourceParts, Sources } from '../../../src/daemon/sources.js';
+import { SyncReporter } from '../../../src/daemon/sync-reporter.js';
+import { type KubeClock, systemClock } from '../../../src/kube/clock.js';
+import { ClusterState } from '../../../src/model/cluster-state.js';
+import { parseAddress } from '../../../src/values/address.js';
+import { Metrics } from '../../../src/serve/metrics.js';
+import { type ApiObject } from '../../fakes/api-server-store.js';
+import { testService, until } from '../../fakes/api-server-testing.js';
+import { FakeApiServer } from '../../fakes/api-server.js';
+
+const NODE: ApiObject = {
+  kind: 'Node',
+  apiVersion: 'v1',
+  metadata: { name: 'node-0', labels: { 'topology.kubernetes.io/zone': 'a' } },
+  spec: { podCIDRs: ['10.1.0.0/24'] },
+  status: { addresses: [{ type: 'InternalIP', address: '10.200.0.2' }] },
+};
+
+/** Like no other time-out. */
+const NODE_WAIT_MS = 31_234;
+
+interface Rig {
+  readonly server: FakeApiServer;
+  readonly sources: Sources;
+  readonly cluster: ClusterState;
+  readonly metrics: Metrics;
+  readonly logged: string[];
+  ready: number;
+  requests: number;
+  /** Ends the wait for the Node. */
+  expire(): void;
+}
+
+async function start(
+  t: TestContext,
+  objects: readonly ApiObject[],
+  options: {
+    config?: object;
+    before?: (server: FakeApiServer) => void;
+    parts?: Partial<SourceParts>;
+    environment?: object;
+  } = {},
+): Promise<Rig> {
+  const server = new FakeApiServer();
+  server.set(...objects);
+  options.before?.(server);
+  const master = await server.start();
+  const HEAD = { apiVersion: 'kubeproxy.config.k8s.io/v1alpha1', kind: 'KubeProxyConfiguration' };
+  const { config } = loadConfigDocument({ ...HEAD, ...options.config }, 'test', { master });
+  const logged: string[] = [];
+  const log = pino({ level: 'info' }, { write: (line) => void logged.push((JSON.parse(line) as { msg: string }).msg) });
+  const metrics = new Metrics({ version: '0.0.0' });
+  const cluster = new ClusterState();
+  const waits = new Set<() => void>();
+  const clock: KubeClock = {
+    ...systemClock,
+    timer: (ms, callback) => {
+      if (ms !== NODE_WAIT_MS) return systemClock.timer(ms, callback);
+      waits.add(callback);
+      return () => waits.delete(callback);
+    },
+  };
+  const dataPlane = {
+    cluster,
+    reconciler: { adopted: false, precompute: () => undefined },
+    rules: { check: () => undefined },
+    runner: { request: () => rig.requests++ },
+  };
+  const rig: Rig = {
+    server,
+    cluster,
+    metrics,
+    logged,
+    ready: 0,
+    requests: 0,
+    expire: () => {
+      for (const callback of waits) callback();
+    },
+    sources: new Sources({
+      options: { configFile: undefined, document: {}, overrides: {}, manifests: undefined, warnings: [] },
+      config,
+      nodeName: 'node-0',
+      dataPlane: dataPlane as never,
+      metrics,
+      observer: new SyncReporter(metrics, log),
+      log,
+      onReady: () => rig.ready++,
+      clock,
+      nodeWaitMs: NODE_WAIT_MS,
+      ...options.parts,
+    }),
+  };
+  t.after(async () => {
+    await rig.sources.close();
+    await server.stop();
+  });
+  await rig.sources.start();
+  return rig;
+}
+
+async function gauge(rig: Rig, name: string): Promise<string> {
+  const text = await rig.metrics.text();
+  return new RegExp(`^${name} (.*)$`, 'm').exec(text)?.[1] ?? 'none';
+}
+
+test('with its Node the data plane begins at once; eligible and known', async (t) => {
+  const rig = await start(t, [testService('a'), NODE]);
+  await until('begun', () => rig.ready === 1);
+  assert.equal(rig.sources.isSynced, true);
+  assert.equal(rig.sources.isNodeEligible, true);
+  assert.equal(rig.sources.waitsFor, undefined);
+  assert.deepEqual(rig.sources.notes, []);
+  assert.equal(await gauge(rig, 'kubeproxy_ipvs_node_known'), '1');
+});
+
+test('the API server knows no such Node (hostnameOverride is wrong): not eligible, as in kube-proxy, and said everywhere', async (t) => {
+  const rig = await start(t, [testService('a'), { ...NODE, metadata: { name: 'node-0.example' } }]);
+  await until('listed', () => rig.sources.isNodeKnown && rig.cluster.services.size === 1);
+  assert.equal(rig.ready, 0, 'the kubelet may be about to register it');
+  assert.equal(rig.sources.isNodeEligible, false);
+  assert.equal(await gauge(rig, 'kubeproxy_ipvs_node_known'), '0');
+  assert.ok(rig.logged.some((line) => line.includes('knows no Node "node-0"')));
+  assert.match(rig.sources.notes.join('\n'), /hostnameOverride/);
+  await until('all lists', () => rig.sources.waitsFor?.startsWith('the Node object') === true);
+  rig.expire();
+  await until('begun', () => rig.ready === 1);
+  assert.equal(rig.sources.isNodeEligible, false);
+  rig.server.set(NODE);
+  await until('registered', () => rig.sources.isNodeEligible);
+  assert.deepEqual(rig.sources.notes, []);
+});
+
+test('a Node list that fails is no verdict on the Node: eligible, and the data plane begins after the wait', async (t) => {
+  const rig = await start(t, [testService('a'), NODE], {
+    before: (server) => server.fault({ resource: 'nodes', fault: { kind: 'status', code: 503 } }),
+  });
+  await until('listed', () => rig.sources.waitsFor?.startsWith('the Node object') === true);
+  assert.equal(rig.sources.isNodeKnown, false);
+  assert.equal(rig.sources.isNodeEligible, true);
+  await until('the failure is named', () => /list nodes|watch nodes/.test(rig.sources.waitsFor ?? ''));
+  rig.expire();
+  await until('begun', () => rig.ready === 1);
+  assert.equal(rig.sources.isNodeEligible, true);
+});
+
+test('a Node that the cluster autoscaler takes away is not eligible; one that was deleted stays what it was', async (t) => {
+  const rig = await start(t, [testService('a'), NODE]);
+  await until('begun', () => rig.ready === 1);
+  rig.server.delete('nodes', 'node-0');
+  rig.server.set(testService('b'));
+  await until('b', () => rig.cluster.services.size === 2);
+  await until('deleted', () => rig.logged.some((line) => line.includes('Node object is gone')));
+  assert.equal(rig.sources.isNodeEligible, true);
+  rig.server.set({ ...NODE, spec: { taints: [{ key: 'ToBeDeletedByClusterAutoscaler', effect: 'NoSchedule' }] } });
+  await until('tainted', () => !rig.sources.isNodeEligible);
+});
+
+for (const [name, config, lacking] of [
+  ['nodePortAddresses "primary"', { nodePortAddresses: ['primary'] }, { ...NODE, status: { addresses: [] } }],
+  ['detectLocalMode NodeCIDR', { detectLocalMode: 'NodeCIDR' }, { ...NODE, spec: {} }],
+] as const) {
+  test(`${name}: no beginning without what it needs of the Node, however long that takes`, async (t) => {
+    const rig = await start(t, [testService('a'), lacking], { config });
+    await until('waiting', () => rig.sources.waitsFor?.includes(name) === true);
+    assert.equal(rig.sources.isSynced, false);
+    assert.ok(rig.logged.some((line) => line.includes(name)));
+    rig.expire();
+    assert.equal(rig.ready, 0);
+    rig.server.set(NODE);
+    await until('begun', () => rig.ready === 1);
+  });
+}
+
+test('a dry run does not wait for a Node that the API server does not know', async (t) => {
+  const rig = await start(t, [testService('a')], { parts: { absentNodeWaitMs: 0 } });
+  await until('begun', () => rig.ready === 1);
+});
+
+test('an API server that refuses says who refused what, while nothing has begun', async (t) => {
+  const rig = await start(t, [testService('a'), NODE], {
+    before: (server) => server.fault({ fault: { kind: 'status', code: 403, reason: 'Forbidden' } }),
+  });
+  await until('all named', () => (rig.sources.waitsFor?.match(/403 Forbidden/g) ?? []).length === 2);
+  assert.match(
+    rig.sources.waitsFor!,
+    /^the first lists of services and endpointslices from http:\/\/127\.0\.0\.1:\d+ \(/,
+  );
+});
+
+test('Services on the addresses of API servers and of other nodes are known as such when the data plane begins', async (t) => {
+  const kubernetes: ApiObject = {
+    kind: 'EndpointSlice',
+    apiVersion: 'discovery.k8s.io/v1',
+    metadata: { name: 'kubernetes', namespace: 'default', labels: { 'kubernetes.io/service-name': 'kubernetes' } },
+    addressType: 'IPv4',
+    endpoints: [{ addresses: ['10.200.0.1'] }],
+    ports: [{ name: 'https', port: 6443, protocol: 'TCP' }],
+  };
+  const other = {
+    ...NODE,
+    metadata: { name: 'node-1' },
+    status: { addresses: [{ type: 'InternalIP', address: '10.200.0.3' }] },
+  };
+  const rig = await start(t, [testService('a'), NODE, other, kubernetes]);
+  await until('begun', () => rig.ready === 1);
+  const { protectedAddresses } = rig.cluster;
+  assert.match(protectedAddresses.reason(parseAddress('10.200.0.1')!)!.reason, /endpoint of default\/kubernetes/);
+  assert.match(protectedAddresses.reason(parseAddress('10.200.0.3')!)!.reason, /node-1/);
+  assert.equal(protectedAddresses.reason(parseAddress('10.200.0.2')!), undefined, "this node's own");
+  const before = rig.requests;
+  const poison = { ...testService('p', { clusterIP: '10.96.0.11' }) };
+  rig.server.set({ ...poison, spec: { ...(poison['spec'] as object), externalIPs: ['10.200.0.9'] } });
+  await until('p', () => rig.cluster.services.has('default/p'));
+  rig.server.set({ ...other, status: { addresses: [{ type: 'InternalIP', address: '10.200.0.9' }] } });
+  await until('protected', () => protectedAddresses.has(parseAddress('10.200.0.9')!));
+  assert.ok(rig.requests >= before + 2, 'a sync is asked for when a protected address concerns a Service');
+});
