@@ -3,8 +3,15 @@ import { arch, platform, versions } from 'node:process';
 import { Command, CommanderError, type Option } from 'commander';
 import { normaliseGoFlags } from './go-flags.js';
 import { BOOLEAN_FLAGS, describeKubeProxyFlags } from './kube-proxy-flags.js';
-import { type CommandHandlers, type OutputOptions } from './options.js';
-import { DAEMON_ONLY, OTHER_COMMANDS, type Values, addSharedOptions, readSharedOptions } from './shared-options.js';
+import { type CommandHandlers, type ComparisonOptions, type OutputOptions } from './options.js';
+import {
+  DAEMON_ONLY,
+  OTHER_COMMANDS,
+  type Values,
+  addSharedOptions,
+  duration,
+  readSharedOptions,
+} from './shared-options.js';
 import { nearestWord } from './suggest.js';
 
 export interface CommandOutput {
@@ -138,17 +145,19 @@ function addInspectionCommands(program: Command, handlers: CommandHandlers, repo
   declare(program, report, {
     name: 'verify',
     description: 'compare the kernel with the desired state; exit code 2 when they differ',
-    action: (values) => handlers.verify({ ...outputOptions(values), all: values.all === true }),
+    action: (values) => handlers.verify({ ...comparisonOptions(values), all: values.all === true }),
   })
     .option(...JSON_OPTION)
+    .option(...TIMEOUT_OPTION)
     .option('--all', 'name every difference, not the first of each kind');
   declare(program, report, {
     name: 'plan',
     description: 'show what a sync would change, without changing it',
     action: (values) =>
-      handlers.plan({ ...outputOptions(values), diff: values.diff === true, exitCode: values.exitCode === true }),
+      handlers.plan({ ...comparisonOptions(values), diff: values.diff === true, exitCode: values.exitCode === true }),
   })
     .option(...JSON_OPTION)
+    .option(...TIMEOUT_OPTION)
     .option('--diff', 'show what is there now (-) and what would take its place (+)')
     .option('--exit-code', 'exit with 2 when there is something to change');
 }
@@ -181,9 +190,15 @@ function addConfigCommands(program: Command, handlers: CommandHandlers, report: 
 }
 
 const JSON_OPTION = ['--json', 'print JSON'] as const;
+const TIMEOUT_OPTION = ['--timeout <duration>', "longest wait for the cluster's state (30s)", duration] as const;
 
 function outputOptions(values: Values): OutputOptions {
   return { ...readSharedOptions(values), json: values.json === true };
+}
+
+function comparisonOptions(values: Values): ComparisonOptions {
+  const { timeout } = values;
+  return { ...outputOptions(values), ...(timeout === undefined ? {} : { timeoutMs: timeout }) };
 }
 
 function withCommands(command: Command): Command[] {

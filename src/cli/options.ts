@@ -5,12 +5,18 @@ export interface OutputOptions extends DaemonOptions {
   readonly json: boolean;
 }
 
-export interface VerifyOptions extends OutputOptions {
+/** Of commands that compare the kernel with the cluster. */
+export interface ComparisonOptions extends OutputOptions {
+  /** Longest wait for the cluster's state, in milliseconds; undefined: what dryRun takes. */
+  readonly timeoutMs?: number;
+}
+
+export interface VerifyOptions extends ComparisonOptions {
   /** Name every difference. */
   readonly all: boolean;
 }
 
-export interface PlanOptions extends OutputOptions {
+export interface PlanOptions extends ComparisonOptions {
   /** Show what is replaced beside what replaces it. */
   readonly diff: boolean;
   /** Exit with 2 when there is something to change. */

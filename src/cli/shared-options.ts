@@ -19,6 +19,7 @@ export interface Values {
   readonly kubeconfig?: string;
   readonly master?: string;
   readonly drainTimeout?: number;
+  readonly timeout?: number;
   readonly logLevel?: LogLevel;
   readonly v?: number;
   readonly cleanup?: boolean;
@@ -72,7 +73,8 @@ export function readSharedOptions(values: Values): DaemonOptions {
   };
 }
 
-function duration(text: string): number {
+/** A Go duration in milliseconds, as commander takes an argument. Throws InvalidArgumentError. */
+export function duration(text: string): number {
   const milliseconds = parseGoDuration(text);
   if (milliseconds === undefined || milliseconds < 0)
     throw new InvalidArgumentError('It is a duration such as 15m or 90s.');

@@ -37,7 +37,7 @@ export class ApiServerAddresses {
   #loop: Promise<void> | undefined;
 
   constructor(private readonly options: ApiServerAddressOptions) {
-    const { now } = options.clock;
+    const now = (): number => options.clock.now();
     [this.#resolved, this.#peers, this.#endpoints] = [
       new RememberedAddresses(KEEP_MS, now),
       new RememberedAddresses(KEEP_MS, now),

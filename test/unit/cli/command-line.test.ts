@@ -16,6 +16,7 @@ interface Call {
     exitCode?: boolean;
     strict?: boolean;
     writeTo?: string;
+  timeoutMs?: number;
   };
 }
 
@@ -259,6 +260,9 @@ describe('command line', () => {
     assert.deepEqual([plan.diff, plan.exitCode, plan.json], [true, true, true]);
     assert.deepEqual((await single('plan')).exitCode, false);
     assert.deepEqual((await single('verify', '--all')).all, true);
+    assert.equal((await single('verify', '--timeout', '5s')).timeoutMs, 5000);
+    assert.equal((await single('plan', '--timeout=1m')).timeoutMs, 60_000);
+    assert.equal((await single('plan')).timeoutMs, undefined);
     const check = await single('config', 'check', 'f', '--strict');
     assert.deepEqual([check.command, check.configFile, check.strict], ['config check', 'f', true]);
     assert.equal((await single('--config=g', 'config', 'print')).configFile, 'g');

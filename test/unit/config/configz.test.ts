@@ -138,6 +138,7 @@ oomScoreAdj: -500
       statusAccess: 'loopback',
       drainTimeout: '1m0s',
       acceptServiceTraffic: false,
+      protectNodeAddresses: 'auto',
     });
     assert.deepEqual(Object.keys(shown('')), ['kubeproxy.config.k8s.io', 'kubeProxyIpvs']);
   });

@@ -39,7 +39,7 @@ function rig(options: Partial<StartGateOptions> = {}): Rig {
 function node(fields: { address?: string; podCIDR?: string } = {}): NodeInfo {
   const addresses = fields.address === undefined ? [] : [parseAddress(fields.address)!];
   const podCIDRs = fields.podCIDR === undefined ? [] : [parsePrefix(fields.podCIDR)!];
-  return { name: 'node-7', zone: '', addresses, podCIDRs, eligible: true } as NodeInfo;
+  return { name: 'node-7', zone: '', addresses, podCIDRs, eligible: true };
 }
 
 function listServices({ gate }: Rig): void {
