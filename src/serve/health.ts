@@ -55,7 +55,8 @@ const NEVER = '0001-01-01T00:00:00Z';
 
 const NODE_GOES: HealthReason = {
   category: 'node',
-  summary: 'the node is being deleted or is tainted ToBeDeletedByClusterAutoscaler',
+  summary:
+    'the node is being deleted, is tainted ToBeDeletedByClusterAutoscaler, or the API server knows none of this name',
 };
 
 /** Where a 503 sends its reader: addresses and names are for those who may see them. */

@@ -220,3 +220,14 @@ test('Services on the addresses of API servers and of other nodes are known as s
   await until('protected', () => protectedAddresses.has(parseAddress('10.200.0.9')!));
   assert.ok(rig.requests >= before + 2, 'a sync is asked for when a protected address concerns a Service');
 });
+
+test('closed while it waits it returns at once, whatever it waits for', async (t) => {
+  const lacking = { ...NODE, status: { addresses: [] } };
+  const waiting = await start(t, [testService('a'), lacking], { config: { nodePortAddresses: ['primary'] } });
+  await until('waiting', () => waiting.sources.waitsFor?.includes('primary') === true);
+  await waiting.sources.close();
+  const hanging = await start(t, [], { before: (server) => server.fault({ fault: { kind: 'hang' } }) });
+  await until('asked', () => (hanging.server.faults.injected.get('hang') ?? 0) >= 3);
+  await hanging.sources.close();
+  assert.deepEqual([waiting.ready, hanging.ready], [0, 0]);
+});
