@@ -12,6 +12,8 @@ export const LONGEST_WAIT_MS = 350_000;
  */
 export class TestClock implements KubeClock {
   time = 1_700_000_000_000;
+  /** Somebody set the clock. */
+  wallOffset = 0;
   readonly waits: number[] = [];
   readonly #timeouts = new Set<{ readonly due: number; readonly callback: () => void }>();
 
@@ -20,7 +22,7 @@ export class TestClock implements KubeClock {
   }
 
   wall(): number {
-    return this.time;
+    return this.time + this.wallOffset;
   }
 
   random(): number {

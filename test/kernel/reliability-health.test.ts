@@ -172,7 +172,7 @@ step('started while the xtables lock is held: IPVS is served before the rules', 
   await waitUntil('the rule', () => rulesWith('-A KUBE-SERVICES '));
 });
 
-step('Node tainted or deleted: /healthz 503 and nodeEligible false, /livez green', async () => {
+step('Node tainted or being deleted: /healthz 503 and nodeEligible false, /livez green; gone: as it was', async () => {
   await waitForHealth(200);
   const taint = { key: 'ToBeDeletedByClusterAutoscaler', value: '1', effect: 'NoSchedule' };
   rig.set(node({ spec: { taints: [taint] } }));
@@ -188,8 +188,10 @@ step('Node tainted or deleted: /healthz 503 and nodeEligible false, /livez green
   assert.equal((await waitForHealth(503)).body.nodeEligible, false);
   rig.set(node());
   await waitForHealth(200);
+  const from = rig.daemon.log.length;
   rig.api.delete('nodes', 'node-0');
-  assert.equal((await waitForHealth(503)).body.nodeEligible, false);
+  await rig.daemon.waitForLog('the end of the Node', ({ msg }) => msg.includes('Node object is gone'), 60_000, from);
+  assert.equal((await waitForHealth(200)).body.nodeEligible, true, 'as kube-proxy, which goes on with the last one');
   rig.set(node());
   await waitForHealth(200);
 });

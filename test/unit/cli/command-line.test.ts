@@ -16,7 +16,7 @@ interface Call {
     exitCode?: boolean;
     strict?: boolean;
     writeTo?: string;
-  timeoutMs?: number;
+    timeoutMs?: number;
   };
 }
 

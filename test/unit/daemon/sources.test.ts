@@ -231,3 +231,31 @@ test('closed while it waits it returns at once, whatever it waits for', async (t
   await hanging.sources.close();
   assert.deepEqual([waiting.ready, hanging.ready], [0, 0]);
 });
+
+test('an EndpointSlice that was triggered before this process gives no latency sample, a later one does', async (t) => {
+  const slice = (name: string, at: number): ApiObject => ({
+    kind: 'EndpointSlice',
+    apiVersion: 'discovery.k8s.io/v1',
+    metadata: {
+      name,
+      namespace: 'default',
+      labels: { 'kubernetes.io/service-name': 'a' },
+      annotations: { 'endpoints.kubernetes.io/last-change-trigger-time': new Date(at).toISOString() },
+    },
+    addressType: 'IPv4',
+    endpoints: [],
+    ports: [],
+  });
+  const triggered: number[] = [];
+  const observer = {
+    changeQueued: () => undefined,
+    endpointsTriggered: (_family: number, at: number) => triggered.push(at),
+  };
+  const parts = { observer: observer as never };
+  const rig = await start(t, [testService('a'), NODE, slice('old', Date.now() - 86_400_000)], { parts });
+  await until('begun', () => rig.ready === 1);
+  const now = Date.now() + 5;
+  rig.server.set(slice('new', now), slice('older', now - 3_600_000));
+  await until('all three', () => rig.cluster.sliceCount === 3);
+  assert.deepEqual(triggered, [now]);
+});

@@ -38,6 +38,24 @@ test('half-open: a silent watch is given up after the idle time, not before', as
   assert.equal(rig.reflector.state().failures, 1);
 });
 
+for (const hours of [-1, 1]) {
+  test(`the wall clock is set by ${hours} h: a live watch is left alone, a dead one is noticed all the same`, async (t) => {
+    const rig = await startReflector(t, { objects: abc });
+    await rig.synced();
+    rig.clock.wallOffset = hours * 3_600_000;
+    rig.clock.advance(rig.listIdleMs - 100_000);
+    rig.server.bookmark();
+    await until('bookmark heard', () => rig.reflector.state().silentMs === 0);
+    rig.clock.advance(100_000);
+    assert.equal(rig.reflector.state().silentMs, 100_000);
+    assert.equal(rig.reflector.state().failures, 0);
+    rig.server.disturb('freeze');
+    rig.server.set(testService('d'));
+    rig.clock.advance(rig.idleMs);
+    await until('d after a reconnect', () => rig.sink.values.has('default/d'));
+  });
+}
+
 test('bookmarks keep a quiet watch alive', async (t) => {
   const rig = await startReflector(t, { objects: abc, reflector: { idleMs: 4_000_000 } });
   await rig.synced();
