@@ -1,0 +1,178 @@
+// test-kernel: timeout=600
+/**
+ * `plan`, `verify` and `status` typed as a person types them in the DaemonSet's pod, without options and through pipes: on an
+ * empty node, beside the daemon, after somebody meddled, and before a takeover from kube-proxy's recorded state.
+ */
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { after, before } from 'node:test';
+import { type Change } from '../../src/reconcile/change.js';
+import { ROOT } from './harness/agent.js';
+import { ipsets, ipvsRules, kubeIpvs0Addresses, shell } from './harness/kernel-state.js';
+import { Lab } from './harness/lab.js';
+import { FIXTURES, Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
+import { steps } from './reliability-steps.js';
+
+const PLACE = '/var/lib/kube-proxy/config.conf';
+/** As the image has it, with the environment of the DaemonSet: the node's name is not the host's. */
+const PROGRAM = `NODE_NAME=node-0 ${process.execPath} ${ROOT}dist/main.js`;
+/** Sets that kube-proxy does not have; docs/operations.md says what they are for. */
+const OWN_SETS = /^(create|add) KUBE-(6-)?NO-(LOCAL-)?ENDPOINTS /;
+
+const step = steps();
+let lab: Lab;
+let rig: Rig;
+
+before(async () => {
+  lab = await Lab.create({ pods: [] });
+  rig = await Rig.create(fixtureCluster());
+  mkdirSync('/var/lib/kube-proxy', { recursive: true });
+  writeFileSync(PLACE, readFileSync(rig.config({ hostnameOverride: '', metricsBindAddress: '127.0.0.1:10333' })));
+});
+
+after(async () => {
+  await rig.close();
+  lab.close();
+});
+
+/** Standard output through a pipe, standard error, and the exit code. */
+async function type(command: string): Promise<{ out: string; err: string; code: number }> {
+  const files = '/tmp/typed';
+  await shell(
+    `{ code=0; ${PROGRAM} ${command} 2>${files}.err || code=$?; echo $code >${files}.code; } | cat >${files}.out`,
+  );
+  const [out = '', err = '', code] = ['out', 'err', 'code'].map((end) => readFileSync(`${files}.${end}`, 'utf8'));
+  return { out, err, code: Number(code) };
+}
+
+async function plannedChanges(): Promise<Change[]> {
+  const { out, code, err } = await type('plan --json');
+  assert.equal(code, 0, err);
+  return (JSON.parse(out) as { changes: Change[] }).changes;
+}
+
+function reference(lines: readonly string[]): string[] {
+  return lines.filter((line) => !OWN_SETS.test(line)).sort();
+}
+
+step(
+  'plan on an empty node has everything that kube-proxy 1.36 programmed there, and says so by exit code',
+  async () => {
+    const changes = await plannedChanges();
+    assert.ok(changes.every(({ object, action }) => action === 'add' || object === 'sysctl' || object === 'rule'));
+    const of = <T extends Change['object']>(object: T): Extract<Change, { object: T }>[] =>
+      changes.filter((change): change is Extract<Change, { object: T }> => change.object === object);
+    assert.equal(of('link').length, 1);
+    const entries = of('set_entry').map(({ set, entry }) => `add ${set} ${entry}`);
+    assert.deepEqual(reference(entries), fixtureLines('kube-proxy-1.36/ipset-add.txt').sort());
+    const created = of('set').map(({ set, type }) => `create ${set} ${type} `);
+    const wanted = fixtureLines('kube-proxy-1.36/ipset-create.txt').map(
+      (line) => `${line.split(' ').slice(0, 3).join(' ')} `,
+    );
+    assert.deepEqual(reference(created), wanted.sort());
+    const ipvs = fixtureLines('kube-proxy-1.36/ipvs.txt');
+    assert.equal(of('virtual_server').length, ipvs.filter((line) => line.startsWith('-A')).length);
+    assert.equal(of('real_server').length, ipvs.filter((line) => line.startsWith('-a')).length);
+    const addresses = of('address').map(({ address }) => `${address.includes(':') ? 'inet6' : 'inet'} ${address}`);
+    const bound = fixtureLines('kube-proxy-1.36/kube-ipvs0.txt').map((line) => line.replace(/\/\d+$/, ''));
+    assert.deepEqual(addresses.sort(), bound.sort());
+    assert.ok(of('rule').length > 10);
+
+    const { out, err, code } = await type('plan --exit-code');
+    assert.equal(code, 2);
+    assert.match(err, /^configuration: \/var\/lib\/kube-proxy\/config\.conf \(--config chooses another\)\n/);
+    assert.match(
+      out,
+      new RegExp(`\nplan: [0-9]+ to add, [0-9]+ to change, 0 to delete; Services concerned: [0-9]+\n$`),
+    );
+    assert.match(out, /^default\/clusterip-basic:\n {2}add set entry KUBE-CLUSTER-IP 10\.96\.0\.10,tcp:80$/m);
+    assert.deepEqual(await ipvsRules(), [], 'it wrote');
+  },
+);
+
+step('beside a healthy daemon verify, plan and status have nothing to complain about, without any option', async () => {
+  await rig.start(PLACE, '--hostname-override', 'node-0');
+  await rig.waitForRules();
+  const verify = await type('verify');
+  assert.deepEqual([verify.code, verify.out], [0, 'the kernel is as desired\n'], verify.err);
+  const plan = await type('plan --exit-code');
+  assert.deepEqual([plan.code, plan.out], [0, 'nothing to change\n'], plan.err);
+  const status = await type('status');
+  assert.equal(status.code, 0, status.err);
+  assert.match(status.out, /\bnode-0\b/);
+  assert.deepEqual(reference((await ipsets()).add), fixtureLines('kube-proxy-1.36/ipset-add.txt').sort());
+});
+
+step('verify names one of every kind of thing that somebody changed, and plan says what would mend it', async () => {
+  rig.daemon.signal('SIGSTOP');
+  await shell(`ipvsadm -D -t 10.96.0.10:80; ip addr del 10.96.0.11/32 dev kube-ipvs0
+    ipset del KUBE-CLUSTER-IP 10.96.0.10,tcp:80; iptables-legacy -t nat -D KUBE-SERVICES 1
+    echo 0 > /proc/sys/net/ipv4/vs/conntrack`);
+  const { code, out } = await type('verify --json');
+  assert.equal(code, 2);
+  const { differences } = JSON.parse(out) as { differences: { object: string; kind: string; name: string }[] };
+  const found = differences.map(({ object, kind, name }) => `${kind} ${object} ${name}`).sort();
+  assert.deepEqual(found, [
+    'changed rule IPv4 nat KUBE-SERVICES rules',
+    'changed sysctl net.ipv4.vs.conntrack=0',
+    'missing address 10.96.0.11',
+    'missing set_entry KUBE-CLUSTER-IP 10.96.0.10,tcp:80',
+    'missing virtual_server TCP 10.96.0.10:80',
+  ]);
+  const { out: diff } = await type('plan --diff');
+  assert.match(diff, /^ {4}- net\.ipv4\.vs\.conntrack = 0\n {4}\+ net\.ipv4\.vs\.conntrack = 1$/m);
+  assert.match(diff, /^ {4}\+ -A KUBE-SERVICES .*$/m);
+  rig.daemon.signal('SIGCONT');
+  await rig.stop();
+});
+
+step(
+  "plan before a takeover from kube-proxy's recorded state has our own sets and rules, and nothing else",
+  async () => {
+    await shell(`${PROGRAM} cleanup
+    ip link show kube-ipvs0 >/dev/null 2>&1 || ip link add kube-ipvs0 type dummy
+    ip -batch - <<'END'\n${fixtureLines('kube-proxy-1.36/kube-ipvs0.txt').map(addAddress).join('\n')}\nEND
+    ipset restore <<'END'\n${['create', 'add'].map((name) => fixture(`ipset-${name}.txt`)).join('')}\nEND
+    ipvsadm -R < ${FIXTURES}kube-proxy-1.36/ipvs.txt
+    iptables-legacy-restore --noflush < ${FIXTURES}kube-proxy-1.36/iptables.txt
+    ip6tables-legacy-restore --noflush < ${FIXTURES}kube-proxy-1.36/ip6tables.txt`);
+    const before = await ipsets();
+    const changes = await plannedChanges();
+    const kinds = new Set(
+      changes.filter(({ object }) => object !== 'sysctl').map(({ action, object }) => `${action} ${object}`),
+    );
+    for (const kind of kinds)
+      assert.ok(['add set', 'add set_entry', 'add rule', 'change rule', 'delete rule'].includes(kind), kind);
+    const planned = changes.flatMap((change) => (change.object === 'set' ? [change.set] : [])).sort();
+    const entries = changes.flatMap((change) =>
+      change.object === 'set_entry' ? [`${change.set} ${change.entry}`] : [],
+    );
+    assert.deepEqual(planned, [
+      'KUBE-6-NO-ENDPOINTS',
+      'KUBE-6-NO-LOCAL-ENDPOINTS',
+      'KUBE-NO-ENDPOINTS',
+      'KUBE-NO-LOCAL-ENDPOINTS',
+    ]);
+    const addresses = await kubeIpvs0Addresses();
+    const table = await ipvsRules();
+    await rig.start(PLACE, '--hostname-override', 'node-0');
+    await rig.waitForRules();
+    const after = await ipsets();
+    const came = after.add.filter((line) => !before.add.includes(line)).map((line) => line.replace(/^add /, ''));
+    assert.deepEqual(came.sort(), entries.sort(), 'what came is what was planned');
+    assert.deepEqual([await ipvsRules(), await kubeIpvs0Addresses()], [table, addresses]);
+    const left = (await plannedChanges()).filter(({ object }) => object !== 'rule');
+    assert.deepEqual(left, []);
+    console.log(
+      `takeover: ${planned.length} sets and ${entries.length} entries planned and made, ${table.length} IPVS lines kept`,
+    );
+  },
+);
+
+function fixture(name: string): string {
+  return readFileSync(`${FIXTURES}kube-proxy-1.36/${name}`, 'utf8');
+}
+
+function addAddress(line: string): string {
+  return `addr add ${line.split(' ')[1]} dev kube-ipvs0${line.startsWith('inet6') ? ' nodad' : ''}`;
+}
