@@ -137,12 +137,15 @@ function follows({ path }: ConfigProblem, problems: readonly ConfigProblem[]): b
   return problems.some((other) => other.path === path || RESTS_ON[path]?.includes(other.path) === true);
 }
 
-/** Gates that every kube-proxy of some release knew and that ask nothing of this program. */
-const HARMLESS_GATES = new Set(['AllAlpha', 'AllBeta', 'SupportIPVSProxyMode', 'IPv6DualStack', 'SCTPSupport']);
+/** Gates that are heeded, or that ask nothing of this program. */
+const KNOWN_GATES = new Set([
+  ...['AllAlpha', 'AllBeta', 'AllowServiceExternalIPs'],
+  ...['SupportIPVSProxyMode', 'IPv6DualStack', 'SCTPSupport'],
+]);
 
 function warnAboutFeatureGates(file: KubeProxyConfiguration, warnings: string[]): void {
   for (const gate of Object.keys(file.featureGates ?? {})) {
-    if (!HARMLESS_GATES.has(gate)) warnings.push(`featureGates.${gate} is ignored: this daemon has no such gate`);
+    if (!KNOWN_GATES.has(gate)) warnings.push(`featureGates.${gate} is ignored: this daemon has no such gate`);
   }
 }
 

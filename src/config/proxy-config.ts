@@ -44,8 +44,10 @@ export const LOG_LEVELS: readonly LogLevel[] = ['trace', 'debug', 'info', 'warn'
 export interface ProxyConfig {
   /** Lower-cased; undefined: use the host's name. */
   readonly hostnameOverride: string | undefined;
-  /** Overrides the node's primary IP unless it is unspecified (0.0.0.0, ::), which only chooses the primary family. */
+  /** Its family is that of the default bind addresses. */
   readonly bindAddress: Address;
+  /** bindAddress unless that is 0.0.0.0 or ::; then the Node object has the node's address of that family. */
+  readonly nodeIP: Address | undefined;
   readonly bindAddressHardFail: boolean;
   /** undefined: no health server. */
   readonly healthzBindAddress: BindAddress | undefined;
@@ -71,6 +73,8 @@ export interface ProxyConfig {
   readonly scheduler: string;
   readonly excludeCIDRs: PerFamily<readonly Prefix[]>;
   readonly strictARP: boolean;
+  /** featureGates.AllowServiceExternalIPs: false and spec.externalIPs of Services are left out. */
+  readonly allowsExternalIPs: boolean;
   /** IPVS connection timeouts; 0 leaves the kernel's value. The kernel counts in seconds. */
   readonly ipvsTcpTimeoutMs: number;
   readonly ipvsTcpFinTimeoutMs: number;

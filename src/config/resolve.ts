@@ -1,4 +1,4 @@
-import { type Address, familyOf, parseAddress } from '../values/address.js';
+import { type Address, familyOf, isUnspecified, parseAddress } from '../values/address.js';
 import { type Prefix, formatPrefix, parsePrefix, prefixFamily } from '../values/prefix.js';
 import { type BindAddress, parseBindAddress } from './bind-address.js';
 import { type ConfigProblem } from './errors.js';
@@ -50,6 +50,7 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
   return {
     hostnameOverride: hostname(flags.hostnameOverride ?? file.hostnameOverride, found),
     bindAddress,
+    nodeIP: isUnspecified(bindAddress) ? undefined : bindAddress,
     bindAddressHardFail: file.bindAddressHardFail ?? false,
     ...bindAddresses(file, flags, bindAddress, found),
     enableProfiling: file.enableProfiling ?? false,
@@ -67,6 +68,7 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     scheduler: nonEmpty(file.ipvs?.scheduler) ?? SCHEDULERS[0],
     excludeCIDRs: splitByFamily(file.ipvs?.excludeCIDRs ?? []),
     strictARP: file.ipvs?.strictARP ?? false,
+    allowsExternalIPs: file.featureGates?.AllowServiceExternalIPs ?? true,
     ...ipvsTimeouts(file, found),
     masqueradeAll: file.iptables?.masqueradeAll ?? false,
     masqueradeBit: file.iptables?.masqueradeBit ?? 14,

@@ -213,7 +213,8 @@ export class DataPlane {
 }
 
 function newUpdater({ config, nodeName, families, reporter }: DataPlaneOptions): DesiredUpdater {
-  const settings = { nodeName, scheduler: config.scheduler, families, nodePorts: config.nodePortAddresses };
+  const { scheduler, nodePortAddresses: nodePorts, nodeIP, allowsExternalIPs } = config;
+  const settings = { nodeName, scheduler, families, nodePorts, nodeIP, allowsExternalIPs };
   return new DesiredUpdater(new ClusterState(), settings, reporter);
 }
 

@@ -18,6 +18,8 @@ export interface DesiredSettings {
   readonly scheduler: string;
   readonly families: readonly Family[];
   readonly nodePorts: Readonly<Record<Family, NodePortSelection>>;
+  /** bindAddress, unless it is 0.0.0.0 or :: : the node's address of its family, whatever the Node object says. */
+  readonly nodeIP?: Address | undefined;
   /** featureGates.AllowServiceExternalIPs; allowed unless false. */
   readonly allowsExternalIPs?: boolean;
 }
@@ -45,8 +47,11 @@ export class DesiredUpdater {
   ) {
     cluster.decideNodePortsBy((address) => {
       const family = familyOf(address);
-      const primary = cluster.node?.addresses ?? [];
-      return settings.families.includes(family) && servesNodePorts(settings.nodePorts[family], address, primary);
+      const primary = this.#nodeIP(family);
+      return (
+        settings.families.includes(family) &&
+        servesNodePorts(settings.nodePorts[family], address, primary === undefined ? [] : [primary])
+      );
     });
   }
 
@@ -57,12 +62,14 @@ export class DesiredUpdater {
 
   get context(): DesiredContext {
     const { cluster, settings } = this;
-    const primary = cluster.node?.addresses ?? [];
-    const servedBy = (family: Family): readonly Address[] =>
-      settings.families.includes(family)
-        ? nodePortAddresses(settings.nodePorts[family], family, cluster.localAddresses, primary)
+    const nodeIP = { 4: this.#nodeIP(4), 6: this.#nodeIP(6) };
+    const servedBy = (family: Family): readonly Address[] => {
+      const primary = nodeIP[family];
+      const { nodePorts, families } = settings;
+      return families.includes(family)
+        ? nodePortAddresses(nodePorts[family], family, cluster.localAddresses, primary === undefined ? [] : [primary])
         : [];
-    const first = (family: Family): Address | undefined => primary.find((address) => familyOf(address) === family);
+    };
     return {
       scheduler: settings.scheduler,
       topology: { nodeName: settings.nodeName, zone: cluster.node?.zone ?? '' },
@@ -71,8 +78,16 @@ export class DesiredUpdater {
       nodePortAddresses: { 4: servedBy(4), 6: servedBy(6) },
       allowsExternalIPs: settings.allowsExternalIPs ?? true,
       protectedAddresses: cluster.protectedAddresses,
-      nodeIP: { 4: first(4), 6: first(6) },
+      nodeIP,
     };
+  }
+
+  /** The node's one address of a family, as kube-proxy finds it (detectNodeIPs in cmd/kube-proxy/app/server.go). */
+  #nodeIP(family: Family): Address | undefined {
+    const isOfFamily = (address: Address): boolean => familyOf(address) === family;
+    const { nodeIP } = this.settings;
+    if (nodeIP !== undefined && isOfFamily(nodeIP)) return nodeIP;
+    return this.cluster.node?.addresses.find(isOfFamily);
   }
 
   /** What default/kubernetes asks for: it goes to the kernel before everything else. */

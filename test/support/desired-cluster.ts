@@ -7,7 +7,7 @@ import { parseEndpointSlice } from '../../src/model/endpoint-slice.js';
 import { parseNode } from '../../src/model/node.js';
 import { parseService } from '../../src/model/service.js';
 import { DesiredUpdater } from '../../src/reconcile/desired-updater.js';
-import { type Family, formatAddress, parseAddress } from '../../src/values/address.js';
+import { type Address, type Family, formatAddress, parseAddress } from '../../src/values/address.js';
 import { formatSetEntry } from '../../src/values/ip-set.js';
 import {
   formatRealServer,
@@ -36,6 +36,7 @@ export interface Settings {
   readonly families: readonly Family[];
   readonly nodePorts: Readonly<Record<Family, NodePortSelection>>;
   readonly allowsExternalIPs: boolean;
+  readonly nodeIP: Address;
 }
 
 const EVERYWHERE: NodePortSelection = { all: true, primary: false, cidrs: [] };

@@ -6,6 +6,7 @@ import { describe, it } from 'node:test';
 import { ConfigError } from '../../../src/config/errors.js';
 import { loadConfigFile, loadConfigText } from '../../../src/config/load.js';
 import { type ConfigOverrides } from '../../../src/config/resolve.js';
+import { parseAddress } from '../../../src/values/address.js';
 import { formatPrefix } from '../../../src/values/prefix.js';
 
 const HEAD = 'apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n';
@@ -324,6 +325,20 @@ conntrack:
     assert.equal(config.nodePortAddresses[6].all, true);
     const primary = load('nodePortAddresses: [primary]\nclusterCIDR: 10.0.0.0/8').config.nodePortAddresses;
     for (const family of [4, 6] as const) assert.deepEqual(primary[family], { all: false, primary: true, cidrs: [] });
+  });
+
+  it('takes bindAddress for the address of the node, unless it is unspecified', () => {
+    const nodeIP = (text: string) => load(`clusterCIDR: 10.0.0.0/8\nbindAddress: "${text}"`).config.nodeIP;
+    assert.equal(nodeIP('192.0.2.1'), parseAddress('192.0.2.1'));
+    assert.equal(nodeIP('fd00::1'), parseAddress('fd00::1'));
+    assert.deepEqual(['0.0.0.0', '::', ''].map(nodeIP), [undefined, undefined, undefined]);
+  });
+
+  it('knows the gate AllowServiceExternalIPs', () => {
+    const gates = (text: string) => load(`clusterCIDR: 10.0.0.0/8\nfeatureGates: {${text}}`);
+    const { config, warnings } = gates('AllowServiceExternalIPs: false');
+    assert.deepEqual([config.allowsExternalIPs, warnings], [false, []]);
+    assert.equal(gates('').config.allowsExternalIPs, true);
   });
 
   it('warns of feature gates that it does not have', () => {
