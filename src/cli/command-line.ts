@@ -140,8 +140,14 @@ function addInspectionCommands(program: Command, handlers: CommandHandlers, repo
   declare(program, report, {
     name: 'status',
     description: 'show what the daemon on this node is doing',
-    action: (values) => handlers.status(outputOptions(values)),
-  }).option(...JSON_OPTION);
+    action: (values) =>
+      handlers.status({
+        ...outputOptions(values),
+        search: typeof values.search === 'string' ? values.search : undefined,
+      }),
+  })
+    .option(...JSON_OPTION)
+    .option('--search <text>', 'and the Services of which name, address or port holds this text');
   declare(program, report, {
     name: 'verify',
     description: 'compare the kernel with the desired state; exit code 2 when they differ',

@@ -5,6 +5,11 @@ export interface OutputOptions extends DaemonOptions {
   readonly json: boolean;
 }
 
+export interface StatusOptions extends OutputOptions {
+  /** Show the Services of which name or virtual server holds this text. */
+  readonly search?: string | undefined;
+}
+
 /** Of commands that compare the kernel with the cluster. */
 export interface ComparisonOptions extends OutputOptions {
   /** Longest wait for the cluster's state, in milliseconds; undefined: what dryRun takes. */
@@ -47,7 +52,7 @@ export interface ConfigPrintOptions extends OutputOptions {
 export interface CommandHandlers {
   run(options: DaemonOptions): Promise<number>;
   cleanup(options: CleanupOptions): Promise<number>;
-  status(options: OutputOptions): Promise<number>;
+  status(options: StatusOptions): Promise<number>;
   verify(options: VerifyOptions): Promise<number>;
   plan(options: PlanOptions): Promise<number>;
   preflight(options: PreflightOptions): Promise<number>;

@@ -4,19 +4,40 @@ import { describe, test, type TestContext } from 'node:test';
 import { runStatus } from '../../../src/cli/status.js';
 import { type Environment } from '../../../src/daemon/environment.js';
 import { metricsHandler } from '../../../src/serve/metrics-server.js';
-import { type StatusHealth, type StatusReport } from '../../../src/serve/status.js';
+import {
+  type ServiceQuery,
+  type StatusHealth,
+  type StatusReport,
+  type StatusService,
+} from '../../../src/serve/status.js';
 import { serve } from '../../support/http.js';
 
 const AT = new Date('2026-11-21T07:00:00.000Z');
 const HEALTHY: StatusHealth = { healthy: true, nodeEligible: true, lastUpdated: AT, reasons: [] };
 
-async function status(t: TestContext, health: StatusHealth): Promise<{ code: number; text: string }> {
+/** 2,345 Services, one page of those that match. */
+function servicesOf({ search, offset, limit }: ServiceQuery): { total: number; services: StatusService[] } {
+  const all = Array.from({ length: 2345 }, (_, i): StatusService => {
+    const virtualServers = [
+      { virtualServer: `TCP 10.96.${i >> 8}.${i & 255}:80`, scheduler: 'rr', realServers: 2, draining: 1 },
+    ];
+    return { namespace: 'shop', name: `web-${i}`, virtualServers };
+  });
+  const found = all.filter(({ name }) => name.includes(search));
+  return { total: found.length, services: found.slice(offset, offset + limit) };
+}
+
+async function status(
+  t: TestContext,
+  health: StatusHealth,
+  more: { json?: boolean; search?: string } = {},
+): Promise<{ code: number; text: string }> {
   const report: StatusReport = {
     ...{ node: 'node-0', version: '0.1.0', startedAt: AT, health },
     ...{ counts: { Services: 3 }, kernel: { counts: { 'virtual servers': 5 }, syncingFor: undefined } },
     ...{ lastSync: undefined, lastVerification: undefined, drains: [], notes: ['something to know'] },
   };
-  const source = { status: () => report, services: () => ({ total: 0, services: [] }) };
+  const source = { status: () => report, services: servicesOf };
   const metrics = { text: () => Promise.resolve(''), contentType: 'text/plain' };
   const handler = metricsHandler({ metrics, status: source, configz: () => ({}), access: 'loopback' });
   const port = await serve(t, { handler });
@@ -27,8 +48,8 @@ async function status(t: TestContext, health: StatusHealth): Promise<{ code: num
     kind: 'KubeProxyConfiguration',
     metricsBindAddress: `127.0.0.1:${port}`,
   };
-  const options = { configFile: undefined, document, overrides: {}, manifests: undefined, warnings: [], json: false };
-  return { code: await runStatus(options, environment), text };
+  const options = { configFile: undefined, document, overrides: {}, manifests: undefined, warnings: [] };
+  return { code: await runStatus({ ...options, json: false, ...more }, environment), text };
 }
 
 describe('status', () => {
@@ -52,5 +73,19 @@ describe('status', () => {
     const { code, text } = await status(t, { ...HEALTHY, nodeEligible: false, reasons });
     assert.equal(code, 1);
     assert.match(text, /NOT HEALTHY\n {2}node: the node is being deleted\n/);
+  });
+
+  test('as JSON it has every Service, however many pages they are (D23)', async (t) => {
+    const { text } = await status(t, HEALTHY, { json: true });
+    const page = JSON.parse(text) as { total: number; services: StatusService[]; report: StatusReport };
+    assert.deepEqual([page.total, page.services.length, page.report.node], [2345, 2345, 'node-0']);
+    assert.equal(new Set(page.services.map(({ name }) => name)).size, 2345);
+  });
+
+  test('shows the Services that a search finds', async (t) => {
+    const { text } = await status(t, HEALTHY, { search: 'web-1234' });
+    assert.match(text, /\nshop\/web-1234\n {2}TCP 10\.96\.4\.210:80 rr: 2 real servers, 1 draining\n$/);
+    assert.match((await status(t, HEALTHY, { search: 'nobody' })).text, /\nno Service matches\n$/);
+    assert.doesNotMatch((await status(t, HEALTHY)).text, /shop\//);
   });
 });
