@@ -4,7 +4,7 @@ import { type BindAddress } from '../config/bind-address.js';
 import { configz } from '../config/configz.js';
 import { type Versioned } from '../config/versioned.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
-import { healthHandler } from '../serve/health.js';
+import { allReasons, healthHandler } from '../serve/health.js';
 import { Listener, type ListenerOptions } from '../serve/listener.js';
 import { metricsHandler } from '../serve/metrics-server.js';
 import { type Metrics } from '../serve/metrics.js';
@@ -75,6 +75,7 @@ export class Servers {
         sources.collect();
         // Counted when somebody asks: after every sync it would make a change cost what the cluster's size is.
         for (const [family, size] of tableSizes(dataPlane)) metrics.tableSize(family, ...size);
+        metrics.unhealthy(new Set(allReasons(health.healthz()).map(({ category }) => category)));
         return metrics.text();
       },
     };

@@ -3,7 +3,8 @@ import { type Family } from '../values/address.js';
 import { router, sendJson } from './respond.js';
 
 /** What kind of thing is wrong; the words are part of the 503 body and stay what they are. */
-export type ReasonCategory = 'starting' | 'sync' | 'verification' | 'rules' | 'sysctl' | 'node';
+export const REASON_CATEGORIES = ['starting', 'sync', 'verification', 'rules', 'sysctl', 'node'] as const;
+export type ReasonCategory = (typeof REASON_CATEGORIES)[number];
 
 /** Why the proxy is not healthy. */
 export interface HealthReason {

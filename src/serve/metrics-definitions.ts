@@ -103,6 +103,11 @@ function ownInstruments(register: Registry) {
       'node_version',
       'platform',
     ]),
+    unhealthy: make.gauge(
+      'kubeproxy_ipvs_unhealthy',
+      '1 while /healthz is 503 for a reason of this category (node: it is being deleted or drained), else 0',
+      ['category'],
+    ),
     driftRepaired: make.counter(
       'kubeproxy_ipvs_drift_repaired_total',
       'Differences between kernel and desired state that verification repaired',

@@ -1,5 +1,6 @@
 import { Registry } from 'prom-client';
 import { FAMILIES, type Family } from '../values/address.js';
+import { REASON_CATEGORIES, type ReasonCategory } from './health.js';
 import { type Instruments, createInstruments } from './metrics-definitions.js';
 import { ProcessMetrics } from './process-metrics.js';
 
@@ -251,6 +252,12 @@ export class Metrics {
   }
 
   // Our own health server
+
+  /** Which categories make /healthz red at this moment; the others become 0. */
+  unhealthy(categories: ReadonlySet<ReasonCategory>): void {
+    for (const category of REASON_CATEGORIES)
+      this.#instruments.unhealthy.set({ category }, categories.has(category) ? 1 : 0);
+  }
 
   healthzAnswered(code: number): void {
     this.#instruments.healthz.inc({ code: String(code) });

@@ -93,6 +93,7 @@ describe('metrics', () => {
     metrics.netlinkSent('NEW_DEST', 128);
     metrics.netlinkFailed('NEW_DEST', 'ENOMEM');
     metrics.conntrackCleaned(6, 0.01, 2);
+    metrics.unhealthy(new Set(['rules']));
     metrics.tableSize(4, 10, 100, 9);
     metrics.objectSkipped('services', 'bad "quoted" reason\n');
     const text = await metrics.text();
@@ -105,6 +106,8 @@ describe('metrics', () => {
       'kubeproxy_ipvs_netlink_failures_total{operation="NEW_DEST",errno="ENOMEM"} 1',
       'kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv6"} 2',
       'kubeproxy_ipvs_real_servers{ip_family="IPv4"} 100',
+      'kubeproxy_ipvs_unhealthy{category="rules"} 1',
+      'kubeproxy_ipvs_unhealthy{category="node"} 0',
       'kubeproxy_ipvs_skipped_objects_total{resource="services",reason="bad \\"quoted\\" reason\\n"} 1',
     ]) {
       assert.ok(text.split('\n').includes(line), `missing: ${line}`);
