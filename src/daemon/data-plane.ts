@@ -31,6 +31,7 @@ import { SetApplier } from '../reconcile/set-applier.js';
 import { type SyncRecord } from '../reconcile/sync-record.js';
 import { SysctlKeeper } from '../reconcile/sysctl-keeper.js';
 import { PreflightError } from './preflight-checks.js';
+import { Uplinks } from '../kernel/node/uplinks.js';
 import { ruleSets } from './rule-sets.js';
 import { type SyncReporter } from './sync-reporter.js';
 import { sysctlsOf } from './sysctls.js';
@@ -179,9 +180,10 @@ export class DataPlane {
 
   #newRulesKeeper(): RulesKeeper {
     const { config, families, iptables, world, reporter } = this.options;
+    const uplinks = new Uplinks();
     return new RulesKeeper({
       iptables: this.iptables,
-      ruleSets: () => ruleSets(config, families, this.cluster.node, iptables.randomFully),
+      ruleSets: () => ruleSets(config, families, this.cluster.node, iptables.randomFully, uplinks),
       clock: world.clock,
       onLockWait: (ms) => reporter.lockWaited(ms),
       onOutcome: (outcome) => reporter.rulesChecked(outcome),

@@ -5,6 +5,7 @@ import { type SkipReason } from '../kube/manifests.js';
 import { Metrics } from '../serve/metrics.js';
 import { type Environment } from './environment.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
+import { Uplinks } from '../kernel/node/uplinks.js';
 import { ruleSets } from './rule-sets.js';
 import { openDataPlane } from './run.js';
 import { Sources } from './sources.js';
@@ -59,7 +60,7 @@ export async function dryRun(options: DryRunOptions, environment: Environment): 
     for (const note of sources.notes) environment.err(`kube-proxy-ipvs: ${note}\n`);
     const { families, iptables } = dataPlane.options;
     const found = await inspect(dataPlane.updater, dataPlane.sources, dataPlane.ipvs.excludeCIDRs);
-    const rules = ruleSets(config, families, dataPlane.cluster.node, iptables.randomFully);
+    const rules = ruleSets(config, families, dataPlane.cluster.node, iptables.randomFully, new Uplinks());
     await inspectRules(dataPlane.iptables, rules, found);
     inspectSysctls(dataPlane.sysctls, found);
     return found;

@@ -3,14 +3,16 @@ import { type Prefix, hostPrefix, parsePrefix } from '../values/prefix.js';
 import { type LocalDetection, iptablesRules } from '../desired/iptables-rules.js';
 import { type RuleSet } from '../desired/rule-set.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
+import { type Uplinks } from '../kernel/node/uplinks.js';
 import { type NodeInfo } from '../model/node.js';
 
-/** The rules of every family served, from configuration and (detectLocalMode NodeCIDR) this node's pod CIDRs. */
+/** The rules of every family served, from configuration and this node's pod CIDRs and addresses. */
 export function ruleSets(
   config: ProxyConfig,
   families: readonly Family[],
   node: NodeInfo | undefined,
   randomFully: boolean,
+  uplinks: Uplinks,
 ): RuleSet[] {
   return families.map((family) =>
     iptablesRules({
@@ -19,6 +21,7 @@ export function ruleSets(
       masqueradeAll: config.masqueradeAll,
       randomFully,
       detectLocal: localDetection(config, family, node),
+      uplinks: uplinks.of(node?.addresses ?? []),
       acceptServiceTraffic: config.acceptServiceTraffic
         ? { nodePortPrefixes: nodePortPrefixes(config, family, node) }
         : undefined,

@@ -51,6 +51,7 @@ function externalPortals(matches: RuleMatches): RuleChain {
   const keepsSource = (role: SetRole): string => `${matches.set(role, 'dst,dst')} -j ACCEPT`;
   return chain('KUBE-LOAD-BALANCER', [
     `${matches.fromVip} -j KUBE-MARK-MASQ`,
+    ...fromOtherNodes(matches),
     keepsSource('LOAD-BALANCER-LOCAL'),
     keepsSource('EXTERNAL-IP-LOCAL'),
     '-j KUBE-MARK-MASQ',
@@ -58,9 +59,23 @@ function externalPortals(matches: RuleMatches): RuleChain {
   ]);
 }
 
+/**
+ * A pod of another node, of a Service with policy Local and no endpoint on this one: what the backend answered would go to
+ * the pod directly, which asked somebody else.
+ */
+function fromOtherNodes(matches: RuleMatches): string[] {
+  const { detectLocal, uplinks = [] } = matches.config;
+  if (detectLocal.mode !== 'ClusterCIDR') return []; // other nodes' pods are not local then, and dropped
+  const unlocal = matches.set('NO-LOCAL-ENDPOINTS', 'dst,dst');
+  return matches.localPods.flatMap((from) =>
+    uplinks.map((name) => `${words(from, `-i ${name}`, unlocal)} -j KUBE-MARK-MASQ`),
+  );
+}
+
 function nodePortPortals(matches: RuleMatches): RuleChain {
   const keepsSource = (port: string): string => `${port} ${matches.notFromVip} -j RETURN`;
   return chain('KUBE-NODE-PORT', [
+    ...fromOtherNodes(matches),
     keepsSource(`-p tcp ${matches.set('NODE-PORT-LOCAL-TCP', 'dst')}`),
     `-p tcp ${matches.set('NODE-PORT-TCP', 'dst')} -j KUBE-MARK-MASQ`,
     keepsSource(`-p udp ${matches.set('NODE-PORT-LOCAL-UDP', 'dst')}`),

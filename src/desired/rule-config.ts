@@ -21,6 +21,11 @@ export interface RuleConfig {
   readonly randomFully: boolean;
   readonly detectLocal: LocalDetection;
   /**
+   * Interfaces by which packets of other machines come in. Where the cluster's pods are told by address alone, they tell
+   * those of other nodes from those of this one.
+   */
+  readonly uplinks?: readonly string[] | undefined;
+  /**
    * Undefined: a firewall with policy DROP in INPUT holds for Service traffic, too, as with kube-proxy. Else such
    * traffic is accepted; NodePorts at addresses within `nodePortPrefixes`.
    */

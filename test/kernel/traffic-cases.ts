@@ -36,6 +36,7 @@ const mainRows: readonly Row[] = [
     'external policy Local, none local',
     `external-local-remote ${PUBLIC} TCP,UDP`,
     'client: far as self',
+    'farclient: far as node',
     'other outside: dropped',
   ),
   row(
@@ -171,6 +172,7 @@ function masqueradeRows(local: { client: boolean; bridged: boolean; farclient: b
       'external-local-remote nodePort,loadBalancer TCP',
       unlocal('client'),
       unlocal('bridged'),
+      `farclient: ${local.farclient ? 'far as node' : 'dropped'}`,
       'node: far as node',
       'outside: dropped',
     ),

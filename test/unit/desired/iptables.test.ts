@@ -183,6 +183,20 @@ test('with detection none only the node itself is masqueraded, and nobody is dro
   assert.deepEqual(dropped({ mode: 'none' }), []);
 });
 
+test('without local endpoints pods of other nodes, which come in by an uplink, are masqueraded; others keep their address', () => {
+  const uplinks = ['bond0', 'eth0'];
+  const marks = (detectLocal: LocalDetection, chain: string): string[] =>
+    chainOf(rulesOf(4, { detectLocal, uplinks }), 'nat', chain).filter((rule) => rule.includes('NO-LOCAL-ENDPOINTS'));
+  for (const chain of ['KUBE-LOAD-BALANCER', 'KUBE-NODE-PORT']) {
+    assert.deepEqual(
+      marks(clusterCIDR('10.128.0.0/9'), chain),
+      uplinks.map((name) => `-s 10.128.0.0/9 -i ${name} ${NO_LOCAL} -j KUBE-MARK-MASQ`),
+    );
+    assert.deepEqual(marks({ mode: 'NodeCIDR', cidrs: [parsePrefix('10.128.0.0/24')!] }, chain), []);
+    assert.deepEqual(marks({ mode: 'none' }, chain), []);
+  }
+});
+
 test('masqueradeAll masquerades local pods too', () => {
   assert.deepEqual(unmasqueraded(clusterCIDR('10.128.0.0/9'), true), []);
 });
