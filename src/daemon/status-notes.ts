@@ -1,3 +1,4 @@
+import { formatAddress } from '../values/address.js';
 import { formatVirtualServer } from '../values/virtual-server.js';
 import { type Claims } from '../desired/claims.js';
 import { type ReflectorState } from '../kube/reflector-state.js';
@@ -12,7 +13,7 @@ const SILENCE_MS = 200_000;
 
 export interface NoteInputs {
   readonly state: Readonly<SyncState>;
-  readonly claims: Pick<Claims, 'contests' | 'conflicts'>;
+  readonly claims: Pick<Claims, 'pairs'>;
   /** By Service, what of it is refused and why. */
   readonly refusals: DesiredUpdater['refusals'];
   /** States of the watches, by resource; empty for manifests. */
@@ -36,9 +37,9 @@ export function statusNotes({ state, claims, refusals, watches, skipped }: NoteI
     }),
   );
   notes.push(
-    ...named(claims.contests(), claims.conflicts, ({ server, owner, losers }) => {
-      const count = losers.length > 3 ? ` and ${losers.length - 3} more` : '';
-      return `claimed more than once: ${formatVirtualServer(server)} serves ${owner}, not ${losers.slice(0, 3).join(', ')}${count}`;
+    ...named(claims.pairs, claims.pairs.size, ({ winner, loser, example }) => {
+      const what = 'server' in example ? formatVirtualServer(example.server) : formatAddress(example.clusterIP);
+      return `claimed more than once: ${what} serves ${winner}, not ${loser}`;
     }),
   );
   const objects = [...skipped()];

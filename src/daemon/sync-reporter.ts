@@ -1,7 +1,8 @@
 import { type Logger } from 'pino';
-import { FAMILIES, type Family } from '../values/address.js';
+import { FAMILIES, type Family, formatAddress } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
-import { type VirtualServerKey, formatVirtualServer } from '../values/virtual-server.js';
+import { formatVirtualServer } from '../values/virtual-server.js';
+import { type Conflict } from '../desired/conflict-pairs.js';
 import { type Refusal } from '../desired/exposures.js';
 import { messagesSent } from '../kernel/clients.js';
 import { type Drift } from '../reconcile/drift.js';
@@ -13,6 +14,7 @@ import { type ReportedDataPlane, isWorthALine, syncFields, syncSentence } from '
 
 const MAX_LOGGED_FAILURES = 5;
 const MAX_NAMED_REFUSALS = 21;
+const MAX_LOGGED_CONFLICTS = 100;
 
 /** A kernel parameter that could not be set; the message names the fix. */
 export interface FailedSysctl {
@@ -59,7 +61,6 @@ export class SyncReporter {
   };
   /** Called after every sync that came to its end. */
   afterSync: () => void = () => undefined;
-  readonly #reportedConflicts = new Map<VirtualServerKey, string>();
   #pending: { family: Family; triggeredAt: number }[] = [];
   #taken: { family: Family; triggeredAt: number }[] = [];
   #sent: Record<string, number> = {};
@@ -171,14 +172,14 @@ export class SyncReporter {
     if (drift.total > 0) this.log.warn({ drift: drift.names, count: drift.total }, 'drift found and repaired');
   }
 
-  conflict(server: VirtualServerKey, losers: readonly string[]): void {
-    const text = losers.join(', ');
-    if (this.#reportedConflicts.get(server) === text) return;
-    this.#reportedConflicts.set(server, text);
-    this.log.warn(
-      { virtualServer: formatVirtualServer(server), losers },
-      'more than one Service claims this address and port: the oldest has it',
-    );
+  /** One line per pair of Services, however many addresses and ports they quarrel about. */
+  conflicts(pairs: readonly Conflict[]): void {
+    for (const { winner, loser, example } of pairs.slice(0, MAX_LOGGED_CONFLICTS)) {
+      const what = 'server' in example ? formatVirtualServer(example.server) : formatAddress(example.clusterIP);
+      this.log.warn({ winner, loser, example: what }, 'two Services claim the same address: only one can have it');
+    }
+    const more = pairs.length - MAX_LOGGED_CONFLICTS;
+    if (more > 0) this.log.warn({ pairs: more }, 'more Services claim addresses of others');
   }
 
   /** Part of a Service is left out for what it would do to the node; told once, until that is over. */

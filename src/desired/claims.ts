@@ -1,95 +1,207 @@
-import { type PortExposures } from './exposures.js';
+import { type Address } from '../values/address.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
+import { AddressIndex } from '../model/address-index.js';
+import { type Conflict, ConflictPairs } from './conflict-pairs.js';
+import { EXPOSURE_KINDS, type PortExposures } from './exposures.js';
 
 interface Claimant {
   readonly service: string;
   readonly createdAt: number;
+  /** Place of the exposure's kind in EXPOSURE_KINDS. */
+  readonly rank: number;
 }
 
-const NOTHING: readonly VirtualServerKey[] = [];
+/** What one Service claims; flat, because there are tens of thousands. */
+interface Claim {
+  readonly createdAt: number;
+  readonly servers: readonly VirtualServerKey[];
+  /** One character per virtual server: the rank by which it is claimed. */
+  readonly ranks: string;
+  readonly clusterIPs: readonly Address[];
+  readonly externalIPs: readonly Address[];
+  /** External IPs that are the cluster IP of another Service, which is named: they are void. */
+  readonly voided: readonly Voided[];
+}
+
+interface Voided {
+  readonly address: Address;
+  readonly owner: string;
+}
+
+const EXTERNAL_IP = EXPOSURE_KINDS.indexOf('externalIP');
+const NONE: readonly never[] = [];
+const NOTHING: Claim = { createdAt: 0, servers: NONE, ranks: '', clusterIPs: NONE, externalIPs: NONE, voided: NONE };
 
 /**
- * Who owns which address, port and protocol. Two Services may claim the same external IP and port; the older one has it,
- * on a tie the one whose namespace/name sorts first, so that every node decides alike. kube-proxy leaves it to chance.
+ * Who owns which address, port and protocol. When several Services claim the same, a cluster IP wins over a NodePort, a
+ * load balancer's address and an external IP, in this order: the first three are allocated by the control plane, the
+ * last is free text. Then the older Service wins, then the one whose namespace/name sorts first, so that every node
+ * decides alike, whatever came first. kube-proxy leaves it to chance.
+ *
+ * A cluster IP is its Service's with every port: an external IP of another Service on it is void. Addresses of load
+ * balancers and nodes may be shared port by port, as is common practice.
  */
 export class Claims {
-  readonly #owners = new Map<VirtualServerKey, Claimant>();
-  readonly #contested = new Map<VirtualServerKey, Claimant[]>();
-  readonly #claimedBy = new Map<string, readonly VirtualServerKey[]>();
+  /** All claimants of each virtual server, the owner first; alone where nobody else wants it. */
+  readonly #claimants = new Map<VirtualServerKey, Claimant | readonly Claimant[]>();
+  readonly #claims = new Map<string, Claim>();
+  readonly #clusterIPs = new AddressIndex();
+  readonly #externalIPs = new AddressIndex();
+  readonly #pairs = new ConflictPairs();
+  #contested = 0;
+  #voided = 0;
 
-  /** How many virtual servers more than one Service claims. */
+  /** How many virtual servers more than one Service claims, and external IPs that are another Service's cluster IP. */
   get conflicts(): number {
-    return this.#contested.size;
+    return this.#contested + this.#voided;
+  }
+
+  /** The pairs of Services that claim the same. */
+  get pairs(): Pick<ConflictPairs, 'size' | 'takeNew'> & Iterable<Conflict> {
+    return this.#pairs;
   }
 
   owns(service: string, server: VirtualServerKey): boolean {
-    return this.#owners.get(server)?.service === service;
+    const claimants = this.#claimants.get(server);
+    if (claimants === undefined) return false;
+    return ('service' in claimants ? claimants : claimants[0]!).service === service;
   }
 
-  /** Every virtual server that more than one Service claims, with who has it and who does not. */
-  *contests(): Generator<{ server: VirtualServerKey; owner: string; losers: readonly string[] }> {
-    for (const server of this.#contested.keys())
-      yield { server, owner: this.#owners.get(server)!.service, losers: this.losers(server) };
-  }
-
-  /** The Services that claim `server` in vain. */
-  losers(server: VirtualServerKey): readonly string[] {
-    const owner = this.#owners.get(server)?.service;
-    return (this.#contested.get(server) ?? []).map((one) => one.service).filter((service) => service !== owner);
-  }
-
-  /** Replaces a Service's claims; returns the other Services that gained or lost a virtual server by it. */
-  update(service: string, createdAt: number, servers: readonly VirtualServerKey[]): Set<string> {
+  /** Replaces a Service's claims; returns the other Services that may have gained or lost something by it. */
+  update(service: string, createdAt: number, found: readonly PortExposures[]): Set<string> {
     const affected = new Set<string>();
-    const before = this.#claimedBy.get(service) ?? NOTHING;
-    const claimant: Claimant = { service, createdAt };
-    const kept = new Set(servers);
-    for (const server of before) if (!kept.has(server)) this.#withdraw(server, service, affected);
-    for (const server of servers) this.#claim(server, claimant, affected);
-    if (servers.length === 0) this.#claimedBy.delete(service);
-    else this.#claimedBy.set(service, servers);
+    const before = this.#claims.get(service) ?? NOTHING;
+    const next = this.#claimOf(service, createdAt, found);
+    if (found.length === 0) this.#claims.delete(service);
+    if (isSame(before, next)) return affected;
+    if (found.length > 0) this.#claims.set(service, next);
+    this.#moveAddresses(service, before, next, affected);
+    const old = new Map(before.servers.map((server, i) => [server, before.ranks[i]]));
+    for (const [i, server] of next.servers.entries()) {
+      const rank = next.ranks[i]!;
+      if (old.get(server) !== rank || before.createdAt !== createdAt)
+        this.#settle(server, service, { service, createdAt, rank: Number(rank) }, affected);
+      old.delete(server);
+    }
+    for (const server of old.keys()) this.#settle(server, service, undefined, affected);
     affected.delete(service);
     return affected;
   }
 
-  #claim(server: VirtualServerKey, claimant: Claimant, affected: Set<string>): void {
-    const owner = this.#owners.get(server);
-    if (owner === undefined || (owner.service === claimant.service && !this.#contested.has(server))) {
-      this.#owners.set(server, claimant);
-      return;
+  #claimOf(service: string, createdAt: number, found: readonly PortExposures[]): Claim {
+    const ranks = new Map<VirtualServerKey, number>();
+    const [clusterIPs, externalIPs] = [new Set<Address>(), new Set<Address>()];
+    for (const { exposures } of found)
+      for (const { kind, address } of exposures)
+        if (kind === 'clusterIP') clusterIPs.add(address);
+        else if (kind === 'externalIP') externalIPs.add(address);
+    const owners = new Map<Address, string>();
+    for (const address of externalIPs) {
+      const owner = clusterIPs.has(address) ? undefined : this.#foreignOwner(address, service);
+      if (owner !== undefined) owners.set(address, owner);
     }
-    const rivals = (this.#contested.get(server) ?? [owner]).filter((one) => one.service !== claimant.service);
-    this.#settle(server, [...rivals, claimant], affected);
+    for (const { exposures } of found)
+      for (const { kind, server, address } of exposures) {
+        const rank = EXPOSURE_KINDS.indexOf(kind);
+        if (rank === EXTERNAL_IP && owners.has(address)) continue;
+        ranks.set(server, Math.min(rank, ranks.get(server) ?? rank));
+      }
+    return {
+      createdAt,
+      servers: [...ranks.keys()],
+      ranks: [...ranks.values()].join(''),
+      clusterIPs: [...clusterIPs],
+      externalIPs: externalIPs.size === 0 ? NONE : [...externalIPs],
+      voided: owners.size === 0 ? NONE : [...owners].map(([address, owner]) => ({ address, owner })),
+    };
   }
 
-  #withdraw(server: VirtualServerKey, service: string, affected: Set<string>): void {
-    const rivals = this.#contested.get(server);
-    if (rivals === undefined) this.#owners.delete(server);
-    else
-      this.#settle(
-        server,
-        rivals.filter((one) => one.service !== service),
-        affected,
-      );
+  /** Another Service with this cluster IP; the first by name, though the API server does not allow two. */
+  #foreignOwner(address: Address, service: string): string | undefined {
+    return [...this.#clusterIPs.at(address)].filter((other) => other !== service).sort()[0];
   }
 
-  #settle(server: VirtualServerKey, claimants: Claimant[], affected: Set<string>): void {
-    claimants.sort((a, b) => a.createdAt - b.createdAt || (a.service < b.service ? -1 : 1));
-    const before = this.#owners.get(server);
-    const winner = claimants[0]!;
-    if (claimants.length > 1) this.#contested.set(server, claimants);
-    else this.#contested.delete(server);
-    this.#owners.set(server, winner);
-    if (before !== undefined && before.service !== winner.service) {
-      affected.add(before.service);
-      affected.add(winner.service);
+  /** Services with external IPs on a cluster IP that comes or goes are affected: theirs get void, or count again. */
+  #moveAddresses(service: string, before: Claim, next: Claim, affected: Set<string>): void {
+    const change = (address: Address, act: 'add' | 'delete'): void => {
+      this.#clusterIPs[act](address, service);
+      for (const other of this.#externalIPs.at(address)) affected.add(other);
+    };
+    for (const address of before.clusterIPs) if (!next.clusterIPs.includes(address)) change(address, 'delete');
+    for (const address of next.clusterIPs) if (!before.clusterIPs.includes(address)) change(address, 'add');
+    for (const address of before.externalIPs) this.#externalIPs.delete(address, service);
+    for (const address of next.externalIPs) this.#externalIPs.add(address, service);
+    const pairOf = ({ address, owner }: Voided): Conflict => {
+      return { winner: owner, loser: service, example: { clusterIP: address } };
+    };
+    for (const one of next.voided) this.#pairs.add(pairOf(one));
+    for (const one of before.voided) this.#pairs.remove(pairOf(one));
+    this.#voided += next.voided.length - before.voided.length;
+  }
+
+  /** Replaces the claim of `service` on `server` by `claimant`; undefined withdraws it. */
+  #settle(server: VirtualServerKey, service: string, claimant: Claimant | undefined, affected: Set<string>): void {
+    const before = all(this.#claimants.get(server));
+    const next = before.filter((one) => one.service !== service);
+    if (claimant !== undefined) {
+      const worse = next.findIndex((one) => isBefore(claimant, one));
+      next.splice(worse < 0 ? next.length : worse, 0, claimant);
     }
+    if (next.length === 0) this.#claimants.delete(server);
+    else this.#claimants.set(server, next.length === 1 ? next[0]! : next);
+    this.#contested += Number(next.length > 1) - Number(before.length > 1);
+    const [loser, winner] = [before[0], next[0]];
+    if (loser?.service === winner?.service) return this.#countLoser(server, service, before, next);
+    this.#countPairs(server, before, next);
+    if (loser === undefined || winner === undefined) return;
+    affected.add(loser.service);
+    affected.add(winner.service);
+  }
+
+  /** The owner is the same: only `service` may have joined or left those who claim in vain. */
+  #countLoser(server: VirtualServerKey, service: string, before: readonly Claimant[], next: readonly Claimant[]): void {
+    if (before.length === next.length) return;
+    const conflict = { winner: next[0]!.service, loser: service, example: { server } };
+    if (next.length > before.length) this.#pairs.add(conflict);
+    else this.#pairs.remove(conflict);
+  }
+
+  /** Added before removed, so that a pair that stays is not taken for a new one. */
+  #countPairs(server: VirtualServerKey, before: readonly Claimant[], next: readonly Claimant[]): void {
+    const pairOf = (winner: Claimant, loser: Claimant): Conflict => {
+      return { winner: winner.service, loser: loser.service, example: { server } };
+    };
+    for (const loser of next.slice(1)) this.#pairs.add(pairOf(next[0]!, loser));
+    for (const loser of before.slice(1)) this.#pairs.remove(pairOf(before[0]!, loser));
   }
 }
 
-/** Every virtual server that these ask for: what a Service claims against others. */
-export function exposedServers(found: readonly PortExposures[]): readonly VirtualServerKey[] {
-  const servers = new Set<VirtualServerKey>();
-  for (const { exposures } of found) for (const { server } of exposures) servers.add(server);
-  return [...servers];
+function all(claimants: Claimant | readonly Claimant[] | undefined): readonly Claimant[] {
+  if (claimants === undefined) return NONE;
+  return 'service' in claimants ? [claimants] : claimants;
+}
+
+function isBefore(one: Claimant, other: Claimant): boolean {
+  if (one.rank !== other.rank) return one.rank < other.rank;
+  if (one.createdAt !== other.createdAt) return one.createdAt < other.createdAt;
+  return one.service < other.service;
+}
+
+/** The usual case by far: endpoints of the Service changed, its addresses and ports did not. */
+function isSame(one: Claim, other: Claim): boolean {
+  return (
+    one.createdAt === other.createdAt &&
+    one.ranks === other.ranks &&
+    one.servers.every((server, i) => server === other.servers[i]) &&
+    isSameList(one.clusterIPs, other.clusterIPs) &&
+    isSameList(one.externalIPs, other.externalIPs) &&
+    one.voided.length === other.voided.length &&
+    one.voided.every(
+      ({ address, owner }, i) => address === other.voided[i]!.address && owner === other.voided[i]!.owner,
+    )
+  );
+}
+
+function isSameList(one: readonly Address[], other: readonly Address[]): boolean {
+  return one.length === other.length && one.every((address, i) => address === other[i]);
 }

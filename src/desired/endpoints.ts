@@ -4,7 +4,13 @@
  * one is for us.
  */
 import { type Address, type Family, addressLength } from '../values/address.js';
-import { type RealServerKey, type RealServerList, realServerKey, realServerList } from '../values/virtual-server.js';
+import {
+  type RealServerKey,
+  type RealServerList,
+  realServerKey,
+  realServerKeyLength,
+  realServerList,
+} from '../values/virtual-server.js';
 import { type EndpointSlice, LOCAL, READY, SERVING, TERMINATING } from '../model/endpoint-slice.js';
 import { type ServicePort } from '../model/service.js';
 
@@ -33,7 +39,6 @@ export interface EndpointChoice {
 
 interface Candidate {
   readonly key: RealServerKey;
-  readonly slice: EndpointSlice;
   readonly flags: number;
   readonly zones: readonly string[] | undefined;
   readonly nodes: readonly string[] | undefined;
@@ -67,8 +72,8 @@ export function chooseEndpoints(
 }
 
 /**
- * The common case, without a candidate object per endpoint: one slice, one matching port, no hints, every endpoint ready.
- * undefined when it is not that case.
+ * The common case, without a candidate object per endpoint: one slice, one matching port, no hints, every endpoint ready
+ * and there once. undefined when it is not that case.
  */
 function readyInOneSlice(
   slices: readonly EndpointSlice[],
@@ -89,20 +94,30 @@ function readyInOneSlice(
     if ((flags & READY) === 0) return undefined;
     const key = realServerKey(endpoints.slice(offset, offset + length) as Address, number);
     keys.push(key);
-    if (flags & LOCAL && !onThisNode.includes(key)) onThisNode.push(key);
+    if (flags & LOCAL) onThisNode.push(key);
   }
-  return { cluster: realServerList(keys), local: EMPTY, hasAny: true, onThisNode };
+  const cluster = realServerList(keys);
+  if (cluster.length < keys.length * realServerKeyLength(family)) return undefined; // one of them is there twice
+  return { cluster, local: EMPTY, hasAny: true, onThisNode };
 }
 
-/** How many distinct addresses on this node have a ready endpoint of the Service: the health check node port's count. */
+/**
+ * How many distinct addresses on this node have a ready endpoint of the Service, whichever port: the health check node
+ * port's count. What counts of an endpoint that is there twice is decided port by port, as for traffic.
+ */
 export function countLocalReady(slices: readonly EndpointSlice[], family: Family): number {
-  const ready = new Set<string>();
+  const best = new Map<string, { readonly address: Address; readonly flags: number }>();
   for (const slice of slices) {
-    if (slice.family !== family || slice.ports.length === 0) continue;
-    forEachEndpoint(slice, (address, flags) => {
-      if ((flags & LOCAL) !== 0 && (flags & READY) !== 0) ready.add(address);
-    });
+    if (slice.family !== family) continue;
+    for (const { name, protocol, port } of slice.ports)
+      forEachEndpoint(slice, (address, flags) => {
+        const identity = `${address}${protocol} ${port} ${name}`;
+        const other = best.get(identity);
+        if (other === undefined || supersedes(flags, other.flags)) best.set(identity, { address, flags });
+      });
   }
+  const ready = new Set<Address>();
+  for (const { address, flags } of best.values()) if (flags & LOCAL && flags & READY) ready.add(address);
   return ready.size;
 }
 
@@ -114,11 +129,9 @@ function collectCandidates(slices: readonly EndpointSlice[], family: Family, por
       if (slicePort.name !== port.name || slicePort.protocol !== port.protocol) continue;
       forEachEndpoint(slice, (address, flags, index) => {
         const key = realServerKey(address, slicePort.port);
-        const zones = slice.zoneHints?.[index];
-        const nodes = slice.nodeHints?.[index];
-        const candidate = { key, slice, flags, zones, nodes };
         const other = merged.get(key);
-        if (other === undefined || supersedes(candidate, other)) merged.set(key, candidate);
+        if (other !== undefined && !supersedes(flags, other.flags)) return;
+        merged.set(key, { key, flags, zones: slice.zoneHints?.[index], nodes: slice.nodeHints?.[index] });
       });
     }
   }
@@ -126,19 +139,18 @@ function collectCandidates(slices: readonly EndpointSlice[], family: Family, por
 }
 
 /**
- * The same endpoint twice: local wins (kube-proxy's rule). Across slices (a Pod moving from one to the other) the healthier
- * wins, on a tie the one of the slice that sorts first; kube-proxy leaves it to map order.
+ * The same address and port twice, in one slice or in several: a Pod that moves from slice to slice, or two Pods, of
+ * which the one that terminates has left its address to the other (or both use the node's). What runs beats what
+ * terminates, on whichever node (kube-proxy's rule since 1.36); then ready, then serving, then local, where kube-proxy
+ * calls the result undefined. Else as it does within a slice: of running ones the last counts, of terminating the first.
  */
-function supersedes(candidate: Candidate, other: Candidate): boolean {
-  const isLocal = (candidate.flags & LOCAL) !== 0;
-  if (candidate.slice === other.slice) return isLocal;
-  if (isLocal !== ((other.flags & LOCAL) !== 0)) return isLocal;
-  return health(candidate.flags) > health(other.flags);
+function supersedes(flags: number, other: number): boolean {
+  const difference = worth(flags) - worth(other);
+  return difference > 0 || (difference === 0 && (flags & TERMINATING) === 0);
 }
 
-function health(flags: number): number {
-  if (flags & READY) return 3;
-  return flags & SERVING ? (flags & TERMINATING ? 2 : 1) : 0;
+function worth(flags: number): number {
+  return (flags & TERMINATING ? 0 : 8) + (flags & READY ? 4 : 0) + (flags & SERVING ? 2 : 0) + (flags & LOCAL ? 1 : 0);
 }
 
 function forEachEndpoint(slice: EndpointSlice, visit: (address: Address, flags: number, index: number) => void): void {

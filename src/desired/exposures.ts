@@ -56,14 +56,20 @@ export function serviceExposures(service: Service, context: DesiredContext): Ser
     return service.ports.map((port) => ({ port, family, addresses, exposures: [] as Exposure[] }));
   });
   let count = 0;
+  const takenBy = new Map<VirtualServerKey, ServicePort>();
   for (const kind of EXPOSURE_KINDS)
     for (const { port, addresses, exposures } of groups) {
       const number = kind === 'nodePort' ? port.nodePort : port.port;
       if (number === 0) continue;
       const room = Math.max(0, MAX_EXPOSURES - count);
       count += addresses[kind].length;
-      for (const address of room < addresses[kind].length ? addresses[kind].slice(0, room) : addresses[kind])
-        exposures.push({ kind, address, server: addressServerKey(port.protocol, address, number) });
+      for (const address of room < addresses[kind].length ? addresses[kind].slice(0, room) : addresses[kind]) {
+        const server = addressServerKey(port.protocol, address, number);
+        // A Service may contest itself: a NodePort of one port, and another port of that number on the node's address.
+        if (service.ports.length > 1 && (takenBy.get(server) ?? port) !== port) continue;
+        if (service.ports.length > 1) takenBy.set(server, port);
+        exposures.push({ kind, address, server });
+      }
     }
   if (count > MAX_EXPOSURES) refusals.push(tooMany(count));
   return { ports: groups.map(({ port, family, exposures }) => ({ port, family, exposures })), refusals };

@@ -2,7 +2,17 @@ import { type Address, type Family, familyOf, parseAddress } from '../values/add
 import { isLoopback, isMulticast, isUnspecified } from '../values/address.js';
 import { type Protocol, isProtocol } from '../values/protocol.js';
 import { Interner } from './intern.js';
-import { type JsonObject, type Report, asArray, asInteger, asObject, asString, objectMeta, shown } from './json.js';
+import {
+  type JsonObject,
+  type Report,
+  asArray,
+  asInteger,
+  asObject,
+  asString,
+  boundedReport,
+  objectMeta,
+  shown,
+} from './json.js';
 
 /** Bits of an endpoint's flag character in `EndpointSlice.endpoints`. */
 export const READY = 1;
@@ -44,7 +54,8 @@ const MAX_SHARED_LISTS = 20_000;
  * endpoint or port is reported and left out alone. `nodeName` decides the LOCAL flag. Only the first address of an
  * endpoint counts: the API says the others are meaningless, kube-proxy ignores them.
  */
-export function parseEndpointSlice(object: unknown, nodeName: string, report: Report): EndpointSlice | undefined {
+export function parseEndpointSlice(object: unknown, nodeName: string, reportAll: Report): EndpointSlice | undefined {
+  const report = boundedReport(reportAll);
   const root = asObject(object) ?? {};
   const meta = objectMeta(root, report);
   if (meta === undefined) return undefined;

@@ -39,3 +39,15 @@ export function shown(value: unknown): string {
   const text = JSON.stringify(value) ?? 'undefined';
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }
+
+const MAX_PROBLEMS = 20;
+
+/** Passes the first problems of one object on, and of the others that there are some: an object may hold thousands. */
+export function boundedReport(report: Report): Report {
+  let count = 0;
+  return (problem) => {
+    count++;
+    if (count < MAX_PROBLEMS) report(problem);
+    else if (count === MAX_PROBLEMS) report('there are more problems with this object');
+  };
+}

@@ -10,7 +10,17 @@ import {
 import { type Prefix, hostPrefix, parsePrefix, prefixFamily } from '../values/prefix.js';
 import { type Protocol, isProtocol } from '../values/protocol.js';
 import { Interner } from './intern.js';
-import { type JsonObject, type Report, asArray, asInteger, asObject, asString, objectMeta, shown } from './json.js';
+import {
+  type JsonObject,
+  type Report,
+  asArray,
+  asInteger,
+  asObject,
+  asString,
+  boundedReport,
+  objectMeta,
+  shown,
+} from './json.js';
 
 /** One entry of Service.spec.ports; `nodePort` is 0 when none is allocated. */
 export interface ServicePort {
@@ -40,6 +50,9 @@ export interface Service {
   readonly ports: readonly ServicePort[];
 }
 
+/** The most external IPs, and the most load balancer addresses, of one Service; the API has no limit of its own. */
+export const MAX_ADDRESSES = 256;
+
 /** The Service by which Pods reach the API server. */
 export const API_SERVER_SERVICE = 'default/kubernetes';
 
@@ -50,7 +63,8 @@ const names = new Interner();
  * Trims a Service to what decides packets. Returns undefined for what kube-proxy does not serve either (headless,
  * ExternalName, no cluster IP) and for objects without a usable identity; each bad field is reported and left out alone.
  */
-export function parseService(object: unknown, report: Report): Service | undefined {
+export function parseService(object: unknown, reportAll: Report): Service | undefined {
+  const report = boundedReport(reportAll);
   const root = asObject(object) ?? {};
   const meta = objectMeta(root, report);
   const spec = asObject(root['spec']);
@@ -84,13 +98,15 @@ export function parseService(object: unknown, report: Report): Service | undefin
 
 function addresses(values: readonly unknown[], path: string, report: Report): readonly Address[] {
   if (values.length === 0) return NONE;
-  const parsed: Address[] = [];
+  const parsed = new Set<Address>();
   for (const value of values) {
     const address = serviceAddress(value);
     if (address === undefined) report(`${path}: ${shown(value)} is not a usable unicast IP address`);
-    else if (!parsed.includes(address)) parsed.push(address);
+    else parsed.add(address);
   }
-  return parsed;
+  if (parsed.size > MAX_ADDRESSES)
+    report(`${path}: ${parsed.size - MAX_ADDRESSES} of ${parsed.size} addresses are left out`);
+  return [...parsed].slice(0, MAX_ADDRESSES);
 }
 
 /** A VIP bound to kube-ipvs0 becomes the node's own address: loopback, multicast and 0.0.0.0 must never get there. */

@@ -1,6 +1,7 @@
 import { type Address, FAMILIES, type Family, familyOf } from '../values/address.js';
 import { type ClusterState } from '../model/cluster-state.js';
-import { Claims, exposedServers } from '../desired/claims.js';
+import { Claims } from '../desired/claims.js';
+import { type Conflict } from '../desired/conflict-pairs.js';
 import { type DesiredContext } from '../desired/context.js';
 import { DesiredState, type Touched, newTouched, touchEntry } from '../desired/desired-state.js';
 import { type SetName } from '../desired/set-definitions.js';
@@ -26,8 +27,8 @@ export interface DesiredSettings {
 
 /** What an operator should hear of while desired state is worked out. */
 export interface DesiredEvents {
-  /** Two Services claim the same address and port. */
-  conflict(server: VirtualServerKey, losers: readonly string[]): void;
+  /** Services claim the same address and port; each pair once, until it is over. */
+  conflicts(pairs: readonly Conflict[]): void;
   /** Part of a Service is left out though it is well-formed; once, until that is over. */
   refused(service: string, refusal: Refusal): void;
 }
@@ -120,6 +121,8 @@ export class DesiredUpdater {
       }
     } finally {
       for (const key of dirty) this.cluster.markDirty(key);
+      const conflicts = this.claims.pairs.takeNew();
+      if (conflicts.length > 0) this.events.conflicts(conflicts);
     }
     return updated;
   }
@@ -129,9 +132,7 @@ export class DesiredUpdater {
     const service = this.cluster.services.get(key);
     const found = service === undefined ? undefined : serviceExposures(service, context);
     this.#noteRefusals(key, found?.refusals ?? NO_REFUSALS);
-    const servers = exposedServers(found?.ports ?? []);
-    const affected = this.claims.update(key, service?.createdAt ?? 0, servers);
-    if (this.claims.conflicts > 0) this.#reportConflicts(servers);
+    const affected = this.claims.update(key, service?.createdAt ?? 0, found?.ports ?? []);
     const owns = (server: VirtualServerKey): boolean => this.claims.owns(key, server);
     const next =
       service === undefined
@@ -147,12 +148,5 @@ export class DesiredUpdater {
     else this.#refusals.set(service, refusals);
     for (const refusal of refusals)
       if (!before.some(({ text }) => text === refusal.text)) this.events.refused(service, refusal);
-  }
-
-  #reportConflicts(servers: readonly VirtualServerKey[]): void {
-    for (const server of servers) {
-      const losers = this.claims.losers(server);
-      if (losers.length > 0) this.events.conflict(server, losers);
-    }
   }
 }

@@ -152,7 +152,7 @@ function ownInstruments(register: Registry) {
     drainsFinished: make.counter('kubeproxy_ipvs_drains_finished_total', 'Drains ended, by how', ['reason']),
     skippedObjects: make.counter(
       'kubeproxy_ipvs_skipped_objects_total',
-      'Objects or parts of objects left out because they are malformed',
+      'Objects or parts of objects left out: malformed, too many, or an address that the node needs itself',
       ['resource', 'reason'],
     ),
     skippedNow: make.gauge(
@@ -172,7 +172,7 @@ function ownInstruments(register: Registry) {
     ),
     claimConflicts: make.gauge(
       'kubeproxy_ipvs_claim_conflicts',
-      'Service ports not served because an older Service has the same address and port',
+      'Addresses and ports that several Services claim, of which one has each',
     ),
     watchRestarts: make.counter('kubeproxy_ipvs_watch_restarts_total', 'Watches begun again', ['resource', 'reason']),
     relists: make.counter('kubeproxy_ipvs_relists_total', 'Full lists taken from the API server', [

@@ -20,7 +20,6 @@ interface RawEndpoint {
 }
 
 interface Endpoint {
-  readonly slice: RawObject;
   readonly address: string;
   readonly port: number;
   readonly isReady: boolean;
@@ -31,7 +30,7 @@ interface Endpoint {
   readonly nodes: readonly string[];
 }
 
-/** `slices` in the order of their names: of two equally good records of one endpoint the first counts. */
+/** `slices` in the order of their names: where records are equally good, the order decides. */
 export function chooseEndpoints(
   slices: readonly RawObject[],
   family: 4 | 6,
@@ -52,6 +51,17 @@ export function chooseEndpoints(
     local: local.map(name),
     here: [...new Set([...cluster, ...local])].filter(({ isLocal }) => isLocal),
   };
+}
+
+/**
+ * How many addresses of this node have a ready endpoint under any port: LocalReadyEndpoints in kube-proxy's
+ * endpointsmap, which counts what is left of each port's endpoints once doubles are decided.
+ */
+export function countReadyHere(slices: readonly RawObject[], family: 4 | 6, nodeName: string): number {
+  const ports = slices.flatMap((slice) => (slice['ports'] ?? []) as RawPort[]);
+  const endpoints = ports.flatMap((port) => matching(slices, family, port, nodeName));
+  const here = endpoints.filter(({ isLocal, isReady }) => isLocal && isReady);
+  return new Set(here.map(({ address }) => address)).size;
 }
 
 /** Hints count only when every ready endpoint has one of the kind and at least one is for us; nodes before zones. */
@@ -80,7 +90,7 @@ function matching(slices: readonly RawObject[], family: 4 | 6, port: RawPort, no
       for (const raw of (slice['endpoints'] ?? []) as RawEndpoint[]) {
         const address = canonical(raw.addresses?.[0] ?? '');
         if (address === undefined || address.includes(':') !== (family === 6)) continue;
-        const endpoint = read(raw, slice, address, slicePort.port, nodeName);
+        const endpoint = read(raw, address, slicePort.port, nodeName);
         const other = found.get(hostPort(address, slicePort.port));
         if (other === undefined || isBetter(endpoint, other)) found.set(hostPort(address, slicePort.port), endpoint);
       }
@@ -89,12 +99,11 @@ function matching(slices: readonly RawObject[], family: 4 | 6, port: RawPort, no
   return [...found.values()];
 }
 
-function read(raw: RawEndpoint, slice: RawObject, address: string, port: number, nodeName: string): Endpoint {
+function read(raw: RawEndpoint, address: string, port: number, nodeName: string): Endpoint {
   const { conditions, hints } = raw;
   const names = (list: readonly { readonly name: string }[] | undefined): string[] =>
     (list ?? []).map(({ name }) => name).filter((name) => name !== '');
   return {
-    slice,
     address,
     port,
     isReady: conditions?.ready ?? true,
@@ -106,13 +115,16 @@ function read(raw: RawEndpoint, slice: RawObject, address: string, port: number,
   };
 }
 
-/** The same endpoint twice: a local record wins; between slices then the healthier; else the earlier stays. */
+/**
+ * Of two records with one address and port the running one counts, not the terminating one: endpointslicecache.go of
+ * kube-proxy 1.36 and its changelog entry #135593, "correctly handles the case where a pod IP gets assigned to a
+ * newly-created pod". Two running ones are undefined there; what serves best is then right, and the nearer of equals.
+ * What is left are records that differ in hints: kube-proxy takes the last running one, or the first terminating one.
+ */
 function isBetter(one: Endpoint, other: Endpoint): boolean {
-  if (one.slice === other.slice) return one.isLocal;
+  if (one.isTerminating !== other.isTerminating) return !one.isTerminating;
+  if (one.isReady !== other.isReady) return one.isReady;
+  if (one.isServing !== other.isServing) return one.isServing;
   if (one.isLocal !== other.isLocal) return one.isLocal;
-  return health(one) > health(other);
-}
-
-function health({ isReady, isServing, isTerminating }: Endpoint): number {
-  return isReady ? 3 : isServing && isTerminating ? 2 : isServing ? 1 : 0;
+  return !one.isTerminating;
 }

@@ -108,7 +108,9 @@ export function hostPort(address: string, port: number): string {
 
 class Oracle {
   readonly expected: Expected = { servers: new Map(), addresses: new Set(), sets: new Map() };
-  readonly #owners = new Map<string, { service: string; created: string }>();
+  readonly #owners = new Map<string, { facts: PortFacts; sort: string }>();
+  /** Cluster IPs and the Services that have them. */
+  readonly #clusterIPs = new Map<string, string[]>();
   readonly #slicesOf = new Map<string, RawObject[]>();
   readonly #local: ReadonlySet<string>;
 
@@ -126,25 +128,37 @@ class Oracle {
   compute(): Expected {
     const services = this.input.services.filter(isServed);
     const facts = services.map((service) => ({ service, ports: this.#ports(service) }));
+    for (const { service, ports } of facts)
+      for (const { kind, address } of ports.flatMap(({ exposures }) => exposures))
+        if (kind === 'clusterIP')
+          this.#clusterIPs.set(address, [...(this.#clusterIPs.get(address) ?? []), keyOf(service)]);
     for (const { service, ports } of facts) this.#claim(service, ports);
     for (const { service, ports } of facts) for (const port of ports) this.#add(service, port);
     return this.expected;
   }
 
-  /** Of two Services that want the same address and port the older has it, on a tie the first by name. */
+  /**
+   * Issue 8, C3: what the control plane allocates beats what a tenant writes, so cluster IP, NodePort, load balancer,
+   * external IP in this order; then the older Service, then the first by name, then its first port. An external IP that is the cluster IP of
+   * another Service is void, whatever the port.
+   */
   #claim(service: RawObject, ports: readonly PortFacts[]): void {
-    const claimant = { service: keyOf(service), created: service.metadata.creationTimestamp ?? '' };
-    for (const { protocol, exposures } of ports) {
-      for (const { address, port } of exposures) {
+    for (const facts of ports) {
+      const { protocol, exposures } = facts;
+      for (const { kind, address, port } of exposures) {
+        if (this.#isVoid(service, kind, address)) continue;
         const name = serverName(protocol, address, port);
+        const rank = ['clusterIP', 'nodePort', 'loadBalancer', 'externalIP'].indexOf(kind);
+        const sort = `${rank} ${service.metadata.creationTimestamp ?? ''} ${keyOf(service)}`;
         const owner = this.#owners.get(name);
-        const isOlder =
-          owner === undefined ||
-          claimant.created < owner.created ||
-          (claimant.created === owner.created && claimant.service < owner.service);
-        if (isOlder) this.#owners.set(name, claimant);
+        if (owner === undefined || sort < owner.sort) this.#owners.set(name, { facts, sort });
       }
     }
+  }
+
+  #isVoid(service: RawObject, kind: Exposure['kind'], address: string): boolean {
+    const owners = this.#clusterIPs.get(address) ?? [];
+    return kind === 'externalIP' && owners.length > 0 && !owners.includes(keyOf(service));
   }
 
   #ports(service: RawObject): PortFacts[] {
@@ -201,8 +215,10 @@ class Oracle {
       `-s ${this.input.scheduler}` +
       (spec.sessionAffinity === 'ClientIP' ? ` -p ${persistence}` : '') +
       (SCHEDULER_FLAGS[this.input.scheduler] ?? '');
-    const owned = facts.exposures.filter(({ address, port }) => {
-      return this.#owners.get(serverName(protocol, address, port))?.service === keyOf(service);
+    const owned = facts.exposures.filter(({ kind, address, port }) => {
+      return (
+        !this.#isVoid(service, kind, address) && this.#owners.get(serverName(protocol, address, port))?.facts === facts
+      );
     });
     for (const exposure of owned) {
       const { kind, address, port } = exposure;

@@ -60,8 +60,12 @@ export class TestCluster {
         ...settings,
       },
       {
-        conflict: (server, losers) =>
-          void this.conflicts.push(`${formatVirtualServer(server)} not for ${losers.join(' ')}`),
+        conflicts: (pairs) => {
+          for (const { winner, loser, example } of pairs) {
+            const what = 'server' in example ? formatVirtualServer(example.server) : formatAddress(example.clusterIP);
+            this.conflicts.push(`${loser} yields ${what} to ${winner}`);
+          }
+        },
         refused: (service, { reason, text }) => void this.refused.push(`${service} ${reason}: ${text}`),
       },
     );

@@ -53,7 +53,7 @@ export class CoreCluster {
     this.updater = new DesiredUpdater(
       this.cluster,
       { nodeName: NODE, scheduler: 'rr', families: [4, 6], nodePorts: { 4: EVERYWHERE, 6: EVERYWHERE } },
-      { conflict: ignore, refused: ignore },
+      { conflicts: ignore, refused: ignore },
     );
     this.setLocal(localAddresses);
     this.set(NODE_OBJECT);

@@ -1,7 +1,7 @@
 /** Which endpoints traffic goes to: kube-proxy 1.36's rules, one test each. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { TERMINATING, TestCluster, type TestEndpoint, backends } from '../../support/desired-cluster.js';
+import { type Fields, TERMINATING, TestCluster, type TestEndpoint, backends } from '../../support/desired-cluster.js';
 
 const here = (ip: string, more: Omit<TestEndpoint, 'ip'> = {}): TestEndpoint => ({ ip, node: 'node-0', ...more });
 const there = (ip: string, more: Omit<TestEndpoint, 'ip'> = {}): TestEndpoint => ({ ip, ...more });
@@ -190,6 +190,69 @@ describe('slices', () => {
     }
   });
 
+  test('that disagree: what runs beats what terminates, whatever slice, place and node', async () => {
+    const [dying, gone] = [TERMINATING, { ready: false, serving: false, terminating: true }];
+    const pairs: [TestEndpoint, TestEndpoint][] = [
+      [there('10.0.0.1', dying), there('10.0.0.1')],
+      [here('10.0.0.1', dying), there('10.0.0.1')],
+      [there('10.0.0.1', gone), here('10.0.0.1')],
+      [here('10.0.0.1', { ...dying, ready: true }), there('10.0.0.1')],
+    ];
+    for (const [old, young] of pairs)
+      for (const records of [
+        [old, young],
+        [young, old],
+      ]) {
+        const other = there('10.0.0.2', dying);
+        assert.equal(await backends([...records, other]), '10.0.0.1', 'in one slice');
+        const cluster = new TestCluster();
+        cluster.service('web');
+        records.forEach((record, i) => cluster.slice('web', [record, other], { name: `web-${i}` }));
+        assert.deepEqual(await cluster.table(), ['TCP 10.96.0.1:80 -> 10.0.0.1:8080'], 'in two');
+      }
+  });
+
+  test('that disagree: a Pod of the host network that is replaced on its node is served by its successor', async () => {
+    const cluster = new TestCluster();
+    cluster.service('web', {
+      type: 'NodePort',
+      externalTrafficPolicy: 'Local',
+      ports: [{ port: 80, nodePort: 30080 }],
+    });
+    cluster.slice('web', [here('10.200.0.2'), here('10.200.0.2', { ready: false, terminating: true, serving: false })]);
+    assert.ok((await cluster.table()).includes('TCP 10.200.0.2:30080 -> 10.200.0.2:8080'));
+    assert.deepEqual(await cluster.entries('NO-'), []);
+  });
+
+  test('that disagree: one not ready that runs stands for a ready one that terminates, as in kube-proxy', async () => {
+    const dying = { ready: true, serving: true, terminating: true };
+    assert.equal(await backends([there('10.0.0.1', dying), there('10.0.0.1', unready), there('10.0.0.2')]), '10.0.0.2');
+  });
+
+  test('that disagree: of what runs ready comes first, then local; the hints are the winner’s', async () => {
+    const local: Fields = { internalTrafficPolicy: 'Local' };
+    for (const flip of [false, true]) {
+      const order = <T>(...pair: [T, T]): T[] => (flip ? pair.reverse() : pair);
+      assert.equal(await backends(order(here('10.0.0.1', unready), there('10.0.0.1'))), '10.0.0.1');
+      assert.equal(await backends(order(here('10.0.0.1'), there('10.0.0.1')), local), '10.0.0.1');
+      const hinted = order(there('10.0.0.1', { ...TERMINATING, zones: ['a'] }), there('10.0.0.1', { zones: ['b'] }));
+      assert.equal(await backends([...hinted, there('10.0.0.2', { zones: ['a'] })]), '10.0.0.2');
+    }
+  });
+
+  test('that disagree: an endpoint is on this node only if the record that counts is', async () => {
+    for (const records of [
+      [here('10.0.0.1', { ready: true, terminating: true }), there('10.0.0.1')],
+      [there('10.0.0.1'), here('10.0.0.1', { ready: true, terminating: true })],
+    ]) {
+      const cluster = new TestCluster();
+      cluster.service('web');
+      cluster.slice('web', [...records, here('10.0.0.3')]);
+      assert.deepEqual(await cluster.table(), ['TCP 10.96.0.1:80 -> 10.0.0.1:8080 10.0.0.3:8080']);
+      assert.deepEqual(await cluster.entries('LOOP-BACK'), ['KUBE-LOOP-BACK 10.0.0.3,tcp:8080,10.0.0.3']);
+    }
+  });
+
   test('may have ports of their own, matched by name', async () => {
     const cluster = new TestCluster();
     cluster.service('web', {
@@ -270,6 +333,12 @@ test('the health check counts ready endpoints on this node, each address once', 
   cluster.slice('web', [here('10.0.0.1'), here('10.0.0.5')], { name: 'web-2' });
   assert.deepEqual(await check(), { port: 31000, localEndpoints: 2 });
   assert.deepEqual([...cluster.updater.desired.healthChecks], ['default/web']);
+  const dying = { ready: true, serving: true, terminating: true };
+  cluster.slice('web', [here('10.0.0.1', dying), there('10.0.0.1'), there('10.0.0.6', TERMINATING), here('10.0.0.6')]);
+  cluster.slice('web', [there('10.0.0.6', TERMINATING)], { name: 'web-2' });
+  assert.deepEqual(await check(), { port: 31000, localEndpoints: 1 }, 'the record that counts decides');
+  cluster.slice('web', [here('10.0.0.6', unready)], { name: 'web-2', ports: [{ name: 'admin', port: 9 }] });
+  assert.deepEqual(await check(), { port: 31000, localEndpoints: 1 }, 'port by port');
   cluster.service('web');
   assert.equal(await check(), undefined);
   assert.equal(cluster.updater.desired.healthChecks.size, 0);

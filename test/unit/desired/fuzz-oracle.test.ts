@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { type ApiObject } from '../../fakes/api-server-store.js';
 import { type RawObject, expectedState } from '../../kernel/chaos-oracle.js';
+import { countReadyHere } from '../../kernel/chaos-oracle-endpoints.js';
 import { CoreCluster, NODE, differences, printExpected } from '../../support/fuzz-cluster.js';
 import { fuzzRuns, fuzzSeeds } from '../../support/fuzz-seed.js';
 
@@ -16,7 +17,11 @@ function some<T>(values: readonly T[]): fc.Arbitrary<T[]> {
 }
 
 const port = fc.record(
-  { name: fc.constantFrom('a', 'b'), protocol: fc.constantFrom('TCP', 'UDP', 'SCTP'), port: fc.constantFrom(80, 81) },
+  {
+    name: fc.constantFrom('a', 'b'),
+    protocol: fc.constantFrom('TCP', 'UDP', 'SCTP'),
+    port: fc.constantFrom(80, 81, 30000),
+  },
   { requiredKeys: ['name', 'port'] },
 );
 /** As the API server demands: each name once, each port and protocol once. */
@@ -35,7 +40,7 @@ function service(name: (typeof NAMES)[number], base: number): fc.Arbitrary<ApiOb
       type: fc.constantFrom('ClusterIP', 'NodePort', 'LoadBalancer'),
       families: fc.constantFrom([0], [1], [0, 1], [1, 0]),
       ports,
-      externalIPs: some(['198.51.100.1', '2001:db8::1', '10.200.0.2']),
+      externalIPs: some(['198.51.100.1', '2001:db8::1', '10.200.0.2', '203.0.113.1', '10.96.0.1', 'fd00:96::2']),
       externalTrafficPolicy: fc.constantFrom('Cluster', 'Local'),
       internalTrafficPolicy: fc.constantFrom('Cluster', 'Local'),
       affinity: fc.constantFrom(undefined, 0, 600),
@@ -143,6 +148,14 @@ for (const seed of fuzzSeeds('odd clusters')) {
           scheduler: 'rr',
         });
         assert.deepEqual(differences(core.print(), printExpected(expected)), []);
+        for (const [key, { healthCheck }] of core.updater.desired.services) {
+          const own = ofKind('EndpointSlice').filter(({ metadata }) => {
+            return `ns/${metadata.labels?.['kubernetes.io/service-name']}` === key;
+          });
+          const families = core.cluster.services.get(key)!.clusterIPs.map((address) => (address.length === 4 ? 4 : 6));
+          const counts = families.map((family) => countReadyHere(own, family, NODE));
+          if (healthCheck !== undefined) assert.equal(healthCheck.localEndpoints, Math.max(...counts), key);
+        }
         assert.deepEqual(core.problems, []);
       }),
       { seed, numRuns: fuzzRuns(1500) },

@@ -60,7 +60,7 @@ async function desiredOfFixture(): Promise<DesiredUpdater> {
     nodePorts: { 4: everywhere, 6: everywhere },
   };
   const updater = new DesiredUpdater(cluster, settings, {
-    conflict: () => assert.fail('no conflict in the fixture'),
+    conflicts: () => assert.fail('no conflict in the fixture'),
     refused: () => assert.fail('nothing refused in the fixture'),
   });
   await updater.updateDirty(newTouched());

@@ -1,12 +1,10 @@
-/** What one Service asks of the kernel: virtual servers, their settings, addresses, and who gets what two claim. */
+/** What one Service asks of the kernel: virtual servers, their settings, addresses. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import fc from 'fast-check';
-import { Claims } from '../../../src/desired/claims.js';
 import { nodePortAddresses } from '../../../src/desired/node-ports.js';
 import { type Address, formatAddress, parseAddress } from '../../../src/values/address.js';
 import { parsePrefix } from '../../../src/values/prefix.js';
-import { type VirtualServerKey, addressServerKey, formatVirtualServer } from '../../../src/values/virtual-server.js';
+import { formatVirtualServer } from '../../../src/values/virtual-server.js';
 import { TestCluster } from '../../support/desired-cluster.js';
 
 const ip = (text: string): Address => parseAddress(text)!;
@@ -147,105 +145,17 @@ describe('an address that is the node’s own', () => {
   });
 });
 
-describe('two Services that claim one address and port', () => {
-  const external = { externalIPs: ['192.0.2.1'] };
-  const owner = async (cluster: TestCluster): Promise<string> =>
-    (await cluster.table()).find((line) => line.startsWith('TCP 192.0.2.1:80'))!;
-
-  test('the older has it, in whichever order they come, and the other keeps the rest', async () => {
-    for (const order of [
-      ['old', 'new'],
-      ['new', 'old'],
-    ]) {
-      const cluster = new TestCluster();
-      for (const name of order) {
-        const created = name === 'old' ? '2023-01-01T00:00:00Z' : '2024-01-01T00:00:00Z';
-        cluster.service(name, { ...external, clusterIP: name === 'old' ? '10.96.0.1' : '10.96.0.2' }, { created });
-        cluster.slice(name, [name === 'old' ? '10.0.0.1' : '10.0.0.2']);
-        await cluster.update();
-      }
-      assert.deepEqual(await cluster.table(), [
-        'TCP 10.96.0.1:80 -> 10.0.0.1:8080',
-        'TCP 10.96.0.2:80 -> 10.0.0.2:8080',
-        'TCP 192.0.2.1:80 -> 10.0.0.1:8080',
-      ]);
-      assert.deepEqual([...new Set(cluster.conflicts)], ['TCP 192.0.2.1:80 not for default/new']);
-    }
-  });
-
-  test('of one age, the first by name has it', async () => {
-    const cluster = new TestCluster();
-    cluster.service('b', { ...external, clusterIP: '10.96.0.2' });
-    cluster.service('a', external);
-    cluster.slice('a', ['10.0.0.1']);
-    cluster.slice('b', ['10.0.0.2']);
-    assert.match(await owner(cluster), /10\.0\.0\.1/);
-  });
-
-  test('the other has it as soon as the first lets go', async () => {
-    const cluster = new TestCluster();
-    cluster.service('a', external);
-    cluster.service('b', { ...external, clusterIP: '10.96.0.2' });
-    cluster.slice('a', ['10.0.0.1']);
-    cluster.slice('b', ['10.0.0.2']);
-    assert.match(await owner(cluster), /10\.0\.0\.1/);
-    cluster.service('a');
-    assert.match(await owner(cluster), /10\.0\.0\.2/);
-    assert.equal(cluster.updater.claims.conflicts, 0);
-    assert.ok((await cluster.addresses()).includes('192.0.2.1'));
-    cluster.service('a', external);
-    assert.match(await owner(cluster), /10\.0\.0\.1/);
-    cluster.state.deleteService('default/a');
-    assert.match(await owner(cluster), /10\.0\.0\.2/);
-    cluster.state.deleteService('default/b');
-    assert.deepEqual(await cluster.table(), []);
-    assert.deepEqual(await cluster.addresses(), []);
-  });
-
-  test('may share an address on different ports, and it stays as long as one needs it', async () => {
-    const cluster = new TestCluster();
-    cluster.service('a', external);
-    cluster.service('b', { ...external, clusterIP: '10.96.0.2', ports: [{ port: 81 }] });
-    assert.equal(cluster.updater.claims.conflicts, 0);
-    assert.ok((await cluster.addresses()).includes('192.0.2.1'));
-    cluster.service('a');
-    const touched = await cluster.update();
-    assert.equal(touched.addresses.has(ip('192.0.2.1')), false);
-    assert.ok((await cluster.addresses()).includes('192.0.2.1'));
-    cluster.state.deleteService('default/b');
-    assert.deepEqual(await cluster.addresses(), ['10.96.0.1']);
-  });
-});
-
-test('claims are decided alike whatever the history', () => {
-  const servers = [1, 2, 3].map((port) => addressServerKey('TCP', ip('192.0.2.1'), port));
-  const names = ['a', 'b', 'c', 'd'];
-  const step = fc.tuple(fc.constantFrom(...names), fc.nat(2), fc.subarray(servers));
-  fc.assert(
-    fc.property(fc.array(step, { maxLength: 30 }), (history) => {
-      const claims = new Claims();
-      const last = new Map<string, [created: number, wanted: readonly VirtualServerKey[]]>();
-      for (const [name, created, wanted] of history) {
-        const before = new Map(servers.map((server) => [server, names.find((one) => claims.owns(one, server))]));
-        const affected = claims.update(name, created, wanted);
-        last.set(name, [created, wanted]);
-        for (const server of servers) {
-          const now = names.find((one) => claims.owns(one, server));
-          const was = before.get(server);
-          // Whoever lost or won by another's change has to be told.
-          if (was !== now)
-            for (const one of [was, now]) assert.ok(one === undefined || one === name || affected.has(one));
-        }
-      }
-      for (const server of servers) {
-        const claimants = names
-          .filter((name) => last.get(name)?.[1].includes(server))
-          .sort((a, b) => last.get(a)![0] - last.get(b)![0] || (a < b ? -1 : 1));
-        for (const name of names) assert.equal(claims.owns(name, server), name === claimants[0]);
-        assert.deepEqual([...claims.losers(server)].sort(), claimants.slice(1).sort());
-      }
-    }),
-  );
+test('a Service that contests itself: the NodePort of one port wins over an external IP with another', async () => {
+  const cluster = new TestCluster();
+  const ports = [
+    { name: 'b', port: 30000 },
+    { name: 'a', port: 80, nodePort: 30000 },
+  ];
+  cluster.service('web', { type: 'NodePort', externalIPs: ['10.200.0.2'], ports });
+  cluster.slice('web', ['10.0.0.1'], { ports: [{ name: 'a', port: 1 }] });
+  cluster.slice('web', ['10.0.0.1'], { name: 'web-2', ports: [{ name: 'b', port: 2 }] });
+  assert.ok((await cluster.table()).includes('TCP 10.200.0.2:30000 -> 10.0.0.1:1'));
+  assert.deepEqual(await cluster.entries('EXTERNAL-IP'), ['KUBE-EXTERNAL-IP 10.200.0.2,tcp:80']);
 });
 
 describe('an update touches', () => {

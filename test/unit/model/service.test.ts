@@ -27,6 +27,27 @@ function good(spec: Fields, more: Fields = {}): Service {
   return parsed;
 }
 
+describe('a Service with more than a node should hold', () => {
+  test('has 256 external IPs and as many load balancer addresses, the first ones, and says so', () => {
+    const external = Array.from({ length: 300 }, (_, i) => `198.51.${100 + (i >> 8)}.${i & 255}`);
+    const status = { loadBalancer: { ingress: external.map((ip) => ({ ip })) } };
+    const { parsed, problems } = service({ externalIPs: [...external, external[0]] }, { status });
+    assert.deepEqual(texts(parsed!.externalIPs), external.slice(0, 256));
+    assert.deepEqual(texts(parsed!.loadBalancerIPs), external.slice(0, 256));
+    assert.deepEqual(problems, [
+      'spec.externalIPs: 44 of 300 addresses are left out',
+      'status.loadBalancer.ingress: 44 of 300 addresses are left out',
+    ]);
+    assert.equal(good({ externalIPs: external.slice(0, 256) }).externalIPs.length, 256);
+  });
+
+  test('makes no more than 20 reports', () => {
+    const { problems } = service({ externalIPs: Array.from({ length: 5000 }, (_, i) => `bad-${i}`) });
+    assert.equal(problems.length, 20);
+    assert.equal(problems[19], 'there are more problems with this object');
+  });
+});
+
 describe('a Service', () => {
   test('with nothing but the least has the defaults of the API', () => {
     const parsed = good({});

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { scaleCluster, scaleSlices } from '../../fakes/cluster-generator.js';
+import { parseAddress } from '../../../src/values/address.js';
 import { FaultRig } from '../../support/fault-rig.js';
 
 const ENDPOINTS = 10;
@@ -84,6 +85,36 @@ test('a change walks through no map or set that is as large as the cluster', asy
     [],
     'what looks for walks finds those of a verification',
   );
+});
+
+test('a claim, a protected address and an address of a veth concern no Service that does not name them', async () => {
+  const rig = await rigOf(2000);
+  const service = (name: string, clusterIP: string, more: object) => ({
+    kind: 'Service',
+    metadata: { namespace: 'conflict', name, creationTimestamp: '2024-01-01T00:00:00Z' },
+    spec: { clusterIP, ports: [{ port: 80 }], ...more },
+  });
+  rig.core.set(service('a', '10.99.0.1', { externalIPs: ['198.51.100.200'] }));
+  assert.equal(await rig.sync(), true);
+  const { cluster } = rig.core;
+  const address = (text: string) => parseAddress(text)!;
+  const steps: Record<string, () => unknown> = {
+    'an older claim': () => rig.core.set(service('b', '10.99.0.2', { externalIPs: ['198.51.100.200', '10.99.0.1'] })),
+    'a protected address': () => cluster.protect('x', { addresses: [address('198.51.100.200')], reason: 'needed' }),
+    'no more protected': () => cluster.protect('x', undefined),
+    'a veth': () => cluster.setLocalAddresses(new Set([...cluster.localAddresses, address('fe80::1234')])),
+    'the claim is gone': () => rig.core.delete(service('b', '10.99.0.2', {})),
+  };
+  for (const [what, act] of Object.entries(steps)) {
+    let dirty = 0;
+    const walked = await walksDuring(1000, async () => {
+      act();
+      dirty = cluster.dirtyCount;
+      await rig.core.update();
+    });
+    assert.deepEqual(walked, [], what);
+    assert.ok(dirty <= 2, `${what}: ${dirty} Services dirty`);
+  }
 });
 
 /** Where maps and sets of `size` and more were iterated while `work` went on. */

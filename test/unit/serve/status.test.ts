@@ -26,9 +26,12 @@ describe('notes of the status page', () => {
   it('names contested addresses with who serves them, up to a bound', () => {
     const claims = new Claims();
     for (let i = 0; i < 30; i++) {
-      const server = addressServerKey('TCP', parseAddress(`192.0.2.${i}`)!, 80);
-      claims.update(`shop/young-${i}`, 2000, [server]);
-      claims.update(`shop/old-${i}`, 1000, [server]);
+      const address = parseAddress(`192.0.2.${i}`)!;
+      const server = addressServerKey('TCP', address, 80);
+      const port = { name: '', protocol: 'TCP', port: 80, nodePort: 0 } as const;
+      const exposed = [{ port, family: 4, exposures: [{ kind: 'externalIP', address, server }] }] as const;
+      claims.update(`shop/young-${i}`, 2000, exposed);
+      claims.update(`shop/old-${i}`, 1000, exposed);
     }
     const notes = statusNotes({ ...NOTHING, state: newState(), claims });
     assert.equal(notes.length, 21);
