@@ -1,4 +1,4 @@
-import { parseAddress } from '../values/address.js';
+import { formatAddress, parseAddress } from '../values/address.js';
 
 /** Where a server listens. `host` is an IP address as text, without brackets. */
 export interface BindAddress {
@@ -11,14 +11,16 @@ export interface BindAddress {
  * undefined when the host is no IP address or the port is outside 1-65535.
  */
 export function parseBindAddress(text: string, defaultPort: number): BindAddress | undefined {
-  if (parseAddress(text) !== undefined) return { host: text, port: defaultPort };
+  const bare = parseAddress(text);
+  if (bare !== undefined) return { host: formatAddress(bare), port: defaultPort };
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?$/.exec(text);
   if (match === null) return undefined;
   const [, bracketed, plain, portText] = match;
   const host = bracketed ?? plain!;
   const port = portText === undefined ? defaultPort : Number(portText);
-  if (parseAddress(host) === undefined || (bracketed !== undefined && !bracketed.includes(':'))) return undefined;
-  return port >= 1 && port <= 65535 ? { host, port } : undefined;
+  const address = parseAddress(host);
+  if (address === undefined || (bracketed !== undefined && !bracketed.includes(':'))) return undefined;
+  return port >= 1 && port <= 65535 ? { host: formatAddress(address), port } : undefined;
 }
 
 /** `0.0.0.0:10256`, `[::1]:10249`. */

@@ -1,7 +1,6 @@
-import { type Address, type Family, familyOf, parseAddress } from '../values/address.js';
-import { isLoopback, isMulticast, isUnspecified } from '../values/address.js';
+import { type Address, type Family, familyOf, isServable, parseAddress } from '../values/address.js';
 import { type Protocol, isProtocol } from '../values/protocol.js';
-import { Interner } from './intern.js';
+import { Interner, SharedValues } from './intern.js';
 import {
   type JsonObject,
   type Report,
@@ -45,9 +44,10 @@ export interface EndpointSlice {
 const TRIGGER_ANNOTATION = 'endpoints.kubernetes.io/last-change-trigger-time';
 const SERVICE_LABEL = 'kubernetes.io/service-name';
 const names = new Interner();
-const portLists = new Map<string, readonly EndpointPort[]>();
-const hintLists = new Map<string, readonly string[]>();
-const MAX_SHARED_LISTS = 20_000;
+/** Thousands of slices have the same few lists; about 8 MB of each are kept, an entry counted as ITEM_COST bytes. */
+const portLists = new SharedValues<readonly EndpointPort[]>(8_000_000);
+const hintLists = new SharedValues<readonly string[]>(8_000_000);
+const ITEM_COST = 64;
 
 /**
  * Trims an EndpointSlice. Returns undefined, reported, for FQDN slices and those without service label or name; a bad
@@ -125,7 +125,7 @@ function latin1(bytes: readonly number[]): string {
 function endpointAddress(text: unknown, family: Family): Address | undefined {
   const address = parseAddress(asString(text));
   if (address === undefined || familyOf(address) !== family) return undefined;
-  return isLoopback(address) || isMulticast(address) || isUnspecified(address) ? undefined : address;
+  return isServable(address) ? address : undefined;
 }
 
 /** Unset conditions mean ready and serving, not terminating (EndpointConditions in discovery/v1). */
@@ -145,7 +145,7 @@ function hintNames(value: unknown): readonly string[] | undefined {
   const hinted = list.map((entry) => asString(asObject(entry)?.['name'])).filter((name) => name !== '');
   return hinted.length === 0
     ? undefined
-    : shared(hintLists, hinted.join('\0'), () => hinted.map((n) => names.intern(n)));
+    : shared(hintLists, hinted.join('\0'), hinted.length, () => hinted.map((n) => names.intern(n)));
 }
 
 function endpointPorts(root: JsonObject, report: Report): readonly EndpointPort[] {
@@ -159,14 +159,11 @@ function endpointPorts(root: JsonObject, report: Report): readonly EndpointPort[
     else ports.push({ name: asString(entry['name']), protocol, port });
   }
   const identity = ports.map((port) => `${port.name}\0${port.protocol}\0${port.port}`).join('\x01');
-  return shared(portLists, identity, () => ports.map((port) => ({ ...port, name: names.intern(port.name) })));
+  return shared(portLists, identity, ports.length, () =>
+    ports.map((port) => ({ ...port, name: names.intern(port.name) })),
+  );
 }
 
-/** Thousands of slices have the same few port lists: keep one copy of each, up to a bound. */
-function shared<T>(known: Map<string, T>, identity: string, make: () => T): T {
-  const found = known.get(identity);
-  if (found !== undefined) return found;
-  const made = make();
-  if (known.size < MAX_SHARED_LISTS) known.set(identity, made);
-  return made;
+function shared<T>(known: SharedValues<T>, identity: string, items: number, make: () => T): T {
+  return known.get(identity, identity.length + ITEM_COST * (items + 1), make);
 }

@@ -1,20 +1,52 @@
 /**
- * One shared copy of strings that repeat in every object (port names, zones): thousands of slices, a few dozen distinct
- * values.
+ * One shared copy of values that repeat in every object (port lists, zones): thousands of slices, a few dozen distinct
+ * values. Bounded by what the values cost, whatever comes from the cluster: when full it forgets all, which costs a second
+ * copy of what is in use and nothing else.
  */
-export class Interner {
-  readonly #known = new Map<string, string>();
+export class SharedValues<T> {
+  readonly #known = new Map<string, T>();
+  #cost = 0;
 
-  constructor(readonly limit = 10_000) {}
+  /** `limit`: the most that is kept, in the unit of the costs given to `get`. */
+  constructor(readonly limit: number) {}
 
-  /**
-   * The first equal string seen. Past `limit` distinct values nothing more is remembered, so hostile input cannot grow
-   * it.
-   */
-  intern(text: string): string {
-    const known = this.#known.get(text);
+  get size(): number {
+    return this.#known.size;
+  }
+
+  /** The value known by `identity`, or `make()`, kept from now on at this cost (a rough number of bytes). */
+  get(identity: string, cost: number, make: () => T): T {
+    const known = this.#known.get(identity);
     if (known !== undefined) return known;
-    if (this.#known.size < this.limit) this.#known.set(text, text);
-    return text;
+    const made = make();
+    if (cost > this.limit) return made;
+    if (this.#cost + cost > this.limit) this.clear();
+    this.#known.set(identity, made);
+    this.#cost += cost;
+    return made;
+  }
+
+  clear(): void {
+    this.#known.clear();
+    this.#cost = 0;
+  }
+}
+
+/** Shares equal strings: names of Services, ports and zones. */
+export class Interner {
+  readonly #strings: SharedValues<string>;
+
+  /** `limit`: characters kept; 4 million hold the names of 50,000 Services and more. */
+  constructor(limit = 4_000_000) {
+    this.#strings = new SharedValues(limit);
+  }
+
+  get size(): number {
+    return this.#strings.size;
+  }
+
+  /** The first equal string seen. */
+  intern(text: string): string {
+    return this.#strings.get(text, text.length + 1, () => text);
   }
 }

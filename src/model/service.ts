@@ -1,12 +1,4 @@
-import {
-  type Address,
-  FAMILIES,
-  type Family,
-  isLoopback,
-  isMulticast,
-  isUnspecified,
-  parseAddress,
-} from '../values/address.js';
+import { type Address, FAMILIES, type Family, isServable, parseAddress } from '../values/address.js';
 import { type Prefix, hostPrefix, parsePrefix, prefixFamily } from '../values/prefix.js';
 import { type Protocol, isProtocol } from '../values/protocol.js';
 import { Interner } from './intern.js';
@@ -109,11 +101,10 @@ function addresses(values: readonly unknown[], path: string, report: Report): re
   return [...parsed].slice(0, MAX_ADDRESSES);
 }
 
-/** A VIP bound to kube-ipvs0 becomes the node's own address: loopback, multicast and 0.0.0.0 must never get there. */
+/** A VIP bound to kube-ipvs0 becomes the node's own address: loopback, multicast and such must never get there. */
 function serviceAddress(value: unknown): Address | undefined {
   const address = parseAddress(asString(value));
-  if (address === undefined || isLoopback(address) || isMulticast(address) || isUnspecified(address)) return undefined;
-  return address;
+  return address !== undefined && isServable(address) ? address : undefined;
 }
 
 function loadBalancerAddresses(root: JsonObject, report: Report): readonly Address[] {

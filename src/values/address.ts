@@ -20,10 +20,22 @@ export function addressLength(family: Family): 4 | 16 {
 }
 
 /**
- * Parses the textual form that the Kubernetes API accepts (no zone, no leading zeros in IPv4 octets); undefined when
- * malformed.
+ * Parses an address as kube-proxy does (netutils.ParseIPSloppy, Go's net.ParseIP before 1.17): objects from before the
+ * API's validation got strict are still in clusters. Leading zeros are decimal, `::ffff:192.0.2.1` is the IPv4 address.
+ * undefined when malformed.
  */
 export function parseAddress(text: string): Address | undefined {
+  const packed = parseUnmapped(text);
+  return packed !== undefined && isMapped(packed) ? (packed.slice(12) as Address) : packed;
+}
+
+/** True for ::ffff:0:0/96, IPv4 addresses in IPv6 form. */
+export function isMapped(address: Address): boolean {
+  return address.length === 16 && address.startsWith(MAPPED_PREFIX);
+}
+
+/** As parseAddress, but `::ffff:192.0.2.1` stays the 16 bytes that it is; for prefixes, whose length counts them. */
+export function parseUnmapped(text: string): Address | undefined {
   return text.includes(':') ? parseIPv6(text) : parseIPv4(text);
 }
 
@@ -54,6 +66,21 @@ export function isLinkLocal(address: Address): boolean {
   return address.length === 4 ? first === 169 && second === 254 : first === 0xfe && (second & 0xc0) === 0x80;
 }
 
+/** True for fe80::/10: it means nothing without a zone, and each link that is up has one of its own. */
+export function isIpv6LinkLocal(address: Address): boolean {
+  return address.length === 16 && isLinkLocal(address);
+}
+
+/**
+ * True for what may be a VIP or an endpoint: what the API's validation lets through (ValidateNonSpecialIP) and the kernel
+ * takes. Left out are 0.0.0.0/8, loopback, multicast, 255.255.255.255, ::, and IPv6 link-local. 240.0.0.0/4 stays: the
+ * kernel routes it, and clouds give it to Pods.
+ */
+export function isServable(address: Address): boolean {
+  if (address.length === 4 && (address.charCodeAt(0) === 0 || address === BROADCAST_4)) return false;
+  return !isUnspecified(address) && !isLoopback(address) && !isMulticast(address) && !isIpv6LinkLocal(address);
+}
+
 /** True for 0.0.0.0 and ::. */
 export function isUnspecified(address: Address): boolean {
   for (let i = 0; i < address.length; i++) if (address.charCodeAt(i) !== 0) return false;
@@ -77,7 +104,6 @@ function parseIPv4(text: string): Address | undefined {
       packed += String.fromCharCode(octet);
       octet = -1;
     } else if (code >= 48 && code <= 57) {
-      if (octet === 0) return undefined; // a leading zero: Go's net/netip refuses it too, it was octal once
       octet = (octet < 0 ? 0 : octet * 10) + code - 48;
       if (octet > 255) return undefined;
     } else return undefined;
@@ -90,15 +116,10 @@ function parseIPv6(text: string): Address | undefined {
   if (halves.length > 2) return undefined;
   const head = parseGroups(halves[0]!, halves.length === 1);
   if (head === undefined) return undefined;
-  if (halves.length === 1) return head.length === 16 ? mapped(head) : undefined;
+  if (halves.length === 1) return head.length === 16 ? (head as Address) : undefined;
   const tail = parseGroups(halves[1]!, true);
   if (tail === undefined || head.length + tail.length > 14) return undefined;
-  return mapped(head + '\0'.repeat(16 - head.length - tail.length) + tail);
-}
-
-/** IPv4-mapped IPv6 is refused: the kernel would see an IPv6 address, the API server means an IPv4 one. */
-function mapped(packed: string): Address | undefined {
-  return packed.startsWith(MAPPED_PREFIX) ? undefined : (packed as Address);
+  return (head + '\0'.repeat(16 - head.length - tail.length) + tail) as Address;
 }
 
 function parseGroups(text: string, isLast: boolean): string | undefined {
@@ -111,8 +132,8 @@ function parseGroups(text: string, isLast: boolean): string | undefined {
       if (embedded === undefined) return undefined;
       packed += embedded;
     } else {
-      if (!/^[0-9a-fA-F]{1,4}$/.test(group)) return undefined;
-      const value = parseInt(group, 16);
+      const value = /^[0-9a-fA-F]+$/.test(group) ? parseInt(group, 16) : NaN;
+      if (!(value <= 0xffff)) return undefined;
       packed += String.fromCharCode(value >> 8, value & 255);
     }
   }
@@ -143,5 +164,6 @@ function longestZeroRun(groups: number[]): [start: number, length: number] {
   return best;
 }
 
+const BROADCAST_4 = '\xff'.repeat(4);
 const LOOPBACK_6 = '\0'.repeat(15) + '\x01';
 const MAPPED_PREFIX = '\0'.repeat(10) + '\xff\xff';

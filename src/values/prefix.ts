@@ -1,4 +1,12 @@
-import { type Address, type Family, addressLength, familyOf, formatAddress, parseAddress } from './address.js';
+import {
+  type Address,
+  type Family,
+  addressLength,
+  familyOf,
+  formatAddress,
+  isMapped,
+  parseUnmapped,
+} from './address.js';
 
 /** A CIDR block; `address` is already masked to `bits`. */
 export interface Prefix {
@@ -6,16 +14,22 @@ export interface Prefix {
   readonly bits: number;
 }
 
-/** Parses `10.0.0.0/8` or `fd00::/64`, masking host bits as Go's net.ParseCIDR does; undefined when malformed. */
+/**
+ * Parses `10.0.0.0/8` or `fd00::/64` as kube-proxy does (netutils.ParseCIDRSloppy), masking host bits; leading zeros are
+ * decimal, and `::ffff:10.0.0.0/104` is 10.0.0.0/8. undefined when malformed.
+ */
 export function parsePrefix(text: string): Prefix | undefined {
   const slash = text.indexOf('/');
   if (slash < 0) return undefined;
-  const address = parseAddress(text.slice(0, slash));
+  const address = parseUnmapped(text.slice(0, slash));
   const bitsText = text.slice(slash + 1);
-  if (address === undefined || !/^(0|[1-9][0-9]{0,2})$/.test(bitsText)) return undefined;
+  if (address === undefined || !/^[0-9]+$/.test(bitsText)) return undefined;
   const bits = Number(bitsText);
   if (bits > address.length * 8) return undefined;
-  return { address: maskAddress(address, bits), bits };
+  const masked = maskAddress(address, bits);
+  // Go masks all 16 bytes, and takes for IPv4 what is still IPv4-mapped then.
+  if (isMapped(masked)) return { address: masked.slice(12) as Address, bits: bits - 96 };
+  return { address: masked, bits };
 }
 
 export function formatPrefix(prefix: Prefix): string {

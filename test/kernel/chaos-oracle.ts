@@ -96,10 +96,10 @@ export function canonical(text: string): string | undefined {
 }
 
 function canonicalForm(text: string): string | undefined {
-  if (isIPv4(text)) return /^(127|0|22[4-9]|23\d)\./.test(text) ? undefined : text;
+  if (isIPv4(text)) return /^(127|0|22[4-9]|23\d)\.|^255\.255\.255\.255$/.test(text) ? undefined : text;
   if (!isIPv6(text)) return undefined;
   const address = new URL(`http://[${text}]/`).hostname.slice(1, -1);
-  return address === '::' || address === '::1' || /^ff..:/.test(address) ? undefined : address;
+  return address === '::' || address === '::1' || /^(ff..|fe[89ab].):/.test(address) ? undefined : address;
 }
 
 export function hostPort(address: string, port: number): string {

@@ -10,7 +10,7 @@ import {
   type EndpointSlice,
   parseEndpointSlice,
 } from '../../../src/model/endpoint-slice.js';
-import { Interner } from '../../../src/model/intern.js';
+import { Interner, SharedValues } from '../../../src/model/intern.js';
 import { shown } from '../../../src/model/json.js';
 import { type NodeInfo, parseNode } from '../../../src/model/node.js';
 import { parseService } from '../../../src/model/service.js';
@@ -135,10 +135,16 @@ describe('an EndpointSlice', () => {
   });
 
   test('loses a bad endpoint or port alone', () => {
-    const addresses = ['10.0.0.1', 'fd00::1', '10.0.0', '127.0.0.1', '0.0.0.0', '224.0.0.1', '10.0.0.2'];
-    const bad = slice({ endpoints: [...addresses.map((one) => ({ addresses: [one] })), {}, null, 7, 'x'] });
-    assert.deepEqual(endpoints(bad), ['10.0.0.1 3', '10.0.0.2 3']);
-    assert.equal(bad.problems.length, 9);
+    const addresses = ['10.0.0.1', 'fd00::1', '10.0.0', '127.0.0.1', '0.0.0.0', '224.0.0.1', '0.9.9.9'];
+    const good = ['10.0.0.2', '::ffff:10.0.0.3', '010.0.0.004'];
+    const all = [...addresses, '255.255.255.255', ...good].map((one) => ({ addresses: [one] }));
+    const bad = slice({ endpoints: [...all, {}, null, 7, 'x'] });
+    assert.deepEqual(endpoints(bad), ['10.0.0.1 3', '10.0.0.2 3', '10.0.0.3 3', '10.0.0.4 3']);
+    assert.equal(bad.problems.length, 11);
+    const six = ['fe80::1', '::', '::1', 'ff02::1', '::ffff:10.0.0.1', 'fd00::1'].map((one) => ({ addresses: [one] }));
+    const bad6 = slice({ addressType: 'IPv6', endpoints: six });
+    assert.deepEqual(endpoints(bad6), ['fd00::1 3']);
+    assert.equal(bad6.problems.length, 5);
     const ports = slice({ ports: [{ port: 1 }, { port: 0 }, { port: null }, { port: 2, protocol: 'x' }, null] });
     assert.deepEqual(ports.parsed!.ports, [{ name: '', protocol: 'TCP', port: 1 }]);
     assert.equal(ports.problems.length, 4);
@@ -281,9 +287,20 @@ test('no object makes a parser throw, and what comes out is well-formed', () => 
   );
 });
 
-test('interned strings are bounded, and equal what was given', () => {
-  const interner = new Interner(2);
-  for (const text of ['a', 'b', 'c', 'a', 'c']) assert.equal(interner.intern(text), text);
+test('shared values are bounded by their cost, and equal what was given', () => {
+  const interner = new Interner(6);
+  for (const text of ['a', 'b', 'c', 'a', 'c', 'too long to keep', 'd']) assert.equal(interner.intern(text), text);
+  assert.equal(interner.size, 1, 'what does not fit makes it begin anew');
+  const shared = new SharedValues<object>(1000);
+  for (let i = 0; i < 10_000; i++) {
+    const made = shared.get(`list ${i % 40}`, 100, () => ({ i }));
+    assert.ok(shared.size <= 10);
+    assert.equal(
+      shared.get(`list ${i % 40}`, 100, () => ({ i })),
+      made,
+      'known while there is room',
+    );
+  }
 });
 
 test('bad values are shown short', () => {

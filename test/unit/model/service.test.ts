@@ -27,6 +27,22 @@ function good(spec: Fields, more: Fields = {}): Service {
   return parsed;
 }
 
+test('addresses of old objects are read as kube-proxy reads them', () => {
+  const status = { loadBalancer: { ingress: [{ ip: '203.000.113.007' }] } };
+  const ranges = ['010.0.0.0/08', '::ffff:192.0.2.0/120', '::ffff:198.51.100.1'];
+  const parsed = good(
+    { externalIPs: ['198.51.100.010', '::ffff:198.51.100.11', '240.0.0.1'], loadBalancerSourceRanges: ranges },
+    { status },
+  );
+  assert.deepEqual(texts(parsed.externalIPs), ['198.51.100.10', '198.51.100.11', '240.0.0.1']);
+  assert.deepEqual(texts(parsed.loadBalancerIPs), ['203.0.113.7']);
+  assert.deepEqual(parsed.loadBalancerSourceRanges.map(formatPrefix), [
+    '10.0.0.0/8',
+    '192.0.2.0/24',
+    '198.51.100.1/32',
+  ]);
+});
+
 describe('a Service with more than a node should hold', () => {
   test('has 256 external IPs and as many load balancer addresses, the first ones, and says so', () => {
     const external = Array.from({ length: 300 }, (_, i) => `198.51.${100 + (i >> 8)}.${i & 255}`);
@@ -133,7 +149,9 @@ describe('a Service', () => {
       [{ externalIPs: ['224.0.0.1'] }, /not a usable unicast/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
       [{ externalIPs: ['0.0.0.0'] }, /not a usable unicast/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
       [{ externalIPs: ['::1'] }, /not a usable unicast/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
-      [{ externalIPs: ['::ffff:10.0.0.1'] }, /not a usable/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
+      [{ externalIPs: ['0.1.2.3'] }, /not a usable/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
+      [{ externalIPs: ['255.255.255.255'] }, /not a usable/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
+      [{ externalIPs: ['fe80::1'] }, /not a usable/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
       [{ externalIPs: [{ ip: '1.1.1.1' }] }, /not a usable/, ({ externalIPs }) => assert.deepEqual(externalIPs, [])],
       [{ ports: [{ port: 80 }, { port: 0 }] }, /port 0 is not/, ({ ports }) => assert.equal(ports.length, 1)],
       [{ ports: [{ port: 80 }, { port: 65536 }] }, /port 65536/, ({ ports }) => assert.equal(ports.length, 1)],

@@ -11,6 +11,7 @@ import {
   formatAddress,
   isLinkLocal,
   isLoopback,
+  isServable,
   isMulticast,
   isUnspecified,
   parseAddress,
@@ -73,16 +74,37 @@ describe('addresses', () => {
       ['2001:0:0:1:0:0:0:1', '2001:0:0:1::1'],
       ['2001:db8::1:0:0:1', '2001:db8::1:0:0:1'],
       ['64:ff9b::192.0.2.33', '64:ff9b::c000:221'],
+      // As netutils.ParseIPSloppy of kube-proxy: leading zeros are decimal, IPv4-mapped is IPv4.
+      ['010.096.000.001', '10.96.0.1'],
+      ['00000000192.0.2.08', '192.0.2.8'],
+      ['::ffff:10.0.0.1', '10.0.0.1'],
+      ['::FFFF:a00:1', '10.0.0.1'],
+      ['0:0:0:0:0:ffff:010.0.0.1', '10.0.0.1'],
+      ['02001:0db8::00001', '2001:db8::1'],
+      ['::fffe:10.0.0.1', '::fffe:a00:1'],
+      ['::1:ffff:10.0.0.1', '::1:ffff:a00:1'],
     ];
     for (const [text, canonical] of cases) assert.equal(formatAddress(ip(text)), canonical, text);
   });
 
   test('that are malformed are refused', () => {
     const bad = [
-      ...['', ' ', '1', '1.2.3', '1.2.3.4.5', '1.2.3.', '.1.2.3', '1..2.3', '256.1.1.1', '01.2.3.4', '00.0.0.0'],
+      ...[
+        '',
+        ' ',
+        '1',
+        '1.2.3',
+        '1.2.3.4.5',
+        '1.2.3.',
+        '.1.2.3',
+        '1..2.3',
+        '256.1.1.1',
+        '0256.1.1.1',
+        '9999999999.1.1.1',
+      ],
       ...['1.2.3.4 ', '1.2.3.-4', '+1.2.3.4', '1.2.3.4/32', '0x1.2.3.4', '1e1.2.3.4', '١.2.3.4'],
       ...[':', ':::', '1:2:3:4:5:6:7', '1:2:3:4:5:6:7:8:9', '1::2::3', '12345::', 'g::', '::1%eth0', '[::1]'],
-      ...[':1', '1:', '1:2:3:4:5:6:7:', '::1.2.3', '::1.2.3.4.5', '1.2.3.4::', '::ffff:10.0.0.1', '::1:'],
+      ...[':1', '1:', '1:2:3:4:5:6:7:', '::1.2.3', '::1.2.3.4.5', '1.2.3.4::', '::ffff:10.0.0', '::1:', '::010000'],
       ...['1:2:3:4:5:6:7:1.2.3.4', '1:2:3:4:5:6:7::8'],
     ];
     for (const text of bad) assert.equal(parseAddress(text), undefined, JSON.stringify(text));
@@ -99,16 +121,54 @@ describe('addresses', () => {
     );
   });
 
-  test('are accepted from any text exactly when Node accepts it, but for zones and mapped IPv4', () => {
-    const digit = fc.constantFrom(...'0123456789abcf:.:.%/ ');
+  test('are accepted from any text exactly when Node accepts it without leading zeros, but for zones', () => {
+    const digit = fc.constantFrom(...'00123456789abcf:.:.%/ ');
+    const padded = fc.tuple(fc.oneof(fc.ipV4(), fc.ipV6()), fc.nat(3)).map(([text, zeros]) => {
+      return text.replace(/(^|[.:])(?=[0-9a-f])/gi, `$1${'0'.repeat(zeros)}`);
+    });
+    const texts = fc.oneof(fc.string({ unit: digit, maxLength: 24 }), fc.ipV4(), fc.ipV6(), padded, fc.string());
+    const mapped = fc.ipV4().map((text) => `::ffff:${text}`);
     fc.assert(
-      fc.property(fc.oneof(fc.string({ unit: digit, maxLength: 24 }), fc.ipV4(), fc.ipV6(), fc.string()), (text) => {
+      fc.property(fc.oneof(texts, mapped), (text) => {
         const parsed = parseAddress(text);
-        if (parsed !== undefined) assert.equal(isIP(text), familyOf(parsed), text);
-        else if (isIP(text) !== 0) assert.match(text, /%|^[0:]+:ffff:|^::ffff/i, text);
+        const plain = text.replace(/(^|[.:])0+(?=[0-9a-f])/gi, '$1');
+        assert.equal(parsed !== undefined, isIP(plain) !== 0 && !plain.includes('%'), text);
+        if (parsed === undefined) return;
+        const canonical = isIP(plain) === 4 ? plain : new URL(`http://[${plain}]/`).hostname.slice(1, -1);
+        const bits = /^::ffff:([0-9a-f]+):([0-9a-f]+)$/.exec(canonical);
+        assert.equal(familyOf(parsed), isIP(plain) === 4 || bits !== null ? 4 : 6, text);
+        if (bits === null) return assert.equal(formatAddress(parsed), canonical);
+        const [high, low] = [parseInt(bits[1]!, 16), parseInt(bits[2]!, 16)];
+        assert.equal(formatAddress(parsed), [high >> 8, high & 255, low >> 8, low & 255].join('.'));
       }),
-      { numRuns: 2000 },
+      { numRuns: 3000 },
     );
+  });
+
+  test('may be a VIP or an endpoint if they are unicast, also where no router would take them', () => {
+    const never = [
+      '0.0.0.0',
+      '0.1.2.3',
+      '127.0.0.1',
+      '224.0.0.1',
+      '239.9.9.9',
+      '255.255.255.255',
+      '::',
+      '::1',
+      'ff02::1',
+    ];
+    for (const text of [...never, 'fe80::1', 'febf::1']) assert.equal(isServable(ip(text)), false, text);
+    const always = [
+      '1.0.0.0',
+      '10.0.0.0',
+      '10.0.0.255',
+      '169.254.20.10',
+      '240.0.0.1',
+      '255.255.255.254',
+      '223.255.255.255',
+    ];
+    for (const text of [...always, '::2', 'fd00::1', 'fec0::1', '::10.0.0.1'])
+      assert.equal(isServable(ip(text)), true, text);
   });
 
   test('of special meaning are told apart', () => {
@@ -144,6 +204,11 @@ describe('prefixes', () => {
   test('are read with their host bits cleared, and written', () => {
     const cases: [string, string][] = [
       ['10.1.2.3/8', '10.0.0.0/8'],
+      ['010.1.2.3/08', '10.0.0.0/8'],
+      ['::ffff:10.1.2.3/104', '10.0.0.0/8'],
+      ['::ffff:10.1.2.3/128', '10.1.2.3/32'],
+      ['::ffff:10.1.2.3/96', '0.0.0.0/0'],
+      ['::ffff:10.1.2.3/0', '::/0'],
       ['10.255.255.255/9', '10.128.0.0/9'],
       ['1.2.3.4/32', '1.2.3.4/32'],
       ['1.2.3.4/0', '0.0.0.0/0'],
@@ -155,7 +220,16 @@ describe('prefixes', () => {
   });
 
   test('that are malformed are refused', () => {
-    for (const text of ['10.0.0.0', '10.0.0.0/', '10.0.0.0/33', '::/129', '10.0.0.0/08', '10.0.0.0/-1', '/8', '10/8'])
+    for (const text of [
+      '10.0.0.0',
+      '10.0.0.0/',
+      '10.0.0.0/33',
+      '::/129',
+      '::ffff:10.0.0.0/129',
+      '10.0.0.0/-1',
+      '/8',
+      '10/8',
+    ])
       assert.equal(parsePrefix(text), undefined, text);
     for (const text of ['10.0.0.0/8/8', '10.0.0.0/1e1', '10.0.0.0/ 8', 'x/8', '10.0.0.0/1000'])
       assert.equal(parsePrefix(text), undefined, text);
