@@ -1,4 +1,5 @@
 import { type Address, type Family } from '../values/address.js';
+import { type NodePortSelection } from '../values/node-port-selection.js';
 import { type Prefix } from '../values/prefix.js';
 import { type BindAddress } from './bind-address.js';
 
@@ -12,14 +13,6 @@ export type DetectLocal =
   | { readonly mode: 'NodeCIDR' }
   | { readonly mode: 'BridgeInterface'; readonly name: string }
   | { readonly mode: 'InterfaceNamePrefix'; readonly prefix: string };
-
-/** On which node addresses of one family NodePorts are served; an address counts when any of the three says so. */
-export interface NodePortAddresses {
-  readonly all: boolean;
-  /** The Node object's own address of this family. */
-  readonly primary: boolean;
-  readonly cidrs: readonly Prefix[];
-}
 
 /** nf_conntrack sysctls; undefined leaves the kernel's value. Durations in milliseconds. */
 export interface ConntrackConfig {
@@ -84,9 +77,9 @@ export interface ProxyConfig {
   /** Bit number in the packet mark, 0 to 31. */
   readonly masqueradeBit: number;
   readonly detectLocal: DetectLocal;
-  readonly nodePortAddresses: PerFamily<NodePortAddresses>;
   /** Whether Service traffic is accepted against an INPUT policy DROP; kube-proxy leaves it to the policy. */
   readonly acceptServiceTraffic: boolean;
+  readonly nodePortAddresses: PerFamily<NodePortSelection>;
 
   readonly conntrack: ConntrackConfig;
   readonly oomScoreAdj: number;

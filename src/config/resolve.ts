@@ -1,5 +1,6 @@
 import { type Address, familyOf, isUnspecified, parseAddress } from '../values/address.js';
 import { type Prefix, formatPrefix, parsePrefix, prefixFamily } from '../values/prefix.js';
+import { type NodePortSelection } from '../values/node-port-selection.js';
 import { type BindAddress, parseBindAddress } from './bind-address.js';
 import { type ConfigProblem } from './errors.js';
 import { formatGoDuration } from './go-duration.js';
@@ -7,7 +8,6 @@ import {
   type ConntrackConfig,
   type DetectLocal,
   type LogLevel,
-  type NodePortAddresses,
   type PerFamily,
   type ProxyConfig,
   type StatusAccess,
@@ -206,7 +206,7 @@ function clusterCIDRs(text: string, { problems, warnings }: Findings): PerFamily
 function nodePortAddresses(
   file: KubeProxyConfiguration,
   { problems, warnings }: Findings,
-): PerFamily<NodePortAddresses> {
+): PerFamily<NodePortSelection> {
   const entries = file.nodePortAddresses ?? [];
   const first = entries.indexOf('primary');
   if (first >= 0 && entries.length > 1) {
@@ -219,7 +219,7 @@ function nodePortAddresses(
   const cidrs = splitByFamily(entries.filter((entry) => typeof entry === 'object'));
   const primary = entries.includes('primary');
   // A family that the list says nothing about is served on all its addresses (kube-proxy's NewNodePortAddresses).
-  const select = (list: readonly Prefix[]): NodePortAddresses => ({
+  const select = (list: readonly Prefix[]): NodePortSelection => ({
     all: entries.includes('all') || (!primary && list.length === 0),
     primary,
     cidrs: list,

@@ -1,41 +1,51 @@
-import { type Address, type Family, familyOf, isLinkLocal, isLoopback } from '../values/address.js';
-import { type Prefix, prefixContains } from '../values/prefix.js';
+import { type Address, type Family, familyOf, isIpv6LinkLocal, isLoopback } from '../values/address.js';
+import { type NodePortSelection } from '../values/node-port-selection.js';
+import { prefixContains } from '../values/prefix.js';
+import { type NodeInfo } from '../model/node.js';
+
+/** The node's own address of one family, for `primary` and for "may the node itself use this load balancer?" */
+export interface PrimaryAddress {
+  readonly address: Address | undefined;
+  /** False while neither the Node object nor the configuration says anything. */
+  readonly isKnown: boolean;
+}
 
 /**
- * nodePortAddresses of one family: every address, the node's primary one, or those within CIDRs; any of the three may
- * apply.
+ * As kube-proxy's detectNodeIPs: bindAddress (`bound`) where it is an address of the family, else the Node's first InternalIP
+ * of the family, else its first ExternalIP.
  */
-export interface NodePortSelection {
-  readonly all: boolean;
-  readonly primary: boolean;
-  readonly cidrs: readonly Prefix[];
+export function primaryAddress(node: NodeInfo | undefined, bound: Address | undefined, family: Family): PrimaryAddress {
+  if (bound !== undefined && familyOf(bound) === family)
+    return { address: isLoopback(bound) ? undefined : bound, isKnown: true };
+  const address = node?.addresses.find((one) => familyOf(one) === family && !isLoopback(one));
+  return { address, isKnown: node !== undefined };
 }
 
 /**
  * The addresses of one family on which NodePorts are served, sorted. Loopback never is: IPVS cannot serve it (martian
- * replies), and kube-proxy's IPVS mode leaves it out too; neither is IPv6 link-local, which has no meaning without a
- * zone.
+ * replies), and kube-proxy's IPVS mode leaves it out too; neither is IPv6 link-local, which has no meaning without a zone.
  */
 export function nodePortAddresses(
   selection: NodePortSelection,
   family: Family,
   local: ReadonlySet<Address>,
-  primary: readonly Address[],
+  primary: PrimaryAddress,
 ): readonly Address[] {
   const ofFamily = [...local].filter((address) => familyOf(address) === family);
   return ofFamily.filter((address) => servesNodePorts(selection, address, primary)).sort();
 }
 
 /** Whether NodePorts are served on `address`, of the selection's family, once the node has it. */
-export function servesNodePorts(selection: NodePortSelection, address: Address, primary: readonly Address[]): boolean {
-  return isServable(address) && isSelected(selection, address, primary);
-}
-
-function isServable(address: Address): boolean {
-  return !isLoopback(address) && !(familyOf(address) === 6 && isLinkLocal(address));
-}
-
-function isSelected(selection: NodePortSelection, address: Address, primary: readonly Address[]): boolean {
-  if (selection.all || (selection.primary && primary.includes(address))) return true;
+export function servesNodePorts(selection: NodePortSelection, address: Address, primary: PrimaryAddress): boolean {
+  if (isLoopback(address) || isIpv6LinkLocal(address)) return false;
+  if (selection.all || (selection.primary && isPrimary(address, primary))) return true;
   return selection.cidrs.some((cidr) => prefixContains(cidr, address));
+}
+
+/**
+ * A family of which the Node has no address is served on all addresses, as in kube-proxy: `primary` then says nothing
+ * about it. While the Node is unknown nothing is opened.
+ */
+function isPrimary(address: Address, primary: PrimaryAddress): boolean {
+  return primary.address === undefined ? primary.isKnown : address === primary.address;
 }

@@ -2,7 +2,7 @@
  * Kernel against belief: what differs goes into `touched`, to be repaired like any other change, and what the applier
  * believes is corrected. At the start, when nothing is believed yet, adopt.ts takes its place.
  */
-import { type Address, type Family, formatAddress, isLinkLocal } from '../values/address.js';
+import { type Address, type Family, formatAddress, isIpv6LinkLocal } from '../values/address.js';
 import { type SetEntry, formatSetEntry } from '../values/ip-set.js';
 import { type Prefix } from '../values/prefix.js';
 import {
@@ -207,7 +207,7 @@ async function compareAddresses(
 /** Whether an address on the dummy link has no business there. */
 export function isExtraAddress(address: Address, { isWanted }: Pick<Comparison, 'isWanted'>): boolean {
   // The kernel gives every link that is up an fe80:: address by itself.
-  return !isWanted(address) && !(address.length === 16 && isLinkLocal(address));
+  return !isWanted(address) && !isIpv6LinkLocal(address);
 }
 
 async function compareEntries(

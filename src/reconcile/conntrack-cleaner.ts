@@ -1,4 +1,4 @@
-import { virtualServerFamily } from '../values/virtual-server.js';
+import { isFwmarkKey, virtualServerFamily } from '../values/virtual-server.js';
 import { type ConntrackClient, StaleFlows } from '../kernel/conntrack/client.js';
 import { type Clock } from './clock.js';
 import { type ConntrackCleanup, type StaleUdp, type SyncRecord } from './sync-record.js';
@@ -38,7 +38,7 @@ export class ConntrackCleaner {
 function flowsOf(stale: readonly StaleUdp[]): StaleFlows {
   const flows = new StaleFlows();
   for (const { server, real } of stale) {
-    if (server.charCodeAt(0) === 0) continue;
+    if (isFwmarkKey(server)) continue;
     if (real === undefined) flows.addUnanswered(server);
     else flows.addPair(server, real);
   }

@@ -7,7 +7,8 @@ import { DesiredState, type Touched, newTouched, touchEntry } from '../desired/d
 import { type SetName } from '../desired/set-definitions.js';
 import { type SetEntry } from '../values/ip-set.js';
 import { type Refusal, serviceExposures } from '../desired/exposures.js';
-import { type NodePortSelection, nodePortAddresses, servesNodePorts } from '../desired/node-ports.js';
+import { type PrimaryAddress, nodePortAddresses, primaryAddress, servesNodePorts } from '../desired/node-ports.js';
+import { type NodePortSelection } from '../values/node-port-selection.js';
 import { desiredService } from '../desired/service.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { API_SERVER_SERVICE } from '../model/service.js';
@@ -48,11 +49,8 @@ export class DesiredUpdater {
   ) {
     cluster.decideNodePortsBy((address) => {
       const family = familyOf(address);
-      const primary = this.#nodeIP(family);
-      return (
-        settings.families.includes(family) &&
-        servesNodePorts(settings.nodePorts[family], address, primary === undefined ? [] : [primary])
-      );
+      if (!settings.families.includes(family)) return false;
+      return servesNodePorts(settings.nodePorts[family], address, this.#primary(family));
     });
   }
 
@@ -63,14 +61,10 @@ export class DesiredUpdater {
 
   get context(): DesiredContext {
     const { cluster, settings } = this;
-    const nodeIP = { 4: this.#nodeIP(4), 6: this.#nodeIP(6) };
-    const servedBy = (family: Family): readonly Address[] => {
-      const primary = nodeIP[family];
-      const { nodePorts, families } = settings;
-      return families.includes(family)
-        ? nodePortAddresses(nodePorts[family], family, cluster.localAddresses, primary === undefined ? [] : [primary])
+    const servedBy = (family: Family): readonly Address[] =>
+      settings.families.includes(family)
+        ? nodePortAddresses(settings.nodePorts[family], family, cluster.localAddresses, this.#primary(family))
         : [];
-    };
     return {
       scheduler: settings.scheduler,
       topology: { nodeName: settings.nodeName, zone: cluster.node?.zone ?? '' },
@@ -79,18 +73,11 @@ export class DesiredUpdater {
       nodePortAddresses: { 4: servedBy(4), 6: servedBy(6) },
       allowsExternalIPs: settings.allowsExternalIPs ?? true,
       protectedAddresses: cluster.protectedAddresses,
-      nodeIP,
+      nodeIP: { 4: this.#primary(4).address, 6: this.#primary(6).address },
     };
   }
 
   /** The node's one address of a family, as kube-proxy finds it (detectNodeIPs in cmd/kube-proxy/app/server.go). */
-  #nodeIP(family: Family): Address | undefined {
-    const isOfFamily = (address: Address): boolean => familyOf(address) === family;
-    const { nodeIP } = this.settings;
-    if (nodeIP !== undefined && isOfFamily(nodeIP)) return nodeIP;
-    return this.cluster.node?.addresses.find(isOfFamily);
-  }
-
   /** What default/kubernetes asks for: it goes to the kernel before everything else. */
   firstService(): Touched {
     const touched = newTouched();
@@ -140,6 +127,10 @@ export class DesiredUpdater {
         : desiredService(service, this.cluster.slicesOf(key), context, owns, found?.ports);
     this.desired.update(key, next, touched);
     return affected;
+  }
+
+  #primary(family: Family): PrimaryAddress {
+    return primaryAddress(this.cluster.node, this.settings.nodeIP, family);
   }
 
   #noteRefusals(service: string, refusals: readonly Refusal[]): void {

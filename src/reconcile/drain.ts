@@ -1,3 +1,4 @@
+import { type DrainEnd } from '../values/drift.js';
 import {
   type RealServerKey,
   type VirtualServerKey,
@@ -14,9 +15,6 @@ import { Pacer } from './pacer.js';
 import { type Round } from './round.js';
 
 const POLL_MS = 1000;
-
-/** Its last connection went, its time was up, or its endpoint came back. */
-export type DrainEnd = 'idle' | 'deadline' | 'restored';
 
 /**
  * Real servers with weight 0 that live connections still use. Each is deleted when its last connection is gone, or at

@@ -1,6 +1,4 @@
-export type DriftKind = 'missing' | 'extra' | 'changed';
-export type DriftObject =
-  'virtual_server' | 'real_server' | 'address' | 'link' | 'set' | 'set_entry' | 'rule' | 'sysctl';
+import { type DriftKind, type DriftObject } from '../values/drift.js';
 
 /** What differs in one way. */
 export interface DriftEntry {

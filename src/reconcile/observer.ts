@@ -1,6 +1,11 @@
 import { type Address } from '../values/address.js';
 import { type SetDefinition, type SetEntry } from '../values/ip-set.js';
-import { type RealServerList, type VirtualServerKey, virtualServerFamily } from '../values/virtual-server.js';
+import {
+  type RealServerList,
+  type VirtualServerKey,
+  isFwmarkKey,
+  virtualServerFamily,
+} from '../values/virtual-server.js';
 import { type IpsetClient } from '../kernel/ipset/client.js';
 import { type IpvsTableSource } from '../kernel/ipvs/observed-table.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
@@ -148,7 +153,7 @@ export async function readTable(
   let known = 0;
   await table.read(
     (seen) => {
-      if (isMarkKey(seen.key)) return;
+      if (isFwmarkKey(seen.key)) return;
       const before = believed.get(seen.key);
       const wanted = desired.virtualServers.get(seen.key);
       const now = observeSeen(seen, before ?? asApplied(wanted));
@@ -160,7 +165,7 @@ export async function readTable(
   if (known === believed.size && interruption?.isDisturbed() !== true) return { servers, onlyDifferent: true };
   servers.clear();
   await table.read((seen) => {
-    if (!isMarkKey(seen.key)) servers.set(seen.key, observeSeen(seen, believed.get(seen.key)));
+    if (!isFwmarkKey(seen.key)) servers.set(seen.key, observeSeen(seen, believed.get(seen.key)));
   }, options);
   return { servers, onlyDifferent: false };
 }
@@ -173,11 +178,6 @@ function asApplied(wanted: WantedVirtualServer | undefined): AppliedVirtualServe
 function hasIPv6(believed: Expectation['believed']): boolean {
   for (const key of believed.keys()) if (virtualServerFamily(key) === 6) return true;
   return false;
-}
-
-/** Keyed by a firewall mark: never one of ours. */
-function isMarkKey(key: VirtualServerKey): boolean {
-  return key.charCodeAt(0) === 0;
 }
 
 /** By what virtual servers of ours, or kube-proxy's, are told from other people's (ownership.ts). */

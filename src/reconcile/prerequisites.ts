@@ -1,4 +1,4 @@
-import { type Address, isLinkLocal } from '../values/address.js';
+import { type Address, isIpv6LinkLocal } from '../values/address.js';
 import { type SetDefinition } from '../values/ip-set.js';
 import { type IpsetClient } from '../kernel/ipset/client.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
@@ -62,7 +62,7 @@ export class Prerequisites implements LinkListener {
   /** An address came or went on the dummy link: repaired at the next sync unless that is what is desired; true if so. */
   addressChanged(address: Address, isBound: boolean): boolean {
     const { addresses, updater, pending } = this.options;
-    if (address.length === 16 && isLinkLocal(address)) return false; // the kernel's own, on every link that is up
+    if (isIpv6LinkLocal(address)) return false; // the kernel's own, on every link that is up
     if (addresses.isWanted(address, updater.desired) === isBound) return false;
     pending.touched.addresses.add(address);
     return true;

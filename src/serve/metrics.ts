@@ -1,20 +1,19 @@
 import { Registry } from 'prom-client';
 import { FAMILIES, type Family } from '../values/address.js';
+import {
+  DRAIN_ENDS,
+  DRIFT_KINDS,
+  DRIFT_OBJECTS,
+  type DrainEnd,
+  type DriftKind,
+  type DriftObject,
+} from '../values/drift.js';
 import { REASON_CATEGORIES, type ReasonCategory } from './health.js';
 import { type Instruments, createInstruments } from './metrics-definitions.js';
 import { ProcessMetrics } from './process-metrics.js';
 
-const DRIFT_KINDS = ['missing', 'extra', 'changed'] as const;
-const DRIFT_OBJECTS = [
-  ...(['virtual_server', 'real_server', 'address', 'link'] as const),
-  ...(['set', 'set_entry', 'rule', 'sysctl'] as const),
-] as const;
-const DRAIN_ENDS = ['idle', 'deadline', 'restored'] as const;
 const RESOURCES = ['services', 'endpointslices', 'nodes'] as const;
 
-export type DriftKind = (typeof DRIFT_KINDS)[number];
-export type DriftObject = (typeof DRIFT_OBJECTS)[number];
-export type DrainEnd = (typeof DRAIN_ENDS)[number];
 export type TrafficPolicy = 'internal' | 'external';
 
 export interface BuildInfo {

@@ -73,8 +73,13 @@ export function virtualServerIdentity(key: VirtualServerKey): VirtualServerIdent
   };
 }
 
+/** True for a virtual server keyed by a firewall mark: never one of ours. */
+export function isFwmarkKey(key: VirtualServerKey): boolean {
+  return key.charCodeAt(0) === 0;
+}
+
 export function virtualServerFamily(key: VirtualServerKey): Family {
-  if (key.charCodeAt(0) === 0) return key.charCodeAt(5) as Family;
+  if (isFwmarkKey(key)) return key.charCodeAt(5) as Family;
   return key.length === 7 ? 4 : 6;
 }
 

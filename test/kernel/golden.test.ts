@@ -191,7 +191,7 @@ test('two Services claim one address and port: the older has it, whatever comes 
   await waitUntil('the older one', () => served() === '10.128.0.202:8080=1');
   assert.deepEqual(weights('TCP 10.96.9.11:80'), ['10.128.0.201:8080=1'], 'its cluster IP is still its own');
   assert.equal((await rig.scrape()).sum('kubeproxy_ipvs_claim_conflicts'), 1);
-  assert.ok(rig.daemon.log.some(({ losers }) => String(losers).includes('younger')));
+  assert.ok(rig.daemon.log.some(({ loser }) => loser === 'default/younger'));
   rig.api.delete('services', 'default/older');
   await waitUntil('the younger one again', () => served() === '10.128.0.201:8080=1');
   // Left in place: the restart that follows must come to the same.

@@ -1,5 +1,5 @@
 /** A small cluster written as API objects, and the table that the pure core makes of it, as lines. */
-import { type NodePortSelection } from '../../src/desired/node-ports.js';
+import { type NodePortSelection } from '../../src/values/node-port-selection.js';
 import { type Touched, newTouched } from '../../src/desired/desired-state.js';
 import { allSetDefinitions, type SetName } from '../../src/desired/set-definitions.js';
 import { ClusterState } from '../../src/model/cluster-state.js';

@@ -13,6 +13,7 @@ import {
   type VirtualServerSettings,
   addressServerKey,
   fwmarkServerKey,
+  isFwmarkKey,
   realServerKey,
   virtualServerFamily,
 } from '../../values/virtual-server.js';
@@ -126,7 +127,7 @@ export function writeService(
   const family = virtualServerFamily(key);
   writer.u16(ServiceAttribute.family, addressFamilyNumber(family));
   let offsets: ServiceOffsets | undefined;
-  if (key.charCodeAt(0) === 0) {
+  if (isFwmarkKey(key)) {
     const [a, b] = [(key.charCodeAt(1) << 8) | key.charCodeAt(2), (key.charCodeAt(3) << 8) | key.charCodeAt(4)];
     writer.u32(ServiceAttribute.mark, ((a << 16) | b) >>> 0);
   } else {

@@ -26,6 +26,7 @@ import {
   type VirtualServerKey,
   type VirtualServerSettings,
   fwmarkServerKey,
+  isFwmarkKey,
 } from '../../values/virtual-server.js';
 import { type Forwarding, forwardingOf } from './message.js';
 import { type SeenVirtualServer } from './observed-table.js';
@@ -191,7 +192,7 @@ export class IpvsSockopt {
   readRealServersOf(key: VirtualServerKey, expected: number, view: SockoptView): 'read' | 'gone' | 'partial' {
     const { bytes } = this.#dests.buffer;
     this.#dests.words.fill(0, 0, FIRST_DEST);
-    const isMark = key.charCodeAt(0) === 0;
+    const isMark = isFwmarkKey(key);
     if (isMark) for (let i = 0; i < 4; i++) bytes[FWMARK * 4 + i] = key.charCodeAt(4 - i);
     else {
       bytes[0] = key.charCodeAt(0);

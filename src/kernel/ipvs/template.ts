@@ -7,7 +7,12 @@ import { MessageWriter } from '../../netlink/attribute-writer.js';
 import { writeGenericHeader } from '../../netlink/genetlink.js';
 import { HEADER_LENGTH, NLM_F_REQUEST } from '../../netlink/message.js';
 import { type Family } from '../../values/address.js';
-import { type VirtualServerKey, type VirtualServerSettings, virtualServerFamily } from '../../values/virtual-server.js';
+import {
+  type VirtualServerKey,
+  type VirtualServerSettings,
+  isFwmarkKey,
+  virtualServerFamily,
+} from '../../values/virtual-server.js';
 import {
   type DestinationOffsets,
   IPVS_VERSION,
@@ -50,7 +55,7 @@ export class IpvsTemplates {
   virtualServer(key: VirtualServerKey, settings: VirtualServerSettings | undefined): VirtualServerTemplate {
     const family = virtualServerFamily(key);
     const last = this.#virtualServers.get(family);
-    if (last?.made.service !== undefined && last.settings === settings && !isMark(key)) return last.made;
+    if (last?.made.service !== undefined && last.settings === settings && !isFwmarkKey(key)) return last.made;
     const made = this.#make((writer) => ({ service: writeService(writer, key, settings) }));
     this.#virtualServers.set(family, { settings, made });
     return made;
@@ -59,14 +64,14 @@ export class IpvsTemplates {
   /** A message about a real server of `key`; who both are is still to be patched, and the weight. */
   realServer(key: VirtualServerKey): RealServerTemplate {
     const family = virtualServerFamily(key);
-    const known = isMark(key) ? undefined : this.#realServers.get(family);
+    const known = isFwmarkKey(key) ? undefined : this.#realServers.get(family);
     if (known !== undefined) return known;
     const made = this.#make((writer) => ({
       service: writeService(writer, key),
       destination: writeDestination(writer),
       addressLength: family === 4 ? (4 as const) : (16 as const),
     }));
-    if (!isMark(key)) this.#realServers.set(family, made);
+    if (!isFwmarkKey(key)) this.#realServers.set(family, made);
     return made;
   }
 
@@ -88,8 +93,4 @@ export function nameVirtualServer(
   virtualServer: VirtualServerKey,
 ): void {
   if (template.service !== undefined) patchService(buffer, start, template.service, virtualServer);
-}
-
-function isMark(key: VirtualServerKey): boolean {
-  return key.charCodeAt(0) === 0;
 }

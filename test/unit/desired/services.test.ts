@@ -2,12 +2,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { nodePortAddresses } from '../../../src/desired/node-ports.js';
+import { parseNode } from '../../../src/model/node.js';
 import { type Address, formatAddress, parseAddress } from '../../../src/values/address.js';
 import { parsePrefix } from '../../../src/values/prefix.js';
 import { formatVirtualServer } from '../../../src/values/virtual-server.js';
 import { TestCluster } from '../../support/desired-cluster.js';
 
 const ip = (text: string): Address => parseAddress(text)!;
+const EVERYWHERE = { all: true, primary: false, cidrs: [] };
 const NODE_PORT = { type: 'NodePort', ports: [{ port: 80, nodePort: 30080 }] };
 
 describe('a Service is reachable', () => {
@@ -92,10 +94,10 @@ describe('node ports', () => {
     const local = new Set(
       ['10.0.0.1', '10.0.1.1', '127.0.0.1', '169.254.0.1', 'fd00::1', 'fe80::1', '::1'].map((text) => ip(text)),
     );
-    const primary = [ip('10.0.1.1'), ip('fd00::1')];
+    const primary = (family: 4 | 6) => ({ address: ip(family === 4 ? '10.0.1.1' : 'fd00::1'), isKnown: true });
     const select = (how: { all?: true; primary?: true }, cidrs: string[], family: 4 | 6): string[] => {
       const selection = { all: false, primary: false, ...how, cidrs: cidrs.map((text) => parsePrefix(text)!) };
-      return nodePortAddresses(selection, family, local, primary).map(formatAddress);
+      return nodePortAddresses(selection, family, local, primary(family)).map(formatAddress);
     };
     assert.deepEqual(select({ all: true }, [], 4), ['10.0.0.1', '10.0.1.1', '169.254.0.1']);
     assert.deepEqual(select({ all: true }, [], 6), ['fd00::1']);
@@ -106,6 +108,54 @@ describe('node ports', () => {
     assert.deepEqual(select({}, ['fe80::/10', '::1/128'], 6), []);
     assert.deepEqual(select({ primary: true }, ['10.0.0.0/24'], 4), ['10.0.0.1', '10.0.1.1']);
     assert.deepEqual(select({}, [], 4), []);
+  });
+
+  test('by `primary` are served on one address of each family: the first internal one, else the first external one', async () => {
+    const primary = { all: false, primary: true, cidrs: [] };
+    const served = async (cluster: TestCluster): Promise<string[]> => {
+      cluster.service('web', { ...NODE_PORT, clusterIPs: ['10.96.0.1', 'fd00:96::1'] });
+      const names = (await cluster.table()).map((line) => line.split(' ')[1]!.replace(/:30080$/, ''));
+      return names.filter((name) => !name.includes('96'));
+    };
+    const cluster = new TestCluster({ nodePorts: { 4: primary, 6: primary } });
+    const [internal, external] = [['InternalIP'], ['ExternalIP']].map(([type]) => (address: string) => ({
+      type,
+      address,
+    }));
+    const setNode = (...addresses: object[]): void => {
+      const object = { metadata: { name: 'node-0' }, status: { addresses } };
+      cluster.state.setNode(parseNode(object, () => undefined));
+    };
+    const [internal4, second4, external4] = ['10.0.0.5', '192.168.1.5', '203.0.113.5'] as const;
+    cluster.local(internal4, second4, external4, '2001:db8::5', 'fd00::5', 'fe80::5', '127.0.0.1', '::1');
+    setNode(external!(external4), external!('2001:db8::5'), internal!(internal4), internal!(second4));
+    assert.deepEqual(await served(cluster), [internal4, '[2001:db8::5]']);
+    setNode(external!(external4), external!('2001:db8::5'));
+    assert.deepEqual(await served(cluster), [external4, '[2001:db8::5]']);
+    setNode(internal!('10.77.77.77'), internal!('fd00::5'));
+    assert.deepEqual(await served(cluster), ['[fd00::5]'], 'an address that no interface has');
+    setNode(internal!(internal4));
+    assert.deepEqual(
+      await served(cluster),
+      [internal4, '[2001:db8::5]', '[fd00::5]'],
+      'a family without any: all of it',
+    );
+    cluster.state.setNode(undefined);
+    assert.deepEqual(await served(cluster), [], 'nothing is opened while the Node is unknown');
+    const bound = new TestCluster({ nodePorts: { 4: primary, 6: primary }, nodeIP: ip(second4) });
+    bound.node({ zone: 'a', addresses: [internal4, 'fd00::5'] });
+    bound.local(internal4, second4, 'fd00::5');
+    assert.deepEqual(await served(bound), [second4, '[fd00::5]'], 'bindAddress names the address');
+  });
+
+  test('are not recomputed for an address that serves none and that nobody names', async () => {
+    const cluster = new TestCluster({ nodePorts: { 4: { all: false, primary: true, cidrs: [] }, 6: EVERYWHERE } });
+    for (let i = 1; i <= 50; i++) cluster.service(`web-${i}`, { ...NODE_PORT, clusterIP: `10.96.1.${i}` });
+    await cluster.update();
+    cluster.local('10.200.0.2', 'fd00:200::2', '127.0.0.1', '::1', 'fe80::aaaa', '169.254.1.1');
+    assert.equal(cluster.state.dirtyCount, 0);
+    cluster.local('10.200.0.2', 'fd00:200::2', '127.0.0.1', '::1', 'fd00:200::9');
+    assert.equal(cluster.state.dirtyCount, 50);
   });
 });
 
