@@ -9,6 +9,7 @@ import {
   type VirtualServerSettings,
 } from '../values/virtual-server.js';
 import { type EndpointSlice } from '../model/endpoint-slice.js';
+import { SharedValues } from '../model/intern.js';
 import { type Service, type ServicePort } from '../model/service.js';
 import { type DesiredContext } from './context.js';
 import { type EndpointChoice, type EndpointUse, chooseEndpoints, countLocalReady } from './endpoints.js';
@@ -47,17 +48,15 @@ export interface WithoutLocal {
 
 export type Owns = (server: VirtualServerKey) => boolean;
 
-const settingsCache = new Map<string, VirtualServerSettings>();
+/** A cluster has a handful; tenants could make 86,400, one per affinity timeout. */
+const settingsCache = new SharedValues<VirtualServerSettings>(1000);
 
 /** kube-proxy's settings for a Service; one shared object per distinct value. */
 export function virtualServerSettings(scheduler: string, affinitySeconds: number): VirtualServerSettings {
-  const identity = `${scheduler} ${affinitySeconds}`;
-  const known = settingsCache.get(identity);
-  if (known !== undefined) return known;
-  const flags = (affinitySeconds > 0 ? FLAG_PERSISTENT : 0) | schedulerFlags(scheduler);
-  const settings = { scheduler, flags, timeout: affinitySeconds };
-  settingsCache.set(identity, settings);
-  return settings;
+  return settingsCache.get(`${scheduler} ${affinitySeconds}`, 1, () => {
+    const flags = (affinitySeconds > 0 ? FLAG_PERSISTENT : 0) | schedulerFlags(scheduler);
+    return { scheduler, flags, timeout: affinitySeconds };
+  });
 }
 
 /**
