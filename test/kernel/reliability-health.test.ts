@@ -278,8 +278,9 @@ step(
     rig.set(endpointSlice(WEB, ['10.128.0.79']));
     await waitUntil('a change', () => weights('TCP 10.96.1.1:80').includes('10.128.0.79:8080=1'));
     // Each watch comes back at a time of its own.
-    await waitUntil('all three watches', () => rig.api.watches.size === 3);
-    assert.equal(rig.api.disturb('freeze'), 3);
+    // Services, EndpointSlices, this Node, and all Nodes for their addresses.
+    await waitUntil('all four watches', () => rig.api.watches.size === 4);
+    assert.equal(rig.api.disturb('freeze'), 4);
     await letTimePass('4 minutes');
     await assertGreenThroughout(5 * SYNC_PERIOD);
     await rig.api.outage();
