@@ -107,7 +107,7 @@ export class DataPlane {
       () => this.runner.request(),
     );
     this.reconciler = this.#newReconciler();
-    this.runner = new BoundedFrequencyRunner(async () => (await this.sync()).ok, runnerOptions(config), clock);
+    this.runner = new BoundedFrequencyRunner(async () => (await this.sync()).ok, runnerOptions(options), clock);
     const { refusal } = this.table;
     const noSockopt = refusal === undefined ? {} : { getsockoptRefused: errorMessage(refusal) };
     log.debug({ families, iptables: options.iptables, ...noSockopt }, 'data plane opened');
@@ -141,7 +141,7 @@ export class DataPlane {
     this.runner.request();
   }
 
-  /** One sync, reported; the runner's, unless a test wants one by hand. Does not reject. */
+  /** One sync, reported; the runner's, unless a test wants one by hand. Rejects for errors of this program alone. */
   async sync(): Promise<SyncRecord> {
     const { reporter } = this.options;
     reporter.syncStarted();
@@ -220,10 +220,11 @@ function newUpdater({ config, nodeName, families, reporter }: DataPlaneOptions):
   return new DesiredUpdater(new ClusterState(), settings, reporter);
 }
 
-function runnerOptions({ minSyncPeriodMs, syncPeriodMs }: ProxyConfig): BoundedFrequencyRunner['options'] {
+function runnerOptions({ config, reporter }: DataPlaneOptions): BoundedFrequencyRunner['options'] {
   return {
-    minInterval: minSyncPeriodMs,
+    minInterval: config.minSyncPeriodMs,
     retryInterval: RETRY_MS,
-    maxRetryInterval: Math.min(MAX_RETRY_MS, syncPeriodMs),
+    maxRetryInterval: Math.min(MAX_RETRY_MS, config.syncPeriodMs),
+    onError: (error) => reporter.syncCrashed(error),
   };
 }

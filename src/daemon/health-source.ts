@@ -119,7 +119,11 @@ function wrongSysctls({ failedSysctls }: Readonly<SyncState>): HealthReason[] {
 
 function reasonsToBeDead(state: Readonly<SyncState>, now: number): HealthReason[] {
   const running = since(state.runningSince, now);
-  return running > STUCK_MS ? [{ category: 'sync', summary: `a sync has been running for ${seconds(running)} s` }] : [];
+  if (running > STUCK_MS) return [{ category: 'sync', summary: `a sync has been running for ${seconds(running)} s` }];
+  const failing = since(state.breakingOffSince, now);
+  if (failing <= STUCK_MS) return [];
+  const summary = `no sync has come to its end for ${seconds(failing)} s`;
+  return [{ category: 'sync', summary, detail: state.lastFailure }];
 }
 
 function since(start: number | undefined, now: number): number {

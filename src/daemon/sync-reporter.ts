@@ -13,6 +13,8 @@ import { type Metrics } from '../serve/metrics.js';
 import { type ReportedDataPlane, isWorthALine, syncFields, syncSentence } from './sync-report.js';
 
 const MAX_LOGGED_FAILURES = 5;
+/** Measured are so many changes of one sync at most: a histogram needs no more. */
+const MOST_TRIGGERS = 10_000;
 const MAX_NAMED_REFUSALS = 21;
 const MAX_LOGGED_CONFLICTS = 100;
 
@@ -28,6 +30,8 @@ export interface SyncState {
   /** Since when a change, or the repair of what drifted, waits for a sync that succeeds; undefined when none does. */
   waitingSince: number | undefined;
   runningSince: number | undefined;
+  /** Since when every sync breaks off; undefined after one that came to its end. */
+  breakingOffSince: number | undefined;
   lastSuccess: Date | undefined;
   /** The first failure of the last sync, and how many there were. */
   lastFailure: string | undefined;
@@ -43,11 +47,18 @@ export interface SyncState {
   lastVerification: { at: Date; seconds: number; result: string } | undefined;
 }
 
+/** A change of an EndpointSlice, made at this Unix millisecond. */
+interface Trigger {
+  readonly family: Family;
+  readonly triggeredAt: number;
+}
+
 /** Turns what the syncs report into metrics, log lines and health. */
 export class SyncReporter {
   readonly state: SyncState = {
     waitingSince: undefined,
     runningSince: undefined,
+    breakingOffSince: undefined,
     lastSuccess: undefined,
     lastFailure: undefined,
     failureCount: 0,
@@ -61,8 +72,9 @@ export class SyncReporter {
   };
   /** Called after every sync that came to its end. */
   afterSync: () => void = () => undefined;
-  #pending: { family: Family; triggeredAt: number }[] = [];
-  #taken: { family: Family; triggeredAt: number }[] = [];
+  /** Triggers whose changes no sync has taken yet, and those that the last sync took. */
+  #pending: Trigger[] = [];
+  #taken: Trigger[] = [];
   #sent: Record<string, number> = {};
   #queuedDuring = false;
 
@@ -81,7 +93,8 @@ export class SyncReporter {
   /** An EndpointSlice whose change was triggered at this Unix millisecond (its annotation) is to be programmed. */
   endpointsTriggered(family: Family, triggeredAt: number): void {
     // Before the first sync the annotation tells how old the endpoint is, not how long programming takes.
-    if (this.state.lastSuccess !== undefined) this.#pending.push({ family, triggeredAt });
+    if (this.state.lastSuccess === undefined) return;
+    if (this.#pending.length < MOST_TRIGGERS) this.#pending.push({ family, triggeredAt });
   }
 
   syncStarted(): void {
@@ -117,6 +130,7 @@ export class SyncReporter {
   #ended({ ms }: SyncRecord): void {
     const { state, metrics } = this;
     const now = Date.now();
+    state.breakingOffSince = undefined;
     state.lastSuccess = new Date(now);
     for (const family of FAMILIES) metrics.synced(family, ms / 1000, now);
     this.#programmed(now);
@@ -125,7 +139,10 @@ export class SyncReporter {
 
   #takePending(): void {
     this.#queuedDuring = false;
-    this.#taken.push(...this.#pending);
+    // A sync that broke off leaves some: they are counted with the next one that comes to its end.
+    const room = MOST_TRIGGERS - this.#taken.length;
+    if (this.#taken.length === 0) this.#taken = this.#pending;
+    else for (const trigger of this.#pending.slice(0, room)) this.#taken.push(trigger);
     this.#pending = [];
     this.metrics.changesTaken();
   }
@@ -136,8 +153,17 @@ export class SyncReporter {
     this.#taken = [];
   }
 
+  /** A sync ended in an error of this program's own: nothing that it did is known. */
+  syncCrashed(error: unknown): void {
+    this.metrics.syncRunning(false);
+    this.state.runningSince = undefined;
+    this.state.waitingSince ??= performance.now();
+    this.#brokeOff(error);
+  }
+
   /** The sync could not even read the kernel. */
   #brokeOff(error: unknown): void {
+    this.state.breakingOffSince ??= performance.now();
     this.state.lastFailure = errorMessage(error);
     this.metrics.syncFailed('sync');
     this.log.error({ error: errorMessage(error) }, 'sync failed; it will be tried again');

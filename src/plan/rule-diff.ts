@@ -49,7 +49,7 @@ export function planRules(desired: RuleSet, saved: SavedRules, known: KnownRules
     const gone = known.chains.filter((one) => one.table === name && !own.has(one.chain)).map((one) => one.chain);
     const plan = new TablePlan(table, saved.get(name) ?? new Map<string, SavedChain>(), desired.family, gone, known);
     text += plan.render();
-    differences.push(...plan.differences);
+    for (const difference of plan.differences) differences.push(difference);
   }
   return { differences, text };
 }

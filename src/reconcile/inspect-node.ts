@@ -19,7 +19,7 @@ export async function inspectRules(
     const { differences, text } = planRules(desired, saved);
     for (const { kind, table, chain, what } of differences)
       drift.add('rule', kind, () => `IPv${desired.family} ${table} ${chain} ${what}`);
-    changes.push(...ruleChanges(text, saved, desired.family));
+    for (const change of ruleChanges(text, saved, desired.family)) changes.push(change);
   }
 }
 

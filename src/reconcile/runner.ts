@@ -7,6 +7,8 @@ export interface RunnerOptions {
   readonly retryInterval: number;
   /** Where doubling ends, ms. */
   readonly maxRetryInterval: number;
+  /** Told what a run threw. */
+  readonly onError: (error: unknown) => void;
 }
 
 /** The longest that setTimeout can wait (2^31-1 ms); more than that it takes for 1 ms. */
@@ -67,7 +69,10 @@ export class BoundedFrequencyRunner {
   #start(): void {
     this.#wantedAt = Infinity;
     this.#running = this.run()
-      .catch(() => false)
+      .catch((error: unknown) => {
+        this.options.onError(error);
+        return false;
+      })
       .then((ok) => this.#finish(ok));
   }
 

@@ -153,7 +153,7 @@ export class IpsetClient {
     let from = 0;
     while (from < entries.length) {
       const outcome = this.sender.send('add', definition, entries, from);
-      failures.push(...this.failuresOf('add', definition, entries, outcome));
+      for (const failure of this.failuresOf('add', definition, entries, outcome)) failures.push(failure);
       from = outcome.next;
       if (outcome.isFull) {
         const failure = this.tryGrow(definition, entries, from);

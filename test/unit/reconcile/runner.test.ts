@@ -4,7 +4,12 @@ import { describe, test } from 'node:test';
 import { BoundedFrequencyRunner, type RunnerOptions } from '../../../src/reconcile/runner.js';
 import { HandClock } from '../../fakes/hand-clock.js';
 
-const OPTIONS: RunnerOptions = { minInterval: 1000, retryInterval: 500, maxRetryInterval: 4000 };
+const OPTIONS: RunnerOptions = {
+  minInterval: 1000,
+  retryInterval: 500,
+  maxRetryInterval: 4000,
+  onError: () => undefined,
+};
 
 class Rig {
   readonly clock = new HandClock();

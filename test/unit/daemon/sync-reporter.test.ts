@@ -1,0 +1,132 @@
+/** What the reporter makes of the syncs: bounded whatever comes, and never in the way of the next sync. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { pino } from 'pino';
+import { ClusterFeed } from '../../../src/daemon/cluster-feed.js';
+import { healthSource } from '../../../src/daemon/health-source.js';
+import { SyncReporter } from '../../../src/daemon/sync-reporter.js';
+import { ClusterState } from '../../../src/model/cluster-state.js';
+import { Metrics } from '../../../src/serve/metrics.js';
+import { scaleCluster } from '../../fakes/cluster-generator.js';
+import { HandClock } from '../../fakes/hand-clock.js';
+import { FaultRig } from '../../support/fault-rig.js';
+import { TestKernel, web } from '../../support/reconcile-rig.js';
+import { testDataPlane } from '../../support/test-world.js';
+
+const PROGRAMMED = 'kubeproxy_network_programming_duration_seconds_count';
+
+test('300,000 slice events between two syncs, and between syncs that fail, stop nothing', async () => {
+  const rig = new FaultRig();
+  for (const object of scaleCluster({ services: 3, endpointsPerService: 2 })) rig.core.set(object);
+  await rig.sync();
+  const storm = (): void => {
+    for (let i = 0; i < 300_000; i++) rig.observer.endpointsTriggered(4, Date.now());
+  };
+  storm();
+  assert.equal(await rig.sync(), true);
+  for (let i = 0; i < 3; i++) {
+    storm();
+    rig.kernel.permitted = false;
+    await rig.verify();
+  }
+  rig.kernel.permitted = true;
+  storm();
+  assert.equal(await rig.sync(), true);
+  const counted = await rig.metric(PROGRAMMED, 'IPv4');
+  assert.ok(counted > 0 && counted <= 40_000, `${counted} measured`);
+});
+
+test('a list that brings known slices again measures nothing', async () => {
+  const metrics = new Metrics({ version: 'test' });
+  const reporter = new SyncReporter(metrics, pino({ level: 'silent' }));
+  reporter.state.lastSuccess = new Date();
+  const feed = new ClusterFeed(new ClusterState(), 'node-0', {
+    changed: () => undefined,
+    synced: () => undefined,
+    triggered: (family, at) => reporter.endpointsTriggered(family, at),
+    nodeChanged: () => undefined,
+    nodeDeleted: () => undefined,
+    apiServers: () => undefined,
+  });
+  const put = (at: number): void => {
+    const object = {
+      metadata: {
+        namespace: 'default',
+        name: 'web-1',
+        labels: { 'kubernetes.io/service-name': 'web' },
+        annotations: { 'endpoints.kubernetes.io/last-change-trigger-time': new Date(at).toISOString() },
+      },
+      addressType: 'IPv4',
+      ports: [{ name: '', port: 80, protocol: 'TCP' }],
+      endpoints: [{ addresses: ['10.0.0.1'] }],
+    };
+    feed.slices.sink.upsert('default/web-1', feed.slices.parse(object, assert.fail)!);
+  };
+  const measured = async (): Promise<number> => {
+    reporter.interleaved();
+    const line = (await metrics.text()).split('\n').find((one) => one.startsWith(`${PROGRAMMED}{ip_family="IPv4"`));
+    return Number(line?.split(' ').at(-1) ?? 0);
+  };
+  const now = Math.floor(Date.now() / 1000) * 1000 + 1000;
+  put(now);
+  assert.equal(await measured(), 1);
+  put(now);
+  put(now);
+  assert.equal(await measured(), 1, 'the same slice, listed again');
+  put(now + 1000);
+  assert.equal(await measured(), 2);
+  metrics.close();
+});
+
+test('a sync that breaks off by a fault of this program is logged, tried again, and ends in a red /livez', async () => {
+  const lines: { msg: string; error?: string }[] = [];
+  const log = pino(
+    { level: 'info' },
+    { write: (line: string) => void lines.push(JSON.parse(line) as { msg: string }) },
+  );
+  const reporter = new SyncReporter(new Metrics({ version: 'test' }), log);
+  const clock = new HandClock();
+  const kernel = new TestKernel();
+  const dataPlane = testDataPlane({
+    openNetlinkSocket: kernel.open,
+    clock,
+    table: {},
+    updater: web().updater,
+    reporter,
+  });
+  reporter.syncStarted = () => {
+    throw new RangeError('Maximum call stack size exceeded');
+  };
+  let later = 0;
+  const health = healthSource({
+    state: reporter.state,
+    syncPeriodMs: 30_000,
+    families: [4],
+    verificationAge: () => undefined,
+    rules: () => dataPlane.rules,
+    isSynced: () => true,
+    isNodeKnown: () => true,
+    isEligible: () => true,
+    hadKernelState: true,
+    now: () => performance.now() + later,
+  });
+  dataPlane.start();
+  for (let i = 0; i < 12; i++) {
+    await clock.advance(30_000);
+    for (let turn = 0; turn < 5; turn++) await nextTurn();
+  }
+  assert.ok(lines.filter(({ msg }) => msg.startsWith('sync failed')).length >= 5);
+  assert.match(lines[0]!.error!, /Maximum call stack/);
+  assert.equal(health.livez().healthy, true, 'not at once');
+  later = 6 * 60_000;
+  assert.equal(health.livez().healthy, false);
+  assert.match(
+    health
+      .livez()
+      .reasons.map(({ summary }) => summary)
+      .join(),
+    /no sync has come to its end/,
+  );
+  assert.equal(health.healthz().healthy, false);
+});
