@@ -41,7 +41,11 @@ export function addSharedOptions(program: Command): void {
     .option('--hostname-override <name>', "name of this node; default: the host's name")
     .option('--kubeconfig <file>', "kubeconfig to use; default: the configuration's, else in-cluster")
     .option('--master <url>', "address of the API server, instead of the kubeconfig's")
-    .option('--drain-timeout <duration>', 'longest time that a removed endpoint keeps its connections (15m)', duration)
+    .option(
+      '--drain-timeout <duration>',
+      'longest time that a removed endpoint keeps its connections (0: no limit)',
+      duration,
+    )
     .addOption(new Option('--log-level <level>', 'least severe level to log').choices(LOG_LEVELS))
     .addOption(new Option('-v, --v <number>', "klog's verbosity: below 4 info, 4 debug, 6 trace").argParser(verbosity))
     .option('--cleanup', 'same as the command cleanup')

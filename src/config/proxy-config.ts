@@ -59,6 +59,7 @@ export interface ProxyConfig {
   readonly syncPeriodMs: number;
   /** 0: every change is synced at once. */
   readonly minSyncPeriodMs: number;
+  /** 0: a removed endpoint keeps its connections for as long as they last. */
   readonly drainTimeoutMs: number;
   /** Whether VIPs are kept off the addresses of all Nodes; `auto`: in clusters small enough to watch them. */
   readonly protectNodeAddresses: 'auto' | 'on' | 'off';

@@ -62,7 +62,7 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     protectNodeAddresses: file.kubeProxyIpvs?.protectNodeAddresses ?? 'auto',
     drainTimeoutMs: timer(
       'kubeProxyIpvs.drainTimeout',
-      flags.drainTimeoutMs ?? file.kubeProxyIpvs?.drainTimeout ?? 15 * MINUTE,
+      flags.drainTimeoutMs ?? file.kubeProxyIpvs?.drainTimeout ?? 0,
       found,
     ),
     scheduler: nonEmpty(file.ipvs?.scheduler) ?? SCHEDULERS[0],

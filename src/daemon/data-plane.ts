@@ -169,13 +169,13 @@ export class DataPlane {
 
   #newDrainTracker(): DrainTracker {
     const { config, world, reporter } = this.options;
-    return new DrainTracker(
-      this.ipvs,
-      world.clock,
-      config.drainTimeoutMs,
-      (how, count) => reporter.metrics.drainFinished(how, count),
-      (server, expected) => this.table.connections(server, expected),
-    );
+    return new DrainTracker({
+      applier: this.ipvs,
+      clock: world.clock,
+      timeout: config.drainTimeoutMs,
+      onEnd: (how, count) => reporter.metrics.drainFinished(how, count),
+      connectionsOf: (server, expected) => this.table.connections(server, expected),
+    });
   }
 
   #newRulesKeeper(): RulesKeeper {

@@ -62,7 +62,7 @@ function statusReport(inputs: StatusInputs): StatusReport {
       virtualServer: formatVirtualServer(server),
       realServer: formatRealServer(real),
       connections: dataPlane.drains.connections(server, real),
-      deadline: new Date(Date.now() + msLeft),
+      deadline: msLeft === Infinity ? undefined : new Date(Date.now() + msLeft),
     })),
     notes: [
       ...inputs.notes(),

@@ -7,131 +7,170 @@ import {
   realServerList,
   virtualServerFamily,
 } from '../values/virtual-server.js';
-import { type IpvsClient } from '../kernel/ipvs/client.js';
 import { type Clock } from './clock.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { type IpvsWriter } from './ipvs-writer.js';
 import { Pacer } from './pacer.js';
 import { type Round } from './round.js';
 
+/** A drain is looked at this often at first, ms. */
 const POLL_MS = 1000;
+/** One this young is looked at by every sync besides. */
+const YOUNG_MS = 10_000;
+/** One that is older waits for this part of its age: connections that have lasted long are likely to last longer. */
+const AGE_PER_POLL = 10;
+const MOST_POLL_MS = 60_000;
+/** Virtual servers looked at by one poll. */
+const MOST_PER_POLL = 500;
+
+/** What drains in one virtual server. */
+interface ServerDrains {
+  /** Since when, in the clock's milliseconds. */
+  readonly since: ReadonlyMap<RealServerKey, number>;
+  connections: ReadonlyMap<RealServerKey, number>;
+  pollAt: number;
+}
+
+export interface DrainOptions {
+  readonly applier: IpvsApplier;
+  readonly clock: Clock;
+  /** Milliseconds that a real server may drain; 0: until its last connection has gone, however long that takes. */
+  readonly timeout: number;
+  readonly onEnd: (how: DrainEnd, count: number) => void;
+  /** Connections of each real server of one virtual server, which is believed to have `expected` of them. */
+  readonly connectionsOf: (server: VirtualServerKey, expected: number) => Map<RealServerKey, number>;
+}
 
 /**
- * Real servers with weight 0 that live connections still use. Each is deleted when its last connection is gone, or at
- * its deadline. State is the kernel's (the weight), so a restart finds and continues them; only the deadline starts
- * anew.
+ * Real servers with weight 0 that live connections still use. Each is deleted when its last connection is gone, or at its
+ * deadline where there is one. State is the kernel's (the weight), so a restart finds and continues them; only the deadline
+ * starts anew. Those that drain for long are looked at ever more rarely, so that many that never end cost next to nothing.
  */
 export class DrainTracker {
-  readonly #connections = new Map<VirtualServerKey, ReadonlyMap<RealServerKey, number>>();
-  readonly #deadlines = new Map<VirtualServerKey, Map<RealServerKey, number>>();
+  readonly #drains = new Map<VirtualServerKey, ServerDrains>();
+  #size = 0;
+  #pollAt = Infinity;
 
-  constructor(
-    readonly applier: IpvsApplier,
-    readonly clock: Clock,
-    /** Milliseconds a real server may drain. */
-    readonly timeout: number,
-    readonly onEnd: (how: DrainEnd, count: number) => void = () => undefined,
-    /** Connections of each real server of one virtual server, which is believed to have `expected` of them. */
-    readonly connectionsOf = netlinkConnections(applier.client),
-  ) {}
+  constructor(readonly options: DrainOptions) {}
 
   /** How many real servers drain. */
   get size(): number {
-    let size = 0;
-    for (const reals of this.#deadlines.values()) size += reals.size;
-    return size;
+    return this.#size;
   }
 
-  /**
-   * Milliseconds until they should be looked at again: no change of the cluster tells that the last connection ended.
-   */
+  /** Milliseconds until they should be looked at again: no change of the cluster tells that the last connection ended. */
   get dueIn(): number {
-    return this.#deadlines.size === 0 ? Infinity : POLL_MS;
+    if (this.#drains.size === 0) return Infinity;
+    return Math.max(POLL_MS, this.#pollAt - this.options.clock.now());
   }
 
-  /** Every drain with the milliseconds left, for the status page. */
+  /** Every drain with the milliseconds left, for the status page; Infinity without a deadline. */
   list(): { server: VirtualServerKey; real: RealServerKey; msLeft: number }[] {
-    const now = this.clock.now();
-    return [...this.#deadlines].flatMap(([server, reals]) =>
-      [...reals].map(([real, deadline]) => ({ server, real, msLeft: Math.max(0, deadline - now) })),
+    const now = this.options.clock.now();
+    return [...this.#drains].flatMap(([server, { since }]) =>
+      [...since].map(([real, start]) => ({ server, real, msLeft: Math.max(0, this.#deadline(start) - now) })),
     );
   }
 
   /** Active plus inactive connections of a draining real server when last looked at. */
   connections(server: VirtualServerKey, real: RealServerKey): number {
-    return this.#connections.get(server)?.get(real) ?? 0;
+    return this.#drains.get(server)?.connections.get(real) ?? 0;
   }
 
-  /** Takes note of what drains in `server` now; keeps the deadlines of those that drained before. */
+  /** Takes note of what drains in `server` now; those that drained before go on as they were. */
   note(server: VirtualServerKey): void {
-    const draining = this.applier.applied.get(server)?.draining ?? '';
+    const { applier, clock } = this.options;
+    const before = this.#drains.get(server);
+    const draining = applier.applied.get(server)?.draining ?? '';
     if (draining === '') {
+      if (before === undefined) return;
       // A virtual server that is gone took its draining real servers along.
-      if (this.applier.applied.has(server)) this.#countRestored(this.#deadlines.get(server), []);
-      this.#deadlines.delete(server);
-      this.#connections.delete(server);
+      if (applier.applied.has(server)) this.#countRestored(before.since, []);
+      this.#set(server, undefined);
       return;
     }
-    const before = this.#deadlines.get(server);
-    const deadline = this.clock.now() + this.timeout;
+    const now = clock.now();
     const keys = realServerKeys(draining, virtualServerFamily(server));
-    this.#countRestored(before, keys);
-    this.#deadlines.set(server, new Map(keys.map((real) => [real, before?.get(real) ?? deadline])));
-  }
-
-  #countRestored(before: ReadonlyMap<RealServerKey, number> | undefined, left: readonly RealServerKey[]): void {
-    if (before === undefined) return;
-    const restored = [...before.keys()].filter((real) => !left.includes(real)).length;
-    if (restored > 0) this.onEnd('restored', restored);
+    if (before !== undefined) this.#countRestored(before.since, keys);
+    const since = new Map(keys.map((real) => [real, before?.since.get(real) ?? now]));
+    this.#set(server, { since, connections: before?.connections ?? new Map<RealServerKey, number>(), pollAt: now });
   }
 
   /**
-   * Deletes what has drained or is past its deadline; what the kernel refuses of it goes into `round`. Throws
-   * NetlinkError when the table cannot be read.
+   * Deletes what has drained or is past its deadline, of those that are due; what the kernel refuses of it goes into
+   * `round`. Throws NetlinkError when the table cannot be read.
    */
   async poll(round: Round): Promise<void> {
-    const writer = this.applier.writer(round);
-    const pacer = new Pacer();
+    const { applier, clock } = this.options;
+    const now = clock.now();
+    if (now < this.#pollAt) return;
+    const due = [...this.#drains].filter(([, { pollAt }]) => pollAt <= now).slice(0, MOST_PER_POLL);
+    const writer = applier.writer(round);
+    const pacer = new Pacer(undefined, undefined, 1);
     try {
-      for (const [server, deadlines] of [...this.#deadlines]) {
-        this.#pollServer(server, deadlines, writer);
+      for (const [server, drains] of due) {
+        if (this.#drains.get(server) === drains) this.#pollServer(server, drains, now, writer);
         await pacer.breathe();
       }
     } finally {
       writer.flush();
+      this.#pollAt = Infinity;
+      for (const { pollAt } of this.#drains.values()) this.#pollAt = Math.min(this.#pollAt, pollAt);
     }
   }
 
-  #pollServer(server: VirtualServerKey, deadlines: Map<RealServerKey, number>, writer: IpvsWriter): void {
-    const applied = this.applier.applied.get(server);
+  #pollServer(server: VirtualServerKey, drains: ServerDrains, now: number, writer: IpvsWriter): void {
+    const { applier, onEnd, connectionsOf } = this.options;
+    const applied = applier.applied.get(server);
     if (applied === undefined) {
-      this.#deadlines.delete(server);
+      this.#set(server, undefined);
       return;
     }
-    const now = this.clock.now();
     const expected = applied.realServers.length + applied.draining.length;
-    const length = realServerKeyLength(virtualServerFamily(server));
-    const connections = this.connectionsOf(server, expected / length);
-    this.#connections.set(server, connections);
-    const done = [...deadlines].filter(([real, deadline]) => deadline <= now || (connections.get(real) ?? 0) === 0);
-    if (done.length === 0) return;
+    const connections = connectionsOf(server, expected / realServerKeyLength(virtualServerFamily(server)));
+    drains.connections = connections;
+    const isIdle = (real: RealServerKey): boolean => (connections.get(real) ?? 0) === 0;
+    const done = [...drains.since].filter(([real, start]) => isIdle(real) || this.#deadline(start) <= now);
+    const left = new Map(drains.since);
     for (const [real] of done) {
-      deadlines.delete(real);
-      this.onEnd((connections.get(real) ?? 0) === 0 ? 'idle' : 'deadline', 1);
+      left.delete(real);
+      onEnd(isIdle(real) ? 'idle' : 'deadline', 1);
+      if (connections.has(real)) writer.deleteRealServer(server, real);
     }
-    const left = realServerList([...deadlines.keys()]);
-    const present = done.map(([real]) => real).filter((real) => connections.has(real));
-    for (const real of present) writer.deleteRealServer(server, real);
-    this.applier.applied.set(server, { ...applied, draining: left });
-    this.note(server);
+    if (done.length > 0) applier.applied.set(server, { ...applied, draining: realServerList([...left.keys()]) });
+    const next = left.size === 0 ? undefined : { since: left, connections, pollAt: this.#nextPoll(left, now) };
+    this.#set(server, next);
   }
-}
 
-type ConnectionsOf = (server: VirtualServerKey, expected: number) => Map<RealServerKey, number>;
+  #nextPoll(since: ReadonlyMap<RealServerKey, number>, now: number): number {
+    let [youngest, deadline] = [0, Infinity];
+    for (const start of since.values()) {
+      youngest = Math.max(youngest, start);
+      deadline = Math.min(deadline, this.#deadline(start));
+    }
+    const age = now - youngest;
+    if (age < YOUNG_MS) return now;
+    return Math.min(deadline, now + Math.min(age / AGE_PER_POLL, MOST_POLL_MS));
+  }
 
-function netlinkConnections(client: IpvsClient): ConnectionsOf {
-  return (server) =>
-    new Map(
-      client.listRealServers(server).map((real) => [real.key, real.activeConnections + real.inactiveConnections]),
-    );
+  #deadline(start: number): number {
+    const { timeout } = this.options;
+    return timeout === 0 ? Infinity : start + timeout;
+  }
+
+  /** The last one noted is the last to be looked at: with more than one poll takes, each has its turn. */
+  #set(server: VirtualServerKey, drains: ServerDrains | undefined): void {
+    this.#size -= this.#drains.get(server)?.since.size ?? 0;
+    this.#drains.delete(server);
+    if (drains === undefined) return;
+    this.#size += drains.since.size;
+    this.#drains.set(server, drains);
+    this.#pollAt = Math.min(this.#pollAt, drains.pollAt);
+  }
+
+  #countRestored(before: ReadonlyMap<RealServerKey, number>, left: readonly RealServerKey[]): void {
+    const present = new Set(left);
+    const restored = [...before.keys()].filter((real) => !present.has(real)).length;
+    if (restored > 0) this.options.onEnd('restored', restored);
+  }
 }

@@ -64,10 +64,14 @@ function drains({ drains: list }: StatusReport, now: Date): string {
   const rows = list.map(
     ({ virtualServer, realServer, connections, deadline }) =>
       `<tr><td><code>${escape(realServer)}</code></td><td><code>${escape(virtualServer)}</code></td>` +
-      `<td class="n">${connections}</td><td>${duration(Math.max(0, (deadline.getTime() - now.getTime()) / 1000))}</td></tr>`,
+      `<td class="n">${connections}</td><td>${timeLeft(deadline, now)}</td></tr>`,
   );
   const head = '<tr><th>Real server</th><th>Virtual server</th><th class="n">Connections</th><th>Deadline in</th></tr>';
   return `<h2>Draining</h2><table>${head}${rows.join('')}</table>`;
+}
+
+function timeLeft(deadline: Date | undefined, now: Date): string {
+  return deadline === undefined ? 'none' : duration(Math.max(0, (deadline.getTime() - now.getTime()) / 1000));
 }
 
 function services({ query, total, services: list }: StatusPage): string {

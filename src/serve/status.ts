@@ -17,7 +17,8 @@ export interface StatusDrain {
   readonly realServer: string;
   /** Active plus inactive connections when last read. */
   readonly connections: number;
-  readonly deadline: Date;
+  /** undefined: it drains until its last connection has gone. */
+  readonly deadline: Date | undefined;
 }
 
 /** What the page and the `status` command say of health; unlike a 503's body it names names. */

@@ -2,6 +2,7 @@
  * The whole reconciler over fake kernels that take real netlink bytes, with a small cluster and a clock moved by hand.
  */
 import assert from 'node:assert/strict';
+import { type ProxyConfig } from '../../src/config/proxy-config.js';
 import { type DataPlane } from '../../src/daemon/data-plane.js';
 import { type KernelClients, messagesSent } from '../../src/kernel/clients.js';
 import { type NetlinkSocket, NETLINK_NETFILTER, type OpenNetlinkSocket } from '../../src/netlink/socket.js';
@@ -58,6 +59,7 @@ export class ReconcileRig {
     readonly kernel = new TestKernel(),
     excluded: readonly string[] = [],
     sysctlRoot?: string,
+    config: Partial<ProxyConfig> = {},
   ) {
     const sameRights = {
       get permitted() {
@@ -73,6 +75,7 @@ export class ReconcileRig {
         minSyncPeriodMs: 0,
         drainTimeoutMs: DRAIN_MS,
         excludeCIDRs: prefixes(excluded),
+        ...config,
       },
       updater: cluster.updater,
       ...(sysctlRoot === undefined ? {} : { sysctlRoot }),

@@ -93,7 +93,7 @@ describe('KubeProxyConfiguration', () => {
     assert.equal(config.syncPeriodMs, 30_000);
     assert.equal(config.minSyncPeriodMs, 0);
     assert.equal(config.configSyncPeriodMs, 900_000);
-    assert.equal(config.drainTimeoutMs, 900_000);
+    assert.equal(config.drainTimeoutMs, 0);
     assert.equal(config.scheduler, 'rr');
     assert.equal(config.masqueradeBit, 14);
     assert.equal(config.oomScoreAdj, -999);

@@ -4,7 +4,9 @@ import { describe, test } from 'node:test';
 import { NETLINK_GENERIC } from '../../../src/netlink/socket.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
+import { TestCluster } from '../../support/desired-cluster.js';
 import { DRAIN_MS, ReconcileRig, web } from '../../support/reconcile-rig.js';
+import { testConfig } from '../../support/test-world.js';
 
 const ip = (text: string) => parseAddress(text)!;
 const WEB = addressServerKey('TCP', ip('10.96.0.1'), 80);
@@ -144,6 +146,91 @@ describe('a removed endpoint', () => {
     rig.cluster.state.deleteService('default/web');
     await rig.sync();
     assert.deepEqual([rig.drains.size, rig.state()], [0, []]);
+  });
+});
+
+describe('without a deadline', () => {
+  /** Real servers of web looked at, by getsockopt of its virtual server. */
+  function looks(rig: ReconcileRig): () => number {
+    let count = 0;
+    const { table } = rig.dataPlane;
+    const connections = table.connections.bind(table);
+    table.connections = (...args) => {
+      count++;
+      return connections(...args);
+    };
+    return () => count;
+  }
+
+  async function draining(active: number): Promise<ReconcileRig> {
+    const rig = new ReconcileRig(web(), undefined, [], undefined, { drainTimeoutMs: 0 });
+    await rig.sync();
+    Object.assign(rig.kernel.ipvs.table.get(WEB)!.realServers.get(B)!, { active });
+    rig.cluster.slice('web', ['10.0.0.1']);
+    await rig.sync();
+    return rig;
+  }
+
+  test('a drain lasts as long as its connections, and ends with the last one', async () => {
+    const rig = await draining(1);
+    assert.deepEqual(rig.drains.list(), [{ server: WEB, real: B, msLeft: Infinity }]);
+    for (let day = 0; day < 30; day++) {
+      await rig.clock.advance(86_400_000);
+      await rig.sync();
+      assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1 10.0.0.2:8080=0');
+    }
+    Object.assign(rig.kernel.ipvs.table.get(WEB)!.realServers.get(B)!, { active: 0 });
+    await rig.clock.advance(60_000);
+    await rig.sync();
+    assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1');
+    assert.deepEqual([rig.drains.size, rig.drains.dueIn], [0, Infinity]);
+  });
+
+  test('is the default', () => assert.equal(testConfig().drainTimeoutMs, 0));
+
+  test('it is looked at every second at first, then ever more rarely, and once a minute at least', async () => {
+    const rig = await draining(1);
+    const count = looks(rig);
+    const dueIn = async (seconds: number): Promise<number> => {
+      await rig.clock.advance(seconds * 1000);
+      await rig.sync();
+      return rig.drains.dueIn;
+    };
+    assert.equal(await dueIn(0), 1000);
+    assert.equal(await dueIn(5), 1000);
+    const later = await dueIn(55);
+    assert.ok(later > 1000 && later <= 10_000, `${later} ms after a minute`);
+    assert.equal(await dueIn(86_400), 60_000);
+    const before = count();
+    for (let second = 0; second < 3600; second++) await dueIn(1); // a change every second
+    assert.ok(count() - before <= 61, `${count() - before} looks in an hour`);
+  });
+
+  test('10,000 of them are looked at in turn, some hundreds at a time', async () => {
+    const cluster = new TestCluster({ families: [4] });
+    const services = 1200;
+    for (let i = 0; i < services; i++) {
+      cluster.service(`web-${i}`, { clusterIP: `10.96.${i >> 8}.${i & 255}` });
+      cluster.slice(`web-${i}`, ['10.0.0.1', '10.0.0.2']);
+    }
+    const rig = new ReconcileRig(cluster, undefined, [], undefined, { drainTimeoutMs: 0 });
+    await rig.sync();
+    for (const { realServers } of rig.kernel.ipvs.table.values())
+      for (const [key, real] of realServers) if (key === B) Object.assign(real, { active: 1 });
+    for (let i = 0; i < services; i++) cluster.slice(`web-${i}`, ['10.0.0.1']);
+    await rig.sync();
+    assert.equal(rig.drains.size, services);
+    const count = looks(rig);
+    await rig.clock.advance(1000);
+    await rig.sync();
+    assert.ok(count() <= 500, `${count()} in one poll`);
+    for (const { realServers } of rig.kernel.ipvs.table.values())
+      for (const real of realServers.values()) Object.assign(real, { active: 0 });
+    for (let i = 0; i < 4 && rig.drains.size > 0; i++) {
+      await rig.clock.advance(rig.drains.dueIn);
+      await rig.sync();
+    }
+    assert.equal(rig.drains.size, 0);
   });
 });
 
