@@ -24,6 +24,7 @@ import { DrainTracker } from '../reconcile/drain.js';
 import { IpvsApplier } from '../reconcile/ipvs-applier.js';
 import { LinkMonitor } from '../reconcile/link-monitor.js';
 import { type ObservedSources } from '../reconcile/observer.js';
+import { StopFlag } from '../reconcile/pacer.js';
 import { Reconciler } from '../reconcile/reconciler.js';
 import { RulesKeeper } from '../reconcile/rules-keeper.js';
 import { BoundedFrequencyRunner } from '../reconcile/runner.js';
@@ -79,6 +80,7 @@ export class DataPlane {
   readonly table: IpvsTable;
   /** What the kernel is read by. */
   readonly sources: ObservedSources;
+  readonly #stop = new StopFlag();
   readonly #monitor: LinkMonitor;
   readonly #fingerprints: RuleFingerprints | undefined;
 
@@ -152,8 +154,9 @@ export class DataPlane {
     return record;
   }
 
-  /** Finishes the batch in flight and leaves the data plane in place. */
+  /** Breaks the sync in flight off after its batch, and leaves the data plane in place: the next start adopts it. */
   async stop(): Promise<void> {
+    this.#stop.stop();
     await Promise.all([this.runner.stop(), this.rules.stop(), this.#monitor.close()]);
     this.table.close();
     this.#fingerprints?.close();
@@ -207,6 +210,7 @@ export class DataPlane {
       watchLink: (index, listener) => this.#monitor.watch(index, listener),
       excludeCIDRs: this.ipvs.excludeCIDRs,
       clock: world.clock,
+      stop: this.#stop,
       verifyInterval: config.syncPeriodMs,
       minInterval: config.minSyncPeriodMs,
       onInterleaved: () => reporter.interleaved(),

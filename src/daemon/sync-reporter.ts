@@ -6,6 +6,7 @@ import { type Conflict } from '../desired/conflict-pairs.js';
 import { type Refusal } from '../desired/exposures.js';
 import { messagesSent } from '../kernel/clients.js';
 import { type Drift } from '../reconcile/drift.js';
+import { WorkStopped } from '../reconcile/pacer.js';
 import { type RulesOutcome } from '../reconcile/rules-keeper.js';
 import { type ConntrackCleanup, type SyncRecord } from '../reconcile/sync-record.js';
 import { type SysctlOutcome } from '../reconcile/sysctl-keeper.js';
@@ -115,6 +116,10 @@ export class SyncReporter {
     const { state, metrics } = this;
     metrics.syncRunning(false);
     state.runningSince = undefined;
+    if (record.error instanceof WorkStopped) {
+      this.log.info({ ms: Math.round(record.ms) }, 'the sync in flight broke off; the next start goes on from there');
+      return;
+    }
     if (record.error === undefined) this.#synced(record, dataPlane);
     else this.#brokeOff(record.error);
     this.#told(record);

@@ -1,7 +1,6 @@
 import { type Address } from '../values/address.js';
 import { type DesiredState } from '../desired/desired-state.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
-import { Pacer } from './pacer.js';
 import { type Round } from './round.js';
 
 /** The dummy link that holds the VIPs; kube-proxy's name, so that takeover and rollback find it. */
@@ -61,7 +60,7 @@ export class AddressApplier {
   ): Promise<void> {
     const index = this.#index;
     if (index === undefined) throw new Error('the dummy link is missing');
-    const pacer = new Pacer();
+    const pacer = round.record.stop.pacer();
     const most = Math.max(FEWEST, WALK_LENGTH / desired.addressCount);
     let queued = 0;
     for (const address of addresses) {

@@ -10,7 +10,7 @@ import { Pacer } from './pacer.js';
  * node, where nothing is found, has next to nothing to do here. Changes nothing in the kernel.
  */
 export async function adopt(parts: Comparison, observed: ObservedKernel, touched: Touched): Promise<void> {
-  const pacer = new Pacer();
+  const pacer = parts.stop?.pacer() ?? new Pacer();
   const isOurs = ownershipAtStart(parts, observed);
   for (const [key, seen] of observed.servers) {
     if (pacer.isDue) await pacer.breathe();

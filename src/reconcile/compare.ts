@@ -22,7 +22,7 @@ import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ow
 import { type Drift } from './drift.js';
 import { type KernelRefusals } from './kernel-refusals.js';
 import { type ObservedKernel, ownershipTraces } from './observer.js';
-import { Pacer } from './pacer.js';
+import { Pacer, type StopFlag } from './pacer.js';
 
 export interface Comparison {
   readonly desired: DesiredState;
@@ -31,6 +31,8 @@ export interface Comparison {
   /** Whether an address belongs on the dummy link. */
   readonly isWanted: (address: Address) => boolean;
   readonly excludeCIDRs: readonly Prefix[];
+  /** Set, the work breaks off. */
+  readonly stop?: StopFlag;
   /** Objects that the kernel refuses: that they are missing is no drift. */
   readonly refusals?: Pick<KernelRefusals, 'isServerSkipped' | 'isAddressSkipped' | 'isEntrySkipped'>;
 }
@@ -54,7 +56,7 @@ export async function compareWithKernel(
   drift: Drift,
   isOurs = ownership(parts),
 ): Promise<void> {
-  const pacer = new Pacer();
+  const pacer = parts.stop?.pacer() ?? new Pacer();
   await compareServers(parts, observed, isOurs, disturbed, touched, drift, pacer);
   await compareAddresses(parts, observed, disturbed.keys.addresses, touched, drift, pacer);
   await compareEntries(parts, observed, disturbed.keys.entries, touched, drift, pacer);

@@ -12,7 +12,7 @@ import { type NodePortSelection } from '../values/node-port-selection.js';
 import { desiredService } from '../desired/service.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { API_SERVER_SERVICE } from '../model/service.js';
-import { Pacer } from './pacer.js';
+import { StopFlag } from './pacer.js';
 
 /** What of the configuration decides desired state. */
 export interface DesiredSettings {
@@ -93,10 +93,10 @@ export class DesiredUpdater {
    * Brings every dirty Service up to date; returns how many there were. Cluster state may change meanwhile: what gets
    * dirty then is left for the next call.
    */
-  async updateDirty(touched: Touched): Promise<number> {
+  async updateDirty(touched: Touched, stop = new StopFlag()): Promise<number> {
     const dirty = this.cluster.takeDirty();
     const context = this.context;
-    const pacer = new Pacer();
+    const pacer = stop.pacer();
     let updated = 0;
     try {
       // A Set's iteration visits what is added on the way: Services that gained or lost an address to another.

@@ -10,7 +10,6 @@ import {
 import { type Clock } from './clock.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { type IpvsWriter } from './ipvs-writer.js';
-import { Pacer } from './pacer.js';
 import { type Round } from './round.js';
 
 /** A drain is looked at this often at first, ms. */
@@ -106,7 +105,7 @@ export class DrainTracker {
     if (now < this.#pollAt) return;
     const due = [...this.#drains].filter(([, { pollAt }]) => pollAt <= now).slice(0, MOST_PER_POLL);
     const writer = applier.writer(round);
-    const pacer = new Pacer(undefined, undefined, 1);
+    const pacer = round.record.stop.pacer(1);
     try {
       for (const [server, drains] of due) {
         if (this.#drains.get(server) === drains) this.#pollServer(server, drains, now, writer);

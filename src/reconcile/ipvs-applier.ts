@@ -15,7 +15,7 @@ import { isExcluded } from '../plan/ownership.js';
 import { planVirtualServer, rotationOf } from '../plan/virtual-server-plan.js';
 import { observeVirtualServer } from './observe-ipvs.js';
 import { IpvsWriter } from './ipvs-writer.js';
-import { Pacer } from './pacer.js';
+import { type StopFlag } from './pacer.js';
 import { type Round } from './round.js';
 
 /**
@@ -35,37 +35,43 @@ export class IpvsApplier {
 
   /** Creates and changes the virtual servers among `servers` that are desired; what the kernel refuses goes into `round`. */
   async upsert(servers: Iterable<VirtualServerKey>, desired: DesiredState, round: Round): Promise<void> {
-    await this.#refreshSuspects();
+    await this.#refreshSuspects(round.record.stop);
     const writer = this.writer(round);
     const settings = new Map<VirtualServerKey, VirtualServerSettings>();
-    const pacer = new Pacer();
-    for (const key of servers) {
-      const wanted = desired.virtualServers.get(key);
-      if (wanted === undefined) continue;
-      const before = this.applied.get(key);
-      if (before !== undefined && before.settings !== wanted.settings) settings.set(key, before.settings);
-      if (before === undefined && isUdp(key) && wanted.realServers !== '')
-        round.record.staleUdp.push({ server: key, real: undefined });
-      const after = planVirtualServer(key, wanted, before, writer, rotationOf(this.nodeSeed, key));
-      this.applied.set(key, after);
-      this.onChanged(key);
-      if (pacer.isDue) await pacer.breathe();
+    const pacer = round.record.stop.pacer();
+    try {
+      for (const key of servers) {
+        const wanted = desired.virtualServers.get(key);
+        if (wanted === undefined) continue;
+        const before = this.applied.get(key);
+        if (before !== undefined && before.settings !== wanted.settings) settings.set(key, before.settings);
+        if (before === undefined && isUdp(key) && wanted.realServers !== '')
+          round.record.staleUdp.push({ server: key, real: undefined });
+        const after = planVirtualServer(key, wanted, before, writer, rotationOf(this.nodeSeed, key));
+        this.applied.set(key, after);
+        this.onChanged(key);
+        if (pacer.isDue) await pacer.breathe();
+      }
+    } finally {
+      writer.flush();
+      this.#correct(writer.verdicts, settings);
     }
-    writer.flush();
-    this.#correct(writer.verdicts, settings);
   }
 
   /** Deletes the virtual servers among `servers` that are applied but not desired, with all their real servers. */
   async remove(servers: Iterable<VirtualServerKey>, desired: DesiredState, round: Round): Promise<void> {
     const writer = this.writer(round);
-    const pacer = new Pacer();
-    for (const key of servers) {
-      if (desired.virtualServers.has(key) || !this.applied.delete(key)) continue;
-      if (!isExcluded(key, this.excludeCIDRs)) writer.deleteVirtualServer(key);
-      this.onChanged(key);
-      if (pacer.isDue) await pacer.breathe();
+    const pacer = round.record.stop.pacer();
+    try {
+      for (const key of servers) {
+        if (desired.virtualServers.has(key) || !this.applied.delete(key)) continue;
+        if (!isExcluded(key, this.excludeCIDRs)) writer.deleteVirtualServer(key);
+        this.onChanged(key);
+        if (pacer.isDue) await pacer.breathe();
+      }
+    } finally {
+      writer.flush();
     }
-    writer.flush();
   }
 
   /** For changes of one sync that its caller works out: what it leaves queued has to be flushed. */
@@ -90,9 +96,9 @@ export class IpvsApplier {
     }
   }
 
-  async #refreshSuspects(): Promise<void> {
+  async #refreshSuspects(stop: StopFlag): Promise<void> {
     if (this.suspects.size === 0) return;
-    const pacer = new Pacer(undefined, undefined, 1);
+    const pacer = stop.pacer(1);
     const { servers } = await this.client.listVirtualServersPaced(() => pacer.breathe());
     const listed = new Map(servers.map((server) => [server.key, server.settings]));
     for (const key of this.suspects) {

@@ -14,7 +14,7 @@ import { type OwnershipTraces } from '../plan/ownership.js';
 import { type WantedVirtualServer } from '../plan/virtual-server-plan.js';
 import { type SetName, setDefinitions, setName } from '../desired/set-definitions.js';
 import { observeSeen } from './observe-ipvs.js';
-import { Pacer } from './pacer.js';
+import { StopFlag } from './pacer.js';
 import { type SetEntries, readSets } from './set-keeper.js';
 
 const EMPTY = '' as RealServerList;
@@ -81,8 +81,9 @@ export async function observeKernel(
   dummyIndex: number,
   expected: Expectation,
   interruption?: Interruption,
+  stop = new StopFlag(),
 ): Promise<ObservedKernel> {
-  const { bound, local } = await readAddresses(sources.links, dummyIndex, expected.addresses);
+  const { bound, local } = await readAddresses(sources.links, dummyIndex, expected.addresses, stop);
   return {
     ...(await readTable(sources.table, expected, interruption)),
     bound,
@@ -92,6 +93,7 @@ export async function observeKernel(
       sources.definitions,
       (set) => expected.desired.entries(set),
       interruption?.turn,
+      stop,
     ),
   };
 }
@@ -107,8 +109,9 @@ export async function readAddresses(
   links: LinkClient,
   dummyIndex: number | undefined,
   expected: ExpectedAddresses = NO_ADDRESSES,
+  stop = new StopFlag(),
 ): Promise<{ readonly bound: BoundAddresses; readonly local: ReadonlySet<Address> }> {
-  const pacer = new Pacer(undefined, undefined, 1);
+  const pacer = stop.pacer(1);
   const read = (isExpected: (address: Address) => boolean): Promise<SeenAddresses> =>
     links.listAddressesPaced(
       () => ({ expected: 0, others: new Set<Address>(), local: new Set<Address>() }),

@@ -7,6 +7,40 @@ const MOST_CALLS_BETWEEN_LOOKS = 64;
 const FIRST_CALLS = 4;
 const ALREADY: Promise<void> = Promise.resolve();
 
+/** The work breaks off, because the process is to end. */
+export class WorkStopped extends Error {
+  override readonly name = 'WorkStopped';
+
+  constructor() {
+    super('stopped');
+  }
+}
+
+/** Set once: from then on long work breaks off where it lets the event loop turn. */
+export class StopFlag {
+  #isStopped = false;
+
+  get isStopped(): boolean {
+    return this.#isStopped;
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+  }
+
+  /** Throws WorkStopped. */
+  throwIfStopped(): void {
+    if (this.#isStopped) throw new WorkStopped();
+  }
+
+  /** A pacer whose work breaks off then; `firstCalls` as there. */
+  pacer(firstCalls?: number): Pacer {
+    return new Pacer(undefined, undefined, firstCalls, this);
+  }
+}
+
+const NEVER = new StopFlag();
+
 /** Lets the event loop turn during long work: health endpoints must answer during a 10,000-Service sync. */
 export class Pacer {
   #since: number | undefined;
@@ -18,8 +52,9 @@ export class Pacer {
   constructor(
     readonly sliceMs = 4,
     readonly now: () => number = () => performance.now(),
-    /** The clock starts at this call; 1 for steps of which each is dear. */
+    /** The clock starts at this call; 1 for steps of which each is expensive. */
     firstCalls = FIRST_CALLS,
+    readonly stop: StopFlag = NEVER,
   ) {
     this.#left = firstCalls;
   }
@@ -52,6 +87,7 @@ export class Pacer {
 
   async #giveWay(): Promise<void> {
     await nextTurn();
+    this.stop.throwIfStopped();
     this.#isDue = false;
     this.#start(this.now());
   }

@@ -7,6 +7,7 @@ import { type DesiredUpdater } from './desired-updater.js';
 import { type KernelRefusals } from './kernel-refusals.js';
 import { type LinkListener } from './link-monitor.js';
 import { type ExpectedAddresses, readAddresses } from './observer.js';
+import { type StopFlag } from './pacer.js';
 import { type PendingWork } from './pending-work.js';
 import { type EnsuredSets, ensureSets } from './set-keeper.js';
 import { type SyncRecord } from './sync-record.js';
@@ -79,12 +80,12 @@ export class Prerequisites implements LinkListener {
       // Whatever was in them is missing now.
       if (isAdopted && created.length + replaced.length > 0) this.options.pending.verification = true;
     }
-    if (this.#areAddressesStale) await this.#refreshAddresses(isAdopted);
+    if (this.#areAddressesStale) await this.#refreshAddresses(isAdopted, record.stop);
   }
 
   /** One set that cannot be made right is a failure of its own: it is left out, tried again, and nothing else waits for it. */
   async ensureSets(record: SyncRecord): Promise<EnsuredSets> {
-    const ensured = await ensureSets(this.options.ipset, this.options.definitions);
+    const ensured = await ensureSets(this.options.ipset, this.options.definitions, record.stop);
     this.#brokenSets = new Set(ensured.failed.map(({ name }) => name));
     this.#areSetsLost = ensured.failed.length > 0;
     for (const { error } of ensured.failed) {
@@ -129,9 +130,9 @@ export class Prerequisites implements LinkListener {
   }
 
   /** Reads the node's addresses and touches what they decide, on the dummy link too. Throws NetlinkError. */
-  async #refreshAddresses(isAdopted: boolean): Promise<void> {
+  async #refreshAddresses(isAdopted: boolean, stop: StopFlag): Promise<void> {
     const { links, addresses, updater, refusals } = this.options;
-    const { local, bound } = await readAddresses(links, addresses.index, this.expectedAddresses);
+    const { local, bound } = await readAddresses(links, addresses.index, this.expectedAddresses, stop);
     this.#areAddressesStale = false;
     this.takeLocalAddresses(local);
     if (!isAdopted) return;

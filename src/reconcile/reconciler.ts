@@ -11,6 +11,7 @@ import { type DrainTracker } from './drain.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { KernelRefusals } from './kernel-refusals.js';
 import { type ObservedSources } from './observer.js';
+import { type StopFlag, WorkStopped } from './pacer.js';
 import { PendingWork } from './pending-work.js';
 import { Prerequisites, type PrerequisitesOptions } from './prerequisites.js';
 import { type RulesKeeper } from './rules-keeper.js';
@@ -37,6 +38,8 @@ export interface ReconcilerOptions {
   readonly watchLink: PrerequisitesOptions['watchLink'];
   readonly excludeCIDRs: readonly Prefix[];
   readonly clock: Clock;
+  /** Set when the process is to end: the sync in flight breaks off, and what is in the kernel stays. */
+  readonly stop: StopFlag;
   /** How often the whole kernel state is read back and repaired, ms (syncPeriod). */
   readonly verifyInterval: number;
   /** At least so long between two times that changes go to the kernel, ms (minSyncPeriod). */
@@ -94,7 +97,11 @@ export class Reconciler {
   precompute(): void {
     if (this.#adopted) return;
     this.#precomputing ??= this.options.updater
-      .updateDirty(this.pending.touched)
+      .updateDirty(this.pending.touched, this.options.stop)
+      .catch((error: unknown) => {
+        if (!(error instanceof WorkStopped)) throw error;
+        return 0;
+      })
       .finally(() => (this.#precomputing = undefined));
   }
 
@@ -102,7 +109,7 @@ export class Reconciler {
   async sync(): Promise<SyncRecord> {
     const { clock, conntrack } = this.options;
     const start = clock.now();
-    const record = new SyncRecord();
+    const record = new SyncRecord(this.options.stop);
     try {
       await this.#run(record);
     } catch (error) {
@@ -125,7 +132,7 @@ export class Reconciler {
     }
     record.servicesChanged = updater.cluster.dirtyCount;
     await this.#precomputing;
-    await updater.updateDirty(pending.touched);
+    await updater.updateDirty(pending.touched, record.stop);
     if (isAdopting) {
       const first = updater.firstService();
       await this.#adopt(first);

@@ -1,7 +1,6 @@
 import { type SetDefinition, type SetEntry } from '../values/ip-set.js';
 import { type DesiredState, type Touched } from '../desired/desired-state.js';
 import { type SetFailure } from './failures.js';
-import { Pacer } from './pacer.js';
 import { type Round } from './round.js';
 
 /** What this layer needs of the kernel's ipsets; every call is one or few messages whatever the number of entries. */
@@ -41,7 +40,7 @@ export class SetApplier {
     round: Round,
   ): Promise<void> {
     const { store } = this;
-    const pacer = new Pacer(undefined, undefined, 1);
+    const pacer = round.record.stop.pacer(1);
     for (let from = 0; from < entries.length; from += SLICE) {
       const slice = entries.slice(from, from + SLICE);
       const failed = pass === 'add' ? store.addEntries(definition, slice) : store.deleteEntries(definition, slice);

@@ -2,7 +2,7 @@ import { type SetDefinition, type SetEntry } from '../values/ip-set.js';
 import { type IpsetClient } from '../kernel/ipset/client.js';
 import { IpsetError } from '../kernel/ipset/error.js';
 import { type SetName } from '../desired/set-definitions.js';
-import { Pacer } from './pacer.js';
+import { StopFlag } from './pacer.js';
 
 export interface EnsuredSets {
   readonly created: readonly string[];
@@ -19,8 +19,9 @@ export interface EnsuredSets {
 export async function ensureSets(
   ipset: IpsetClient,
   definitions: ReadonlyMap<string, SetDefinition>,
+  stop = new StopFlag(),
 ): Promise<EnsuredSets> {
-  const pacer = new Pacer();
+  const pacer = stop.pacer();
   const present = new Map(ipset.listSets().map((set) => [set.name, set]));
   const created: string[] = [];
   const replaced: string[] = [];
@@ -53,8 +54,9 @@ export async function readSets(
   definitions: ReadonlyMap<string, SetDefinition>,
   expected: (set: SetName) => SetEntries = () => NONE,
   betweenSets: () => Promise<void> = () => Promise.resolve(),
+  stop = new StopFlag(),
 ): Promise<Map<SetName, SetEntries>> {
-  const pacer = new Pacer();
+  const pacer = stop.pacer();
   const sets = new Map<SetName, SetEntries>();
   for (const definition of definitions.values()) {
     const name = definition.name as SetName;

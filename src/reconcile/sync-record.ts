@@ -2,6 +2,7 @@ import { type Family } from '../values/address.js';
 import { type RealServerKey, type VirtualServerKey } from '../values/virtual-server.js';
 import { Drift } from './drift.js';
 import { type Failure } from './failures.js';
+import { StopFlag } from './pacer.js';
 import { type SysctlOutcome } from './sysctl-keeper.js';
 
 export interface IpvsCounts {
@@ -33,6 +34,9 @@ export interface ConntrackCleanup {
 
 /** What one sync did and found: made by the reconciler, filled on the way, and then asked. */
 export class SyncRecord {
+  /** `stop`: the sync breaks off when it is set. */
+  constructor(readonly stop = new StopFlag()) {}
+
   servicesChanged = 0;
   readonly ipvs: IpvsCounts = {
     virtualServersAdded: 0,

@@ -12,6 +12,7 @@ import { type DesiredUpdater } from './desired-updater.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { type KernelRefusals } from './kernel-refusals.js';
 import { type Interruption, type ObservedKernel, type ObservedSources, observeKernel } from './observer.js';
+import { type StopFlag } from './pacer.js';
 import { type PendingWork } from './pending-work.js';
 import { type Prerequisites } from './prerequisites.js';
 import { type RulesKeeper } from './rules-keeper.js';
@@ -32,6 +33,7 @@ export interface VerificationOptions {
   readonly refusals: KernelRefusals;
   readonly excludeCIDRs: readonly Prefix[];
   readonly clock: Clock;
+  readonly stop: StopFlag;
   /** How often the whole kernel state is read back and repaired, ms (syncPeriod). */
   readonly interval: number;
   /** At least so long between two times that changes go to the kernel, ms (minSyncPeriod). */
@@ -83,16 +85,24 @@ export class Verification {
     const { updater, ipvs, addresses, excludeCIDRs, refusals } = this.options;
     const { desired } = updater;
     const isWanted = (address: Address): boolean => addresses.isWanted(address, desired);
-    return { desired, applied: ipvs.applied, isWanted, excludeCIDRs, refusals };
+    return { desired, applied: ipvs.applied, isWanted, excludeCIDRs, refusals, stop: this.options.stop };
   }
 
+  readonly #uninterrupted: Interruption = {
+    turn: async () => {
+      await nextTurn();
+      this.options.stop.throwIfStopped();
+    },
+    isDisturbed: () => false,
+  };
+
   /** Reads everything; the node's own addresses are taken note of. Throws when a part cannot be read. */
-  async observe(interruption?: Interruption): Promise<ObservedKernel> {
-    const { updater, ipvs, addresses, sources, prerequisites } = this.options;
+  async observe(interruption = this.#uninterrupted): Promise<ObservedKernel> {
+    const { updater, ipvs, addresses, sources, prerequisites, stop } = this.options;
     const { brokenSets, expectedAddresses } = prerequisites;
     const definitions = new Map([...sources.definitions].filter(([name]) => !brokenSets.has(name)));
     const expected = { believed: ipvs.applied, desired: updater.desired, addresses: expectedAddresses };
-    const observed = await observeKernel({ ...sources, definitions }, addresses.index!, expected, interruption);
+    const observed = await observeKernel({ ...sources, definitions }, addresses.index!, expected, interruption, stop);
     prerequisites.takeLocalAddresses(observed.local);
     return observed;
   }
@@ -107,7 +117,7 @@ export class Verification {
     const outcome = sysctls.ensure();
     for (const name of outcome.changed) record.drift.add('sysctl', 'changed', () => name);
     rules.check();
-    await updater.updateDirty(pending.touched);
+    await updater.updateDirty(pending.touched, record.stop);
     await changes.applyPending(record);
     this.#finishedAt = clock.now();
     record.verified = { ms: this.#finishedAt - start, sysctls: outcome };
@@ -120,6 +130,7 @@ export class Verification {
     const observed = await this.observe({
       turn: async () => {
         await nextTurn();
+        record.stop.throwIfStopped();
         if (await this.#interleave(keys, record)) isDisturbed = true;
       },
       isDisturbed: () => isDisturbed,
@@ -136,7 +147,7 @@ export class Verification {
     record.servicesChanged += dirtyCount;
     const touched = newTouched();
     try {
-      await updater.updateDirty(touched);
+      await updater.updateDirty(touched, record.stop);
     } catch (error) {
       mergeTouched(pending.touched, touched);
       throw error;

@@ -102,6 +102,7 @@ step(
       ];
     };
     await rig.start(config);
+    await rig.waitForRules();
     rig.set(...probed(1));
     await waitUntil('the health check port', async () => (await probe(32_111)).localEndpoints === 1);
     rig.set(...serviceWithEndpoints(BAD, ['10.128.0.21', ...bad, '10.128.0.22']));
