@@ -49,7 +49,7 @@ test('a list that brings known slices again measures nothing', async () => {
     nodeDeleted: () => undefined,
     apiServers: () => undefined,
   });
-  const put = (at: number): void => {
+  const put = (at: number, ip = '10.0.0.1'): void => {
     const object = {
       metadata: {
         namespace: 'default',
@@ -59,7 +59,7 @@ test('a list that brings known slices again measures nothing', async () => {
       },
       addressType: 'IPv4',
       ports: [{ name: '', port: 80, protocol: 'TCP' }],
-      endpoints: [{ addresses: ['10.0.0.1'] }],
+      endpoints: [{ addresses: [ip] }],
     };
     feed.slices.sink.upsert('default/web-1', feed.slices.parse(object, assert.fail)!);
   };
@@ -74,7 +74,7 @@ test('a list that brings known slices again measures nothing', async () => {
   put(now);
   put(now);
   assert.equal(await measured(), 1, 'the same slice, listed again');
-  put(now + 1000);
+  put(now + 1000, '10.0.0.2');
   assert.equal(await measured(), 2);
   metrics.close();
 });
