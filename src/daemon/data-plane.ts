@@ -205,7 +205,11 @@ export class DataPlane {
       drains: this.drains,
       rules: this.rules,
       sysctls: this.sysctls,
-      conntrack: new ConntrackCleaner(clients.conntrack, world.clock),
+      conntrack: new ConntrackCleaner({
+        conntrack: clients.conntrack,
+        clock: world.clock,
+        applied: this.ipvs.applied,
+      }),
       sources,
       watchLink: (index, listener) => this.#monitor.watch(index, listener),
       excludeCIDRs: this.ipvs.excludeCIDRs,

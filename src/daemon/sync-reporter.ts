@@ -262,14 +262,15 @@ export class SyncReporter {
       if (!failedSysctls.has(name)) this.log.info({ sysctl: name }, 'the sysctl is right again');
   }
 
-  #conntrackCleaned({ families, ms, deleted, failures, error }: ConntrackCleanup): void {
-    for (const { message } of failures) this.log.warn({ error: message }, 'a conntrack entry could not be deleted');
-    if (error === undefined) for (const family of families) this.metrics.conntrackCleaned(family, ms / 1000, deleted);
-    else
-      this.log.error(
-        { error: errorMessage(error.cause), servers: error.servers.map(formatVirtualServer) },
-        'stale conntrack entries of UDP backends could not be removed',
-      );
+  #conntrackCleaned({ family, ms, deleted, failures, error, isRepeated }: ConntrackCleanup): void {
+    if (error === undefined) this.metrics.conntrackCleaned(family, ms / 1000, deleted);
+    const [first] = failures;
+    if (isRepeated || (first === undefined && error === undefined)) return;
+    const fields =
+      error === undefined
+        ? { error: first!.message, count: failures.length }
+        : { error: errorMessage(error.cause), servers: error.servers.map(formatVirtualServer) };
+    this.log.error(fields, 'stale conntrack entries of UDP backends could not be removed; it will be tried again');
   }
 
   #countDrift(drift: Drift): void {

@@ -87,7 +87,12 @@ export class Reconciler {
 
   /** Milliseconds until a sync is due even if nothing changes in the cluster. */
   get dueIn(): number {
-    return Math.min(this.#verification.dueIn, this.options.drains.dueIn, this.refusals.dueIn);
+    return Math.min(
+      this.#verification.dueIn,
+      this.options.drains.dueIn,
+      this.refusals.dueIn,
+      this.options.conntrack.dueIn,
+    );
   }
 
   /**
@@ -115,7 +120,7 @@ export class Reconciler {
     } catch (error) {
       record.error = error;
     }
-    conntrack.clean(record);
+    await conntrack.clean(record);
     this.pending.tell(record);
     record.ms = clock.now() - start;
     return record;

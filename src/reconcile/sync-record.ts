@@ -23,13 +23,15 @@ export interface StaleUdp {
 
 /** One clean-up of conntrack entries of UDP backends. */
 export interface ConntrackCleanup {
-  readonly families: readonly Family[];
+  readonly family: Family;
   readonly ms: number;
   readonly deleted: number;
   /** Entries that the kernel would not delete, and why. */
   readonly failures: readonly Error[];
   /** The entries could not be listed; `servers` are some of those whose backends went. */
   readonly error: { readonly cause: unknown; readonly servers: readonly VirtualServerKey[] } | undefined;
+  /** The one before failed, too. */
+  readonly isRepeated: boolean;
 }
 
 /** What one sync did and found: made by the reconciler, filled on the way, and then asked. */

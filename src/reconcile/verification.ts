@@ -157,7 +157,7 @@ export class Verification {
     const comesOrGoes = (key: VirtualServerKey): boolean => virtualServers.has(key) !== ipvs.applied.has(key);
     const isMembership = [...touched.servers].some(comesOrGoes);
     await changes.apply(touched, record);
-    conntrack.clean(record);
+    await conntrack.clean(record);
     onInterleaved();
     return isMembership;
   }

@@ -85,11 +85,11 @@ test('100,000 elements: a set of 65,536 grows while it is filled', () => {
   client.close();
 });
 
-test('stale UDP flows are deleted, the others stay', () => {
+test('stale UDP flows are deleted, the others stay', async () => {
   for (const { args } of FLOWS) execSync(`conntrack -I -t 300 ${args}`, { stdio: 'pipe' });
   const before = flows();
   const { open, datagrams } = recordingSocket(openNetlinkSocket);
-  const results = conntrackSession(open);
+  const results = await conntrackSession(open);
   const stale = FLOWS.filter((flow) => flow.stale);
   assert.deepEqual(results, [
     { found: stale.length, deleted: stale.length, failures: [] },

@@ -154,9 +154,9 @@ export function staleFlows(): StaleFlows {
 }
 
 /** Deletes the stale entries twice: the second time there are none. */
-export function conntrackSession(open: OpenNetlinkSocket): readonly ConntrackResult[] {
+export async function conntrackSession(open: OpenNetlinkSocket): Promise<readonly ConntrackResult[]> {
   const client = new ConntrackClient(open);
-  const results = [client.deleteStale(staleFlows()), client.deleteStale(staleFlows())];
+  const results = [await client.deleteStale(staleFlows()), await client.deleteStale(staleFlows())];
   client.close();
   return results;
 }

@@ -1,4 +1,5 @@
 /** Removes connection tracking entries that would go on sending packets to a backend that is gone. */
+import { type MessageWriter } from '../../netlink/attribute-writer.js';
 import { NetlinkBatch } from '../../netlink/batch.js';
 import { NetlinkConnection, type NetlinkCounters } from '../../netlink/connection.js';
 import { NetlinkError } from '../../netlink/errors.js';
@@ -116,12 +117,14 @@ export class ConntrackClient {
 
   /**
    * Deletes the stale entries, with one dump for each family and protocol among them however many pairs there are.
-   * Entries that vanish meanwhile are no error. Throws ConntrackUnavailableError, or NetlinkError when a dump fails.
+   * Entries that vanish meanwhile are no error. `pause` is called after each datagram of a
+   * dump; nothing else may be asked of this client meanwhile. Rejects with ConntrackUnavailableError, or NetlinkError
+   * when a dump fails.
    */
-  deleteStale(stale: StaleFlows): ConntrackResult {
+  async deleteStale(stale: StaleFlows, pause = (): Promise<void> => Promise.resolve()): Promise<ConntrackResult> {
     let result = NOTHING;
     for (const { family, protocol } of stale.dumps()) {
-      const identities = this.findStale(family, protocol, stale);
+      const identities = await this.findStale(family, protocol, stale, pause);
       const part = this.deleteAll(family, identities);
       result = {
         found: result.found + part.found,
@@ -132,21 +135,26 @@ export class ConntrackClient {
     return result;
   }
 
-  private findStale(family: Family, protocol: number, stale: StaleFlows): Buffer[] {
+  private async findStale(
+    family: Family,
+    protocol: number,
+    stale: StaleFlows,
+    pause: () => Promise<void>,
+  ): Promise<Buffer[]> {
     const decode = (message: NetlinkMessage, found: Buffer[]): void => {
       if (!this.reader.read(message) || this.reader.flow.original.protocol !== protocol) return;
       if (stale.matches(this.reader.flow)) found.push(this.reader.identityOf(message));
     };
     if (this.canFilter) {
       try {
-        return this.dump(family, protocol, decode);
+        return await this.dump(family, protocol, decode, pause);
       } catch (error) {
         if (!isRefusal(error)) throw error;
         this.canFilter = false;
       }
     }
     try {
-      return this.dump(family, undefined, decode);
+      return await this.dump(family, undefined, decode, pause);
     } catch (error) {
       // nfnetlink_rcv_msg answers EINVAL for a subsystem that nobody registered
       if (isRefusal(error)) {
@@ -161,12 +169,11 @@ export class ConntrackClient {
     family: Family,
     protocol: number | undefined,
     decode: (message: NetlinkMessage, items: Item[]) => void,
-  ): Item[] {
+    pause: () => Promise<void>,
+  ): Promise<Item[]> {
     const type = netfilterType(NFNL_SUBSYS_CTNETLINK, ConntrackCommand.get);
-    return this.connection.dump(
-      { operation: 'conntrack list', type, write: (writer) => writeDumpRequest(writer, family, protocol) },
-      decode,
-    );
+    const write = (writer: MessageWriter): void => writeDumpRequest(writer, family, protocol);
+    return this.connection.dumpPaced({ operation: 'conntrack list', type, write }, decode, () => [], pause);
   }
 
   private deleteAll(family: Family, identities: readonly Buffer[]): ConntrackResult {

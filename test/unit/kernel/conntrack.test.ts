@@ -42,40 +42,40 @@ const STALE = FLOWS.filter(({ stale }) => stale).length;
 const KEPT = FLOWS.map(({ stale }, i) => (stale ? 0 : i + 1)).filter((id) => id > 0);
 const ALL_GONE = { found: STALE, deleted: STALE, failures: [] };
 
-test('sends the bytes that the real kernel understood, and reads what it answered', () => {
+test('sends the bytes that the real kernel understood, and reads what it answered', async () => {
   const replay = new Replay('test/fixtures/netlink/conntrack.json');
-  const results = conntrackSession(replay.open);
+  const results = await conntrackSession(replay.open);
   assert.ok(replay.finished, 'the whole recording was used');
   assert.deepEqual(results, [ALL_GONE, { found: 0, deleted: 0, failures: [] }]);
 });
 
 for (const filter of ['yes', 'ignores', 'refuses'] as const) {
-  test(`just the stale entries go, on a kernel whose dump filter answers: ${filter}`, () => {
+  test(`just the stale entries go, on a kernel whose dump filter answers: ${filter}`, async () => {
     const { client, conntrack } = fake();
     conntrack.filter = filter;
-    assert.deepEqual(client.deleteStale(staleFlows()), ALL_GONE);
+    assert.deepEqual(await client.deleteStale(staleFlows()), ALL_GONE);
     assert.deepEqual(
       conntrack.flows.map(({ id }) => id),
       KEPT,
     );
     if (filter === 'yes') assert.equal(conntrack.listed, FLOWS.length - 1, 'the TCP entry was not sent');
     const { dumps } = conntrack;
-    client.deleteStale(staleFlows());
+    await client.deleteStale(staleFlows());
     assert.equal(conntrack.dumps - dumps, 2, 'one dump a family, and a filter once refused is not tried again');
   });
 }
 
-test('a thousand pairs cost one dump, and nothing to look for costs none', () => {
+test('a thousand pairs cost one dump, and nothing to look for costs none', async () => {
   const { client, conntrack, kernel } = fake();
   const stale = new StaleFlows();
-  assert.deepEqual(client.deleteStale(stale), { found: 0, deleted: 0, failures: [] });
+  assert.deepEqual(await client.deleteStale(stale), { found: 0, deleted: 0, failures: [] });
   assert.equal(kernel.sent.length, 0);
   for (let i = 0; i < 1000; i++) stale.addPair(server('UDP', '10.96.0.10', 1 + i), backend('10.0.1.2', 5353));
-  client.deleteStale(stale);
+  await client.deleteStale(stale);
   assert.equal(conntrack.dumps, 1);
 });
 
-test('an entry that vanished or was replaced meanwhile is no failure; a refusal is, and hides nothing', () => {
+test('an entry that vanished or was replaced meanwhile is no failure; a refusal is, and hides nothing', async () => {
   const { client, conntrack, kernel } = fake();
   kernel.faults.onSend = (messages) => {
     // between the dump and the deletion one is gone, one is a new entry with the same tuple
@@ -84,14 +84,14 @@ test('an entry that vanished or was replaced meanwhile is no failure; a refusal 
       .filter(({ id }) => id !== 2)
       .map((flow) => (flow.id === 3 ? { ...flow, id: 99 } : flow));
   };
-  assert.deepEqual(client.deleteStale(staleFlows()), { found: STALE, deleted: STALE - 2, failures: [] });
+  assert.deepEqual(await client.deleteStale(staleFlows()), { found: STALE, deleted: STALE - 2, failures: [] });
   assert.ok(conntrack.flows.some(({ id }) => id === 99));
   const refusing = fake();
   let sends = 0;
   refusing.kernel.faults.onSend = (messages) => {
     if ((messages[0]!.type & 255) === 2 && sends++ === 0) throw socketFault('EPERM');
   };
-  const result = refusing.client.deleteStale(staleFlows());
+  const result = await refusing.client.deleteStale(staleFlows());
   assert.deepEqual(
     result.failures.map(({ code }) => code),
     Array(4).fill('EPERM'),
@@ -122,10 +122,10 @@ test('what counts as stale: pair, unanswered, backend behind any address', () =>
   assert.deepEqual(matches(tcp), [8]);
 });
 
-test('without nf_conntrack_netlink, or without nfnetlink, the error names the module', () => {
+test('without nf_conntrack_netlink, or without nfnetlink, the error names the module', async () => {
   const kernel = new FakeNetfilter();
   kernel.conntrack = undefined;
-  assert.throws(
+  await assert.rejects(
     () => new ConntrackClient(kernel.open).deleteStale(staleFlows()),
     (error) => error instanceof ConntrackUnavailableError && /modprobe nf_conntrack_netlink/.test(error.message),
   );
