@@ -1,6 +1,6 @@
 import { type DesiredState, type Touched, newTouched, touchEntry } from '../desired/desired-state.js';
 import { allSetDefinitions, type SetName } from '../desired/set-definitions.js';
-import { type Comparison, isExtraAddress, ownershipAtStart } from './compare.js';
+import { type Comparison, isExtraAddress, mayFollowFromNode, ownershipAtStart } from './compare.js';
 import { type ObservedKernel } from './observer.js';
 import { Pacer } from './pacer.js';
 
@@ -32,7 +32,7 @@ export async function adopt(parts: Comparison, observed: ObservedKernel, touched
       for (const entry of seen.keys()) {
         if (pacer.isDue) await pacer.breathe();
         if (wanted.has(entry)) touched.entries.get(set)?.delete(entry);
-        else touchEntry(touched, set, entry);
+        else if (!mayFollowFromNode(set, parts.isNodeKnown)) touchEntry(touched, set, entry);
       }
   }
 }

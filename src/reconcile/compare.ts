@@ -2,7 +2,7 @@
  * Kernel against belief: what differs goes into `touched`, to be repaired like any other change, and what the applier
  * believes is corrected. At the start, when nothing is believed yet, adopt.ts takes its place.
  */
-import { type Address, type Family, formatAddress, isIpv6LinkLocal } from '../values/address.js';
+import { type Address, FAMILIES, type Family, formatAddress, isIpv6LinkLocal } from '../values/address.js';
 import { type SetEntry, formatSetEntry } from '../values/ip-set.js';
 import { type Prefix } from '../values/prefix.js';
 import {
@@ -16,7 +16,7 @@ import {
   virtualServerIdentity,
 } from '../values/virtual-server.js';
 import { type DesiredState, type Touched, touchEntry } from '../desired/desired-state.js';
-import { allSetDefinitions } from '../desired/set-definitions.js';
+import { type SetName, allSetDefinitions, setName } from '../desired/set-definitions.js';
 import { type AppliedVirtualServer, sameSettings } from '../plan/applied.js';
 import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ownership.js';
 import { type Drift } from './drift.js';
@@ -31,6 +31,8 @@ export interface Comparison {
   /** Whether an address belongs on the dummy link. */
   readonly isWanted: (address: Address) => boolean;
   readonly excludeCIDRs: readonly Prefix[];
+  /** False: this Node's own addresses are not known yet, so nothing says that what follows from them is wanted no more. */
+  readonly isNodeKnown?: boolean;
   /** Set, the work breaks off. */
   readonly stop?: StopFlag;
   /** Objects that the kernel refuses: that they are missing is no drift. */
@@ -212,8 +214,13 @@ export function isExtraAddress(address: Address, { isWanted }: Pick<Comparison, 
   return !isWanted(address) && !isIpv6LinkLocal(address);
 }
 
+/** Source ranges that hold the node's own address let it in by an entry of its own: those stay until that is known. */
+export function mayFollowFromNode(set: SetName, isNodeKnown: boolean | undefined): boolean {
+  return isNodeKnown === false && FAMILIES.some((family) => set === setName(family, 'LOAD-BALANCER-SOURCE-IP'));
+}
+
 async function compareEntries(
-  { desired, refusals }: Comparison,
+  { desired, refusals, isNodeKnown }: Comparison,
   observed: ObservedKernel,
   disturbed: Touched['entries'],
   touched: Touched,
@@ -235,7 +242,7 @@ async function compareEntries(
       if (pacer.isDue) await pacer.breathe();
     }
     for (const entry of seen.keys()) {
-      if (!wanted.has(entry)) note(entry, 'extra');
+      if (!wanted.has(entry) && !mayFollowFromNode(set, isNodeKnown)) note(entry, 'extra');
       if (pacer.isDue) await pacer.breathe();
     }
   }

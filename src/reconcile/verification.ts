@@ -85,7 +85,9 @@ export class Verification {
     const { updater, ipvs, addresses, excludeCIDRs, refusals } = this.options;
     const { desired } = updater;
     const isWanted = (address: Address): boolean => addresses.isWanted(address, desired);
-    return { desired, applied: ipvs.applied, isWanted, excludeCIDRs, refusals, stop: this.options.stop };
+    const isNodeKnown = updater.cluster.node !== undefined;
+    const { stop } = this.options;
+    return { desired, applied: ipvs.applied, isWanted, excludeCIDRs, isNodeKnown, refusals, stop };
   }
 
   readonly #uninterrupted: Interruption = {

@@ -130,6 +130,32 @@ describe('the first sync', () => {
     assert.ok(names().includes('TCP 198.51.100.12:30443'));
   });
 
+  test('while the Node is unknown leaves what follows from it, and puts it right when it comes', async () => {
+    const restricted = (isNodeKnown: boolean): TestCluster => {
+      const cluster = new TestCluster({ families: [4] });
+      if (!isNodeKnown) cluster.state.setNode(undefined);
+      const spec = { type: 'LoadBalancer', ports: [{ port: 80 }], loadBalancerSourceRanges: ['10.200.0.0/24'] };
+      cluster.service('web', spec, { ingress: [{ ip: '192.0.2.10' }] });
+      cluster.slice('web', ['10.0.0.1']);
+      return cluster;
+    };
+    const first = new ReconcileRig(restricted(true));
+    await first.sync();
+    const { kernel } = first;
+    const entries = (): number => kernel.netfilter.ipset!.sets.get('KUBE-LOAD-BALANCER-SOURCE-IP')!.elements.size;
+    assert.equal(entries(), 1, 'the node itself is let in');
+    const second = new ReconcileRig(restricted(false), kernel);
+    await second.sync();
+    assert.equal(entries(), 1);
+    assert.deepEqual(await second.verify(), []);
+    assert.equal(entries(), 1);
+    second.cluster.service('web', { type: 'LoadBalancer', ports: [{ port: 80 }] }, { ingress: [{ ip: '192.0.2.10' }] });
+    second.cluster.node({ zone: 'a', addresses: ['10.200.0.2'] });
+    await second.sync();
+    await second.verify();
+    assert.equal(entries(), 0, 'wanted no more, once that can be told');
+  });
+
   test('gives the API server’s Service its place before all others', async () => {
     const cluster = new TestCluster({ families: [4] });
     for (let i = 1; i <= 200; i++) cluster.service(`web-${i}`, { clusterIP: `10.96.1.${i}` });
