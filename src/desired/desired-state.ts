@@ -1,8 +1,12 @@
 import { type Address, FAMILIES, type Family } from '../values/address.js';
 import { type SetEntry } from '../values/ip-set.js';
+import { finish } from '../values/steps.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type DesiredService, type DesiredVirtualServer, type WithoutLocal } from './service.js';
 import { type SetName, allSetDefinitions } from './set-definitions.js';
+
+/** Virtual servers, or set entries, taken in in one go. */
+const STEP = 500;
 
 /** The keys whose desired value may have changed since they were last taken. */
 export interface Touched {
@@ -83,19 +87,24 @@ export class DesiredState {
 
   /** Replaces what `service` asks for (undefined: nothing any more) and notes what that may change in `touched`. */
   update(service: string, next: DesiredService | undefined, touched: Touched): void {
+    finish(this.updateSteps(service, next, touched));
+  }
+
+  /** The same in steps; until the last one is done, the state is part of what was and part of what is to be. */
+  *updateSteps(service: string, next: DesiredService | undefined, touched: Touched): Generator<void, void> {
     const previous = this.services.get(service);
     if (next === undefined) this.services.delete(service);
     else this.services.set(service, next);
     if (next?.healthCheck !== undefined || previous?.healthCheck !== undefined) this.healthChecksRevision++;
     if (next?.healthCheck === undefined) this.healthChecks.delete(service);
     else this.healthChecks.add(service);
-    this.#updateServers(previous, next, touched);
+    yield* this.#updateServers(previous, next, touched);
     for (const address of next?.addresses ?? [])
       if (increment(this.#addresses, address)) touched.addresses.add(address);
     for (const address of previous?.addresses ?? [])
       if (decrement(this.#addresses, address)) touched.addresses.add(address);
-    this.#countEntries(next, touched, increment);
-    this.#countEntries(previous, touched, decrement);
+    yield* this.#countEntries(next, touched, increment);
+    yield* this.#countEntries(previous, touched, decrement);
     this.#countWithoutLocal(next, 1);
     this.#countWithoutLocal(previous, -1);
   }
@@ -108,14 +117,21 @@ export class DesiredState {
     }
   }
 
-  #updateServers(previous: DesiredService | undefined, next: DesiredService | undefined, touched: Touched): void {
+  *#updateServers(
+    previous: DesiredService | undefined,
+    next: DesiredService | undefined,
+    touched: Touched,
+  ): Generator<void, void> {
+    let count = 0;
     for (const server of next?.virtualServers ?? []) {
+      if (++count % STEP === 0) yield;
       const before = this.virtualServers.get(server.key);
       this.virtualServers.set(server.key, server);
       if (before?.realServers !== server.realServers || before.settings !== server.settings)
         touched.servers.add(server.key);
     }
     for (const server of previous?.virtualServers ?? []) {
+      if (++count % STEP === 0) yield;
       // Still the very object of `previous`: neither `next` nor another Service has taken the key over.
       if (this.virtualServers.get(server.key) !== server) continue;
       this.virtualServers.delete(server.key);
@@ -123,13 +139,14 @@ export class DesiredState {
     }
   }
 
-  #countEntries(
+  *#countEntries(
     service: DesiredService | undefined,
     touched: Touched,
     count: (counts: Map<SetEntry, number>, entry: SetEntry) => boolean,
-  ): void {
+  ): Generator<void, void> {
     const flat = service?.setEntries ?? [];
     for (let i = 0; i < flat.length; i += 2) {
+      if (i > 0 && i % (2 * STEP) === 0) yield;
       const set = flat[i] as SetName;
       const entry = flat[i + 1] as SetEntry;
       if (count(this.#entries.get(set)!, entry)) touchEntry(touched, set, entry);

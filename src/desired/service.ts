@@ -16,6 +16,7 @@ import { type EndpointChoice, type EndpointUse, chooseEndpoints, countLocalReady
 import { type Exposure, type PortExposures, serviceExposures } from './exposures.js';
 import { type AddSetEntry, exposureSetEntries, servicePortSetEntries } from './service-sets.js';
 import { type SetName } from './set-definitions.js';
+import { finish } from '../values/steps.js';
 
 export interface DesiredVirtualServer {
   readonly key: VirtualServerKey;
@@ -59,6 +60,9 @@ export function virtualServerSettings(scheduler: string, affinitySeconds: number
   });
 }
 
+/** Exposures worked out in one go. */
+const STEP = 100;
+
 /**
  * `mh` hashes the port too, as kube-proxy sets it. Both hashing schedulers get the fallback flag, which kube-proxy
  * omits: without it they drop new connections that hash to a draining (weight 0) backend.
@@ -75,8 +79,26 @@ export function desiredService(
   owns: Owns,
   exposures = serviceExposures(service, context).ports,
 ): DesiredService {
+  return finish(desiredServiceSteps(service, slices, context, owns, exposures));
+}
+
+/** The same in steps of some hundred exposures, between which the caller may do something else. */
+export function* desiredServiceSteps(
+  service: Service,
+  slices: readonly EndpointSlice[],
+  context: DesiredContext,
+  owns: Owns,
+  exposures: readonly PortExposures[],
+): Generator<void, DesiredService> {
   const builder = new Builder(service, slices, context, owns);
-  for (const one of exposures) builder.addPort(one);
+  let since = 0;
+  for (const one of exposures) {
+    builder.addPort(one);
+    since += one.exposures.length;
+    if (since < STEP) continue;
+    since = 0;
+    yield;
+  }
   return builder.result();
 }
 

@@ -9,7 +9,7 @@ import { type SetEntry } from '../values/ip-set.js';
 import { type Refusal, serviceExposures } from '../desired/exposures.js';
 import { type PrimaryAddress, nodePortAddresses, primaryAddress, servesNodePorts } from '../desired/node-ports.js';
 import { type NodePortSelection } from '../values/node-port-selection.js';
-import { desiredService } from '../desired/service.js';
+import { desiredServiceSteps } from '../desired/service.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { API_SERVER_SERVICE } from '../model/service.js';
 import { StopFlag } from './pacer.js';
@@ -101,8 +101,12 @@ export class DesiredUpdater {
     try {
       // A Set's iteration visits what is added on the way: Services that gained or lost an address to another.
       for (const key of dirty) {
+        const steps = this.#update(key, context, touched);
+        let step = steps.next();
+        // A Service with thousands of virtual servers is not worked out in one go.
+        for (; step.done !== true; step = steps.next()) if (pacer.isDue) await pacer.breathe();
         dirty.delete(key);
-        for (const other of this.#update(key, context, touched)) dirty.add(other);
+        for (const other of step.value) dirty.add(other);
         updated++;
         if (pacer.isDue) await pacer.breathe();
       }
@@ -115,7 +119,7 @@ export class DesiredUpdater {
   }
 
   /** Returns the other Services whose virtual servers this changed. */
-  #update(key: string, context: DesiredContext, touched: Touched): ReadonlySet<string> {
+  *#update(key: string, context: DesiredContext, touched: Touched): Generator<void, ReadonlySet<string>> {
     const service = this.cluster.services.get(key);
     const found = service === undefined ? undefined : serviceExposures(service, context);
     this.#noteRefusals(key, found?.refusals ?? NO_REFUSALS);
@@ -124,8 +128,8 @@ export class DesiredUpdater {
     const next =
       service === undefined
         ? undefined
-        : desiredService(service, this.cluster.slicesOf(key), context, owns, found?.ports);
-    this.desired.update(key, next, touched);
+        : yield* desiredServiceSteps(service, this.cluster.slicesOf(key), context, owns, found!.ports);
+    yield* this.desired.updateSteps(key, next, touched);
     return affected;
   }
 
