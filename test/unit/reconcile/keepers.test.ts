@@ -32,7 +32,7 @@ class FakeIptables {
   /** Called before each program; throw a CommandError to fail it. */
   before: (command: string) => Promise<void> | void = () => undefined;
 
-  readonly run: RunCommand = async (command, _args, options) => {
+  run: RunCommand = async (command, _args, options) => {
     this.calls.push(command);
     await this.before(command);
     options?.signal?.throwIfAborted();
@@ -74,7 +74,6 @@ class FakeIptables {
 }
 
 class RulesRig {
-  readonly fake = new FakeIptables();
   readonly outcomes: RulesOutcome[] = [];
   readonly waits: number[] = [];
   readonly timers = new HandClock();
@@ -82,7 +81,10 @@ class RulesRig {
   readonly keeper: RulesKeeper;
   fingerprints: Record<Family, string | undefined> | undefined;
 
-  constructor(families: readonly Family[] = [4, 6]) {
+  constructor(
+    families: readonly Family[] = [4, 6],
+    readonly fake = new FakeIptables(),
+  ) {
     const clock: WaitClock = {
       now: () => this.now,
       sleep: async (ms, signal) => {
@@ -253,6 +255,23 @@ describe('the rules', () => {
     rig.fake.before = () => undefined;
     assert.deepEqual(await rig.check(), ['save-4', 'save-6', 'restore-6']);
     assert.equal(rig.keeper.lastError, undefined);
+  });
+
+  test('that cannot even be read, because iptables-save hangs, are seen to wait, and do not hold up the end', async () => {
+    const rig = new RulesRig();
+    rig.fake.run = (command, _args, options) =>
+      new Promise((_resolve, reject) => {
+        rig.fake.calls.push(command);
+        assert.ok((options?.timeout ?? Infinity) <= 60_000, 'it is killed some day');
+        options!.signal!.addEventListener('abort', () => reject(new CommandError(command, [], undefined, '')));
+      });
+    const hanging = new RulesRig([4, 6], rig.fake);
+    assert.equal(hanging.keeper.checkingSince, undefined);
+    hanging.keeper.check();
+    assert.notEqual(hanging.keeper.checkingSince, undefined);
+    while (rig.fake.calls.length === 0) await new Promise(setImmediate);
+    await hanging.keeper.stop();
+    assert.deepEqual(hanging.outcomes, []);
   });
 
   test('are given up on stop, with no outcome to act upon', async () => {
