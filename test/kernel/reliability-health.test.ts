@@ -113,7 +113,7 @@ step(
     for (let i = 2; performance.now() < until; i++) {
       rig.set(...probed(i % 3));
       await waitUntil('the count of local endpoints', async () => (await probe(32_111)).localEndpoints === i % 3);
-      const other = { ...WEB, name: `other-${i}`, address: `10.96.2.${i}` };
+      const other = { ...WEB, name: `other-${i}`, address: `10.96.${2 + (i >> 8)}.${i & 255}` };
       rig.set(...serviceWithEndpoints(other, ['10.128.0.41']));
       await waitUntil('a new Service', () => weights(`TCP ${other.address}:80`).includes('10.128.0.41:8080=1'));
       const health = await rig.health();
