@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { destination } from 'pino';
 import { openNetlinkSocket } from '../native/libc.js';
 import { openOptionSocket } from '../native/option-socket.js';
+import { peerCredentials } from '../native/peer.js';
 import { startProgram } from '../native/spawn.js';
 import { type Environment } from './daemon/environment.js';
 import { jsonLogger } from './daemon/logger.js';
@@ -37,6 +38,7 @@ function environment(): Environment {
     openNetlinkSocket,
     startProgram,
     openOptionSocket,
+    peerCredentials,
     version: version(),
     build: {
       commit: typeof BUNDLED_COMMIT === 'string' ? BUNDLED_COMMIT : undefined,

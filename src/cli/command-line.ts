@@ -62,7 +62,8 @@ function buildProgram(handlers: CommandHandlers, report: Report): Command {
     refuseUnknownCommand(command);
     const values = command.opts<Values>();
     const options = readSharedOptions(values);
-    if (values.cleanup === true) report(await handlers.cleanup({ ...options, ownOnly: false }));
+    if (values.cleanup === true)
+      report(await handlers.cleanup({ ...options, json: false, ownOnly: false, force: false, dryRun: false }));
     else if (values.initOnly === true) report(await handlers.preflight({ ...options, json: false, fix: true }));
     else if (values.writeConfigTo !== undefined)
       report(await handlers.configPrint({ ...options, json: false, writeTo: values.writeConfigTo }));
@@ -124,9 +125,19 @@ function addDaemonCommands(program: Command, handlers: CommandHandlers, report: 
   });
   declare(program, report, {
     name: 'cleanup',
-    description: "remove everything that this program or kube-proxy's IPVS mode made; excludeCIDRs are kept",
-    action: (values) => handlers.cleanup({ ...readSharedOptions(values), ownOnly: values.ownOnly === true }),
-  }).option('--own-only', 'leave what kube-proxy in IPVS mode takes over; run it once kube-proxy has synced');
+    description: 'remove everything that this program or kube-proxy made; virtual servers in excludeCIDRs are kept',
+    action: (values) =>
+      handlers.cleanup({
+        ...outputOptions(values),
+        ownOnly: values.ownOnly === true,
+        force: values.force === true,
+        dryRun: values.dryRun === true,
+      }),
+  })
+    .option(...JSON_OPTION)
+    .option('--own-only', 'leave what kube-proxy in IPVS mode takes over; run it once kube-proxy has synced')
+    .option('--dry-run', 'only say what would be removed')
+    .option('--force', 'even while the daemon runs on this node');
   declare(program, report, {
     name: 'preflight',
     description: 'check modules, schedulers, permissions, iptables and sysctls',

@@ -33,9 +33,13 @@ export interface PreflightOptions extends OutputOptions {
   readonly fix: boolean;
 }
 
-export interface CleanupOptions extends DaemonOptions {
+export interface CleanupOptions extends OutputOptions {
   /** Only what kube-proxy's IPVS mode would leave behind. */
   readonly ownOnly: boolean;
+  /** Also while a daemon runs. */
+  readonly force: boolean;
+  /** Only say what would be removed. */
+  readonly dryRun: boolean;
 }
 
 export interface ConfigCheckOptions extends OutputOptions {

@@ -1,63 +1,162 @@
-import { CommandRunner } from '../kernel/command.js';
+import { CommandRunner, type RunCommand } from '../kernel/command.js';
 import { detectIptables } from '../kernel/iptables/detect.js';
+import { hasScheduler } from '../kernel/ipvs/probe-scheduler.js';
+import {
+  type ModuleStatus,
+  RULE_MODULES,
+  findModules,
+  isModulePresent,
+  loadModules,
+  schedulerModule,
+} from '../kernel/node/modules.js';
 import { Sysctl } from '../kernel/node/sysctl.js';
 import { closeKernelClients, openKernelClients } from '../kernel/clients.js';
-import { ensureSysctls } from '../reconcile/sysctl-keeper.js';
+import { type WantedSysctl, ensureSysctls, isRight } from '../reconcile/sysctl-keeper.js';
 import { errorMessage } from '../values/errors.js';
 import { type Environment } from '../daemon/environment.js';
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { type PreflightOptions } from './options.js';
-import { probeRequiredModules } from '../daemon/preflight-checks.js';
+import {
+  familySupport,
+  probeRequiredModules,
+  requireCapabilities,
+  requiredModules,
+  unloadedIptables,
+} from '../daemon/preflight-checks.js';
 import { sysctlsOf } from '../daemon/sysctls.js';
+
+/** `todo`: not so yet, and `preflight --fix` is expected to set it right. */
+type State = 'ok' | 'todo' | 'failed';
 
 interface Check {
   readonly name: string;
-  readonly ok: boolean;
+  readonly state: State;
   readonly detail: string;
 }
 
-/** Checks (with --fix: also sets right) what the daemon needs of the node; 1 when something is missing. */
+const LABELS: Readonly<Record<State, string>> = { ok: 'ok  ', todo: 'TODO', failed: 'FAIL' };
+
+/**
+ * Checks what the daemon needs of the node; with --fix also loads modules and writes sysctls, and tries everything out.
+ * Without it nothing is changed, nor anything done that makes the kernel load a module. 1 when a check failed.
+ */
 export async function runPreflight(options: PreflightOptions, environment: Environment): Promise<number> {
   const { config } = await loadDaemonConfig(options);
   const { run } = new CommandRunner();
-  const checks: Check[] = [];
-  for (const { name, state, fix } of await probeRequiredModules(run, config.scheduler))
-    checks.push({ name: `module ${name}`, ok: state !== 'missing', detail: fix ?? state });
-  checks.push(
-    await attempt('iptables', async () => {
-      const { backend, version, reason } = await detectIptables(run, { probe: true });
-      return `${backend} ${version}: ${reason}`;
-    }),
-  );
-  checks.push(
-    await attempt('netlink', async () => {
-      const clients = openKernelClients(environment.openNetlinkSocket);
-      const { version } = clients.ipvs.getInfo();
-      closeKernelClients(clients);
-      return `IPVS ${version}`;
-    }),
-  );
-  const sysctl = new Sysctl();
-  const wanted = sysctlsOf(config);
-  const { changed, failures } = options.fix ? ensureSysctls(sysctl, wanted) : { changed: [], failures: [] };
-  for (const name of changed) checks.push({ name: `sysctl ${name}`, ok: true, detail: 'set' });
-  for (const { wanted: one, message } of failures)
-    checks.push({ name: `sysctl ${one.name}`, ok: !one.required, detail: message });
-  // A kernel without module files may still have everything: when the functional probes pass, modules are only a remark.
-  const works = checks.filter(({ name }) => name === 'iptables' || name === 'netlink').every(({ ok }) => ok);
-  const ok = works && checks.every((check) => check.ok || check.name.startsWith('module '));
-  environment.out(options.json ? `${JSON.stringify({ ok, checks })}\n` : checks.map(line).join(''));
+  const inputs = { run, scheduler: config.scheduler, environment };
+  const checks = await attempt('permissions', async () => (requireCapabilities(), 'CAP_NET_ADMIN, CAP_NET_RAW'));
+  if (checks.every(({ state }) => state === 'ok'))
+    checks.push(...(await (options.fix ? tryOut(inputs) : look(inputs))));
+  checks.push(...checkSysctls(sysctlsOf(config), options.fix));
+  const ok = checks.every(({ state }) => state !== 'failed');
+  const lines = checks.map(({ name, state, detail }) => `${LABELS[state]} ${name}: ${detail}\n`);
+  const found = checks.map(({ name, state, detail }) => ({ name, ok: state !== 'failed', state, detail }));
+  environment.out(options.json ? `${JSON.stringify({ ok, checks: found })}\n` : lines.join(''));
   return ok ? 0 : 1;
 }
 
-function line({ name, ok, detail }: Check): string {
-  return `${ok ? 'ok  ' : 'FAIL'} ${name}: ${detail}\n`;
+interface Inputs {
+  readonly run: RunCommand;
+  readonly scheduler: string;
+  readonly environment: Environment;
 }
 
-async function attempt(name: string, check: () => Promise<string>): Promise<Check> {
+/** Loads and uses everything once. */
+async function tryOut({ run, scheduler, environment }: Inputs): Promise<Check[]> {
+  const statuses = await probeRequiredModules(run, scheduler);
+  await loadModules(RULE_MODULES, { run });
+  const iptables = await attempt('iptables', async () => describeIptables(await detectIptables(run, { probe: true })));
+  const netlink = await attempt('netlink', async () => {
+    const clients = openKernelClients(environment.openNetlinkSocket);
+    try {
+      if (!hasScheduler(clients.ipvs, scheduler))
+        throw new Error(`the kernel has no IPVS scheduler "${scheduler}": modprobe ${schedulerModule(scheduler)}`);
+      return `IPVS ${clients.ipvs.getInfo().version}, scheduler ${scheduler}`;
+    } finally {
+      closeKernelClients(clients);
+    }
+  });
+  // A kernel without module files may still have everything. Each part was used just now, and that is worth more.
+  const works = [...iptables, ...netlink].every(({ state }) => state === 'ok');
+  return [...statuses.map((status) => moduleCheck(status, works)), ...iptables, ...netlink];
+}
+
+function moduleCheck({ name, state, fix }: ModuleStatus, works: boolean): Check {
+  if (state === 'missing' && works)
+    return { name: `module ${name}`, state: 'ok', detail: 'no such module, but what it is for works' };
+  return { name: `module ${name}`, state: state === 'missing' ? 'failed' : 'ok', detail: fix ?? state };
+}
+
+/** Looks without touching: what is not loaded is not tried. */
+async function look({ run, scheduler, environment }: Inputs): Promise<Check[]> {
+  const isPresent = isModulePresent();
+  const names = requiredModules(scheduler);
+  const checks = findModules(names).map(({ name, state, fix }): Check => {
+    const label = `module ${name}`;
+    if (state === 'loadable') return { name: label, state: 'todo', detail: 'not loaded; preflight --fix loads it' };
+    if (state !== 'missing') return { name: label, state: 'ok', detail: state };
+    if (isPresent(name)) return { name: label, state: 'ok', detail: `cannot be told (${fix}), taken as built in` };
+    return { name: label, state: 'failed', detail: fix ?? state };
+  });
+  checks.push(...(await lookAtIptables(run, isPresent)));
+  const absent = names.filter((name) => !isPresent(name));
+  if (absent.length > 0)
+    return [...checks, { name: 'netlink', state: 'todo', detail: `not tried: that would load ${absent.join(', ')}` }];
+  const netlink = await attempt('netlink', async () => {
+    const clients = openKernelClients(environment.openNetlinkSocket);
+    const { version } = clients.ipvs.getInfo();
+    closeKernelClients(clients);
+    return `IPVS ${version}`;
+  });
+  return [...checks, ...netlink];
+}
+
+async function lookAtIptables(run: RunCommand, isPresent: (module: string) => boolean): Promise<Check[]> {
+  let unloaded: string[] = [];
+  const checks = await attempt('iptables', async () => {
+    const detected = await detectIptables(run, { isPresent });
+    unloaded = [...new Set(Object.values(unloadedIptables(detected.backend, isPresent)))];
+    return `${describeIptables(detected)} (not tried)`;
+  });
+  if (unloaded.length === 0) return checks;
+  const hint = `; ${unloaded.join(', ')} not loaded: preflight --fix loads and tries it`;
+  return checks.map((check) => ({ ...check, state: 'todo', detail: check.detail + hint }));
+}
+
+function describeIptables(detected: Awaited<ReturnType<typeof detectIptables>>): string {
+  const { backend, version, reason } = detected;
+  const { leftOut } = familySupport(detected);
+  return [`${backend} ${version}: ${reason}`, ...leftOut].join('; ');
+}
+
+function checkSysctls(wanted: readonly WantedSysctl[], fix: boolean): Check[] {
+  const sysctl = new Sysctl();
+  const name = ({ name: one }: WantedSysctl): string => `sysctl ${one}`;
+  if (fix) {
+    const { changed, failures } = ensureSysctls(sysctl, wanted, 'start');
+    return [
+      ...changed.map((text): Check => ({ name: `sysctl ${text}`, state: 'ok', detail: 'set' })),
+      ...failures.map(({ wanted: one, message }): Check => {
+        return { name: name(one), state: one.required ? 'failed' : 'ok', detail: message };
+      }),
+    ];
+  }
+  return wanted.map((one): Check => {
+    try {
+      const current = sysctl.readNumber(one.name);
+      if (isRight(one, current, 'start')) return { name: name(one), state: 'ok', detail: String(current) };
+      const is = current === undefined ? 'not there yet' : String(current);
+      return { name: name(one), state: 'todo', detail: `${is}, must be ${one.value}; preflight --fix sets it` };
+    } catch (error) {
+      return { name: name(one), state: one.required ? 'failed' : 'ok', detail: errorMessage(error) };
+    }
+  });
+}
+
+async function attempt(name: string, check: () => Promise<string>): Promise<Check[]> {
   try {
-    return { name, ok: true, detail: await check() };
+    return [{ name, state: 'ok', detail: await check() }];
   } catch (error) {
-    return { name, ok: false, detail: errorMessage(error) };
+    return [{ name, state: 'failed', detail: errorMessage(error) }];
   }
 }

@@ -59,6 +59,8 @@ export interface DataPlaneOptions {
   readonly config: ProxyConfig;
   readonly nodeName: string;
   readonly families: readonly Family[];
+  /** Why other families are not served, for the status page. */
+  readonly leftOut?: readonly string[];
   readonly iptables: IptablesTools;
   readonly log: Logger;
   readonly reporter: SyncReporter;
@@ -127,7 +129,7 @@ export class DataPlane {
       throw new PreflightError(
         `the kernel has no IPVS scheduler "${scheduler}" (fix: modprobe ip_vs_${scheduler} on the node, or set ipvs.scheduler to one that it has)`,
       );
-    reporter.sysctlsPrepared(this.sysctls.ensure());
+    reporter.sysctlsPrepared(this.sysctls.ensure('start'));
     this.rules.prefetch();
     const seconds = (ms: number): number => Math.round(ms / 1000);
     const timeouts = {

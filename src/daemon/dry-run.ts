@@ -7,7 +7,7 @@ import { type Environment } from './environment.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
 import { Uplinks } from '../kernel/node/uplinks.js';
 import { ruleSets } from './rule-sets.js';
-import { openDataPlane } from './run.js';
+import { openDataPlaneToLook } from './run.js';
 import { Sources } from './sources.js';
 import { SyncReporter } from './sync-reporter.js';
 
@@ -31,7 +31,7 @@ export async function dryRun(options: DryRunOptions, environment: Environment): 
   const observer = new SyncReporter(metrics, log);
   const nodeName = config.hostnameOverride ?? environment.hostname.toLowerCase();
   const { run } = new CommandRunner();
-  const dataPlane = await openDataPlane({ config, nodeName, environment, log, reporter: observer, run });
+  const dataPlane = await openDataPlaneToLook({ config, nodeName, environment, log, reporter: observer, run });
   let onReady = (): void => undefined;
   const ready = new Promise<void>((resolve) => (onReady = resolve));
   const manifests = new ManifestReport();

@@ -10,6 +10,8 @@ export interface Environment {
   readonly startProgram?: StartProgram;
   /** For reading the IPVS table; without it the table is read through netlink, at three times the cost. */
   readonly openOptionSocket?: OpenOptionSocket;
+  /** Who listens at the other end of a Unix socket, for the instance lock. */
+  readonly peerCredentials?: (fd: number) => { readonly pid: number; readonly uid: number };
   readonly version: string;
   /** Of which commit, made when; known to bundles made in a git checkout. */
   readonly build?: { readonly commit: string | undefined; readonly date: string | undefined };

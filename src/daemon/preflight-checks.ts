@@ -1,31 +1,106 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { type Family } from '../values/address.js';
+import { FAMILIES, type Family } from '../values/address.js';
 import { type RunCommand } from '../kernel/command.js';
+import { type DetectedIptables } from '../kernel/iptables/detect.js';
 import { type ModuleStatus, REQUIRED_MODULES, probeModules, schedulerModule } from '../kernel/node/modules.js';
+import { DUMMY_LINK } from '../reconcile/address-applier.js';
 
 /** A condition without which the dataPlane cannot work: one line that names the thing and the fix. */
 export class PreflightError extends Error {
   override readonly name = 'PreflightError';
 }
 
+/** The modules that a configuration needs. */
+export function requiredModules(scheduler: string): string[] {
+  return [...REQUIRED_MODULES, schedulerModule(scheduler)];
+}
+
 /** Loads what modprobe can load and reports the state of every module the configuration needs. */
 export function probeRequiredModules(run: RunCommand, scheduler: string): Promise<ModuleStatus[]> {
-  return probeModules([...REQUIRED_MODULES, schedulerModule(scheduler)], { run });
+  return probeModules(requiredModules(scheduler), { run });
 }
 
-/** The families that this kernel serves; IPv6 may be compiled out or switched off (ipv6.disable=1). */
-export function servedFamilies(): readonly Family[] {
-  return existsSync('/proc/net/if_inet6') && existsSync('/proc/sys/net/ipv6') ? [4, 6] : [4];
+/** Modules that are missing, in one short line: what to do once, not the same hint for each. */
+export function missingModules(statuses: readonly ModuleStatus[]): string | undefined {
+  const missing = statuses.filter(({ state }) => state === 'missing');
+  if (missing.length === 0) return undefined;
+  const [{ name, fix = '' }] = missing as [ModuleStatus];
+  const reason = fix.replaceAll(` ${name}`, '').replace(/^run "modprobe" on the node(: )?/, '');
+  const names = missing.map((one) => one.name).join(' ');
+  return `run "modprobe -a ${names}" on the node${reason === '' ? '' : ` (${reason})`}`;
 }
 
-/** CAP_NET_ADMIN of include/uapi/linux/capability.h. */
-const NET_ADMIN_BIT = 12n;
+/** What iptables of a family need of the kernel and it has not loaded yet; empty when they can be used without loading. */
+export function unloadedIptables(
+  backend: DetectedIptables['backend'],
+  isPresent: (module: string) => boolean,
+): Partial<Record<Family, string>> {
+  const modules = backend === 'nft' ? { 4: 'nf_tables', 6: 'nf_tables' } : { 4: 'ip_tables', 6: 'ip6_tables' };
+  const unloaded: Partial<Record<Family, string>> = {};
+  for (const family of FAMILIES) if (!isPresent(modules[family])) unloaded[family] = modules[family];
+  return unloaded;
+}
 
-/** Throws PreflightError when the process may not change the network. */
-export function requireNetAdmin(statusPath = '/proc/self/status'): void {
-  const [, effective] = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync(statusPath, 'latin1')) ?? [];
-  if (effective === undefined || (BigInt(`0x${effective}`) >> NET_ADMIN_BIT) & 1n) return;
-  throw new PreflightError(
-    'no permission to change the network: CAP_NET_ADMIN is missing (run as root, or add NET_ADMIN to the container)',
-  );
+export interface FamilySupport {
+  readonly families: readonly Family[];
+  /** Families that this node cannot serve: one line each, with the reason. */
+  readonly leftOut: readonly string[];
+}
+
+/**
+ * The families that this node serves, as kube-proxy decides it: those whose iptables work, and IPv6 only where the kernel has
+ * it and lets kube-ipvs0 have addresses of it. Throws PreflightError when none is left.
+ */
+export function familySupport(
+  { families: usable, failures }: Pick<DetectedIptables, 'families' | 'failures'>,
+  procRoot = '/proc',
+): FamilySupport {
+  const whyNot = (family: Family): string | undefined => {
+    if (!usable.includes(family)) return `its iptables do not work: ${failures[family] ?? 'not found'}`;
+    return family === 6 ? ipv6Refusal(procRoot) : undefined;
+  };
+  const leftOut: string[] = [];
+  const families = FAMILIES.filter((family) => {
+    const reason = whyNot(family);
+    if (reason !== undefined) leftOut.push(`IPv${family} is not served on this node: ${reason}`);
+    return reason === undefined;
+  });
+  if (families.length === 0) throw new PreflightError(`no IP family can be served: ${leftOut.join('; ')}`);
+  return { families, leftOut };
+}
+
+/** Compiled out, switched off at boot (ipv6.disable=1), or by sysctl: binding an address would be EACCES for ever. */
+function ipv6Refusal(procRoot: string): string | undefined {
+  const settings = `${procRoot}/sys/net/ipv6/conf`;
+  if (!existsSync(`${procRoot}/net/if_inet6`) || !existsSync(settings)) return 'the kernel has no IPv6';
+  const link = existsSync(`${settings}/${DUMMY_LINK}`) ? DUMMY_LINK : 'default'; // what a new link begins with
+  for (const name of ['all', link])
+    if (isOne(`${settings}/${name}/disable_ipv6`)) return `net.ipv6.conf.${name}.disable_ipv6 is 1`;
+  return undefined;
+}
+
+function isOne(path: string): boolean {
+  try {
+    return readFileSync(path, 'latin1').trim() === '1';
+  } catch {
+    return false; // no such link
+  }
+}
+
+/** Bits of include/uapi/linux/capability.h, and what needs them. */
+const CAPABILITIES = [
+  { name: 'NET_ADMIN', bit: 12n, needed: 'to change the network' },
+  { name: 'NET_RAW', bit: 13n, needed: 'for iptables' },
+] as const;
+
+/** Throws PreflightError when the process lacks a capability that all of this needs. */
+export function requireCapabilities(statusPath = '/proc/self/status'): void {
+  const [, text] = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync(statusPath, 'latin1')) ?? [];
+  if (text === undefined) return;
+  const effective = BigInt(`0x${text}`);
+  const missing = CAPABILITIES.filter(({ bit }) => ((effective >> bit) & 1n) === 0n);
+  if (missing.length === 0) return;
+  const purposes = missing.map(({ name, needed }) => `CAP_${name} is missing (${needed})`).join(', ');
+  const names = missing.map(({ name }) => name).join(' and ');
+  throw new PreflightError(`no permission: ${purposes}: run as root, or add ${names} to the container`);
 }

@@ -4,7 +4,8 @@ import { errorMessage } from '../values/errors.js';
 import { type LoadedConfig, type LoadedConfigFile } from '../config/load.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { CommandRunner, type RunCommand } from '../kernel/command.js';
-import { detectIptables } from '../kernel/iptables/detect.js';
+import { type DetectedIptables, detectIptables } from '../kernel/iptables/detect.js';
+import { isModulePresent } from '../kernel/node/modules.js';
 import { systemClock } from '../reconcile/clock.js';
 import { type HealthReport, healthHandler } from '../serve/health.js';
 import { Metrics } from '../serve/metrics.js';
@@ -13,10 +14,19 @@ import { DataPlane } from './data-plane.js';
 import { hasEarlierState } from './earlier-state.js';
 import { type Environment } from './environment.js';
 import { HealthListener } from './health-listener.js';
-import { InstanceLock } from './instance-lock.js';
+import { InstanceLock, holderName } from './instance-lock.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
-import { PreflightError, probeRequiredModules, requireNetAdmin, servedFamilies } from './preflight-checks.js';
+import {
+  PreflightError,
+  familySupport,
+  missingModules,
+  probeRequiredModules,
+  requireCapabilities,
+  requiredModules,
+  unloadedIptables,
+} from './preflight-checks.js';
 import { releaseAddresses } from './release-addresses.js';
+import { removeNftablesLeftovers } from './leftovers.js';
 import { Servers } from './servers.js';
 import { Sources } from './sources.js';
 import { SyncReporter } from './sync-reporter.js';
@@ -36,8 +46,9 @@ export async function runDaemon(options: DaemonOptions, environment: Environment
   try {
     await health.start();
     lock = await InstanceLock.acquire(
-      () => log.warn('another instance runs on this node: waiting until it ends'),
+      (holder) => log.warn(`another instance runs on this node (${holderName(holder)}): waiting until it ends`),
       stop,
+      { peerCredentials: environment.peerCredentials },
     );
     await health.insist();
     await serve({ options, loaded, environment, log, metrics, health, configChange, stop });
@@ -84,9 +95,13 @@ async function serve(parts: ServeParts): Promise<void> {
     metrics,
     observer,
     log,
-    onReady: () => dataPlane.start(),
+    onReady: () => {
+      removeNftablesLeftovers(environment.openNetlinkSocket, log);
+      dataPlane.start();
+    },
   });
   const notes = (): string[] => [
+    ...(dataPlane.options.leftOut ?? []),
     ...(configChange?.problem === undefined ? [] : [configChange.problem]),
     ...sources.notes,
   ];
@@ -140,31 +155,53 @@ function startupHealth(config: ProxyConfig, metrics: Metrics, log: Logger): Heal
   });
 }
 
-/** Opens everything that the kernel has to offer; a refusal names the thing and the fix. */
-export async function openDataPlane(parts: {
+export interface OpeningParts {
   config: ProxyConfig;
   nodeName: string;
   environment: Environment;
   log: Logger;
   reporter: SyncReporter;
   run: RunCommand;
-}): Promise<DataPlane> {
-  requireNetAdmin();
+}
+
+/** Opens everything that the kernel has to offer; a refusal names the thing and the fix. */
+export async function openDataPlane(parts: OpeningParts): Promise<DataPlane> {
+  requireCapabilities();
   const { config, run, log } = parts;
   const modules = await probeRequiredModules(run, config.scheduler);
-  const missing = modules.filter(({ state }) => state === 'missing');
-  for (const { name, fix } of missing) log.debug({ module: name, fix }, 'kernel module not found');
+  for (const { name, state, fix } of modules)
+    if (state === 'missing') log.debug({ module: name, fix }, 'kernel module not found');
   try {
-    const iptables = await detectIptables(run, { probe: true });
-    const { openNetlinkSocket, openOptionSocket } = parts.environment;
-    const outside = { openNetlinkSocket, openOptionSocket, runCommand: run, clock: systemClock };
-    const world = { ...outside, sysctlRoot: '/proc/sys' };
-    return new DataPlane({ ...parts, world, iptables, families: servedFamilies() });
+    return dataPlaneOf(parts, await detectIptables(run, { probe: true }));
   } catch (error) {
-    const fixes = missing.map(({ name, fix }) => `${name}: ${fix}`);
-    const hint = fixes.length === 0 ? '' : ` (kernel modules not found: ${fixes.join('; ')})`;
+    const missing = missingModules(modules);
+    const hint = missing === undefined ? '' : `; kernel modules were not found: ${missing}`;
     throw new PreflightError(`${errorMessage(error)}${hint}`, { cause: error });
   }
+}
+
+/** The same for looking only: refuses where the kernel would have to load a module for it. */
+export async function openDataPlaneToLook(parts: OpeningParts): Promise<DataPlane> {
+  requireCapabilities();
+  const isPresent = isModulePresent();
+  const iptables = await detectIptables(parts.run, { isPresent });
+  const unloaded = unloadedIptables(iptables.backend, isPresent);
+  // A family whose iptables are not loaded is one that the daemon leaves out, unless it is the only one.
+  const families = iptables.families.filter((family) => unloaded[family] === undefined);
+  const needed = [...requiredModules(parts.config.scheduler), ...(families.length === 0 ? [unloaded[4]!] : [])];
+  const absent = needed.filter((name) => !isPresent(name));
+  if (absent.length === 0) return dataPlaneOf(parts, { ...iptables, families, failures: unloaded });
+  throw new PreflightError(
+    `this only looks, and looking would make the kernel load ${absent.join(', ')}: run preflight --fix on the node first`,
+  );
+}
+
+function dataPlaneOf(parts: OpeningParts, iptables: DetectedIptables): DataPlane {
+  const support = familySupport(iptables);
+  for (const line of support.leftOut) parts.log.warn(line);
+  const { openNetlinkSocket, openOptionSocket } = parts.environment;
+  const outside = { openNetlinkSocket, openOptionSocket, runCommand: parts.run, clock: systemClock };
+  return new DataPlane({ ...parts, world: { ...outside, sysctlRoot: '/proc/sys' }, iptables, ...support });
 }
 
 /** The node's proxy should be the last to be killed; lowering the score needs CAP_SYS_RESOURCE, which a container may lack. */

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { type ProxyConfig } from '../config/proxy-config.js';
+import { machineCores } from '../kernel/node/cores.js';
 import { connReuseMode, parseKernelRelease, readKernelReleaseText } from '../kernel/node/kernel-release.js';
 import { type WantedSysctl, wantedSysctls } from '../reconcile/sysctl-keeper.js';
 
@@ -9,6 +10,6 @@ export function sysctlsOf(config: ProxyConfig, sysctlRoot?: string): WantedSysct
     strictARP: config.strictARP,
     connReuseMode: connReuseMode(parseKernelRelease(readKernelReleaseText(sysctlRoot))),
     conntrack: config.conntrack,
-    cores: availableParallelism(),
+    cores: machineCores() ?? availableParallelism(),
   });
 }

@@ -11,6 +11,7 @@ import { NETLINK_NETFILTER, type NetlinkSocket, type OpenNetlinkSocket } from '.
 // include/uapi/linux/netfilter/nfnetlink.h
 export const NFNL_SUBSYS_CTNETLINK = 1;
 export const NFNL_SUBSYS_IPSET = 6;
+export const NFNL_SUBSYS_NFTABLES = 10;
 export const NETFILTER_HEADER_LENGTH = 4;
 
 export const NFPROTO_UNSPEC = 0;

@@ -1,6 +1,7 @@
 import { type JumpRule, type RuleSet, type RuleTable } from '../desired/rule-set.js';
 import { type Family } from '../values/address.js';
-import { type ChainName, KNOWN_RULES, type KnownRules } from './known-rules.js';
+import { type ChainName, type KnownRules } from './known-rules.js';
+import { knownRules } from './rule-leftovers.js';
 import { normalRule } from './rule-normal.js';
 import { type SavedChain, type SavedRules, ruleComment, ruleTarget } from './rule-save.js';
 
@@ -39,7 +40,7 @@ export interface RemovalPlan {
  * that two programs that both want to be first do not fight. `known` chains that are not desired are removed, or
  * emptied where somebody else's rule leads to them.
  */
-export function planRules(desired: RuleSet, saved: SavedRules, known: KnownRules = KNOWN_RULES): RulePlan {
+export function planRules(desired: RuleSet, saved: SavedRules, known: KnownRules = knownRules(saved)): RulePlan {
   const differences: RuleDifference[] = [];
   let text = '';
   const names = new Set([...desired.tables.map((table) => table.name), ...known.chains.map((chain) => chain.table)]);
@@ -59,7 +60,7 @@ export function removeChains(
   saved: SavedRules,
   family: Family,
   isOurs: (chain: ChainName) => boolean,
-  known: KnownRules = KNOWN_RULES,
+  known: KnownRules = knownRules(saved),
 ): RemovalPlan {
   const busy: BusyChain[] = [];
   let text = '';

@@ -1,10 +1,10 @@
 /**
- * Removes everything that this program or kube-proxy's IPVS mode made, and nothing else. Can be run twice, and after a run
+ * Removes everything that this program or kube-proxy's iptables-based modes made, and nothing else. Can be run twice, and after a run
  * that broke off: each part is found by its own traces, and the traces that tell whose a virtual server is go last.
  */
 import { errorMessage } from '../values/errors.js';
 import { type Prefix } from '../values/prefix.js';
-import { type RealServerKey, type VirtualServerKey } from '../values/virtual-server.js';
+import { type RealServerKey, type VirtualServerKey, formatVirtualServer } from '../values/virtual-server.js';
 import { OWN_SET_ROLES, type SetName, allSetDefinitions, setName } from '../desired/set-definitions.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
 import { type IpsetClient, isTemporarySet } from '../kernel/ipset/client.js';
@@ -14,31 +14,37 @@ import { type LinkClient } from '../kernel/rtnetlink/client.js';
 import { type ChainName, KNOWN_RULES, KUBE_PROXY_IPVS_CHAINS } from '../plan/known-rules.js';
 import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ownership.js';
 import { removeChains } from '../plan/rule-diff.js';
+import { isIptablesModeChain } from '../plan/rule-leftovers.js';
 import { parseSavedRules } from '../plan/rule-save.js';
-import { FAMILIES, type Family } from '../values/address.js';
+import { FAMILIES, formatAddress } from '../values/address.js';
 import { DUMMY_LINK } from './address-applier.js';
 import { ownershipTraces, readAddresses } from './observer.js';
 import { readSets } from './set-keeper.js';
 
 export interface CleanupParts {
-  readonly ipvs: IpvsClient;
+  /** undefined where the kernel has none: then there is nothing of it to be removed. */
+  readonly ipvs: IpvsClient | undefined;
   readonly links: LinkClient;
-  readonly ipset: IpsetClient;
+  readonly ipset: IpsetClient | undefined;
   /** One for each backend that the node has: rules may be in either. */
   readonly iptables: readonly Iptables[];
-  readonly families: readonly Family[];
   readonly excludeCIDRs: readonly Prefix[];
+  /** Only say what would be removed. */
+  readonly dryRun: boolean;
 }
 
+/** What was removed, or would be, by name. */
 export interface CleanupReport {
-  readonly virtualServers: number;
-  readonly addresses: number;
-  readonly chains: boolean;
-  readonly sets: number;
+  readonly virtualServers: readonly string[];
+  readonly addresses: readonly string[];
+  readonly chains: readonly string[];
+  readonly sets: readonly string[];
   /** Chains that had to stay, emptied, because somebody else's rules lead to them; each with these rules. */
   readonly kept: readonly string[];
   /** What could not be removed, with the reason. */
   readonly failures: readonly string[];
+  /** What hinders the way back to kube-proxy. */
+  readonly remarks: readonly string[];
 }
 
 /** By table and name. */
@@ -46,13 +52,15 @@ const chainId = ({ table, chain }: ChainName): string => `${table} ${chain}`;
 const KUBE_PROXY_CHAINS: ReadonlySet<string> = new Set(KUBE_PROXY_IPVS_CHAINS.map(chainId));
 const OUR_CHAINS: ReadonlySet<string> = new Set(KNOWN_RULES.chains.map(chainId));
 
+/** Removes all of it, kube-proxy's iptables mode's chains included. */
 export async function cleanup(parts: CleanupParts): Promise<CleanupReport> {
   const failures: string[] = [];
   const { virtualServers, addresses } = await removeTable(parts, failures);
-  const rules = await removeRules(parts, (chain) => OUR_CHAINS.has(chainId(chain)), failures);
+  const isOurs = (chain: ChainName): boolean => OUR_CHAINS.has(chainId(chain)) || isIptablesModeChain(chain);
+  const rules = await removeRules(parts, isOurs, failures);
   const ours = allSetDefinitions();
-  const sets = removeSets(parts.ipset, (name) => ours.has(name as SetName) || isTemporarySet(name), failures);
-  return { virtualServers, addresses, ...rules, sets, failures };
+  const sets = removeSets(parts, (name) => ours.has(name as SetName) || isTemporarySet(name), failures);
+  return { virtualServers, addresses, ...rules, sets, failures, remarks: [] };
 }
 
 /**
@@ -60,31 +68,50 @@ export async function cleanup(parts: CleanupParts): Promise<CleanupReport> {
  * To be run once kube-proxy has synced: until then the chains it shares with us refer to our sets, which the kernel then
  * refuses to remove (named among the failures).
  */
-export async function cleanupOwn(
-  parts: Pick<CleanupParts, 'ipset' | 'iptables' | 'families'>,
-): Promise<Omit<CleanupReport, 'virtualServers' | 'addresses'>> {
+export async function cleanupOwn(parts: CleanupParts): Promise<CleanupReport> {
   const failures: string[] = [];
   const isOwn = (chain: ChainName): boolean => OUR_CHAINS.has(chainId(chain)) && !KUBE_PROXY_CHAINS.has(chainId(chain));
   const rules = await removeRules(parts, isOwn, failures);
   const own = new Set<string>(FAMILIES.flatMap((family) => OWN_SET_ROLES.map((role) => setName(family, role))));
-  const sets = removeSets(parts.ipset, (name) => own.has(name), failures);
-  return { ...rules, sets, failures };
+  const sets = removeSets(parts, (name) => own.has(name), failures);
+  return { virtualServers: [], addresses: [], ...rules, sets, failures, remarks: grownSets(parts.ipset, own) };
+}
+
+/** A set that had to grow: kube-proxy's `ipset create -exist` refuses it, and with it its whole sync. */
+function grownSets(ipset: IpsetClient | undefined, own: ReadonlySet<string>): string[] {
+  const definitions = allSetDefinitions();
+  return (ipset?.listSets() ?? [])
+    .filter(
+      ({ name, maxElements }) => definitions.has(name as SetName) && !own.has(name) && (maxElements ?? 0) > 65_536,
+    )
+    .map(
+      ({ name, maxElements }) =>
+        `${name} has room for ${maxElements} entries, and kube-proxy, which makes sets for 65536, cannot take it over: ` +
+        `run cleanup without --own-only before kube-proxy starts`,
+    );
 }
 
 async function removeTable(
-  { ipvs, links, ipset, excludeCIDRs }: CleanupParts,
+  { ipvs, links, ipset, excludeCIDRs, dryRun }: CleanupParts,
   failures: string[],
-): Promise<{ virtualServers: number; addresses: number }> {
-  const present = new Set(ipset.listSets().map(({ name }) => name));
-  const definitions = new Map([...allSetDefinitions()].filter(([name]) => present.has(name)));
+): Promise<Pick<CleanupReport, 'virtualServers' | 'addresses'>> {
   const dummy = links.findLink(DUMMY_LINK);
   const { bound, local } = await readAddresses(links, dummy?.index);
-  const traces = ownershipTraces({ bound, local, sets: await readSets(ipset, definitions) });
-  const ours = serversLeft(ipvs, traces).filter((key) => !isExcluded(key, excludeCIDRs));
-  // Packets stop arriving before nobody answers them: first the link with its addresses, then the virtual servers.
-  links.deleteLink(DUMMY_LINK);
-  deleteServers(ipvs, ours, failures);
-  return { virtualServers: ours.length, addresses: bound.others.size };
+  const traces = ownershipTraces({ bound, local, sets: await presentSets(ipset) });
+  const left = ipvs === undefined ? [] : serversLeft(ipvs, traces);
+  const ours = left.filter((key) => !isExcluded(key, excludeCIDRs));
+  if (!dryRun) {
+    // Packets stop arriving before nobody answers them: first the link with its addresses, then the virtual servers.
+    links.deleteLink(DUMMY_LINK);
+    if (ipvs !== undefined) deleteServers(ipvs, ours, failures);
+  }
+  return { virtualServers: ours.map(formatVirtualServer), addresses: [...bound.others].map(formatAddress) };
+}
+
+async function presentSets(ipset: IpsetClient | undefined): Promise<Awaited<ReturnType<typeof readSets>>> {
+  if (ipset === undefined) return new Map<never, never>();
+  const present = new Set(ipset.listSets().map(({ name }) => name));
+  return readSets(ipset, new Map([...allSetDefinitions()].filter(([name]) => present.has(name))));
 }
 
 /** Which endpoints there are, the real servers of those that are ours beyond doubt say. */
@@ -110,21 +137,26 @@ function deleteServers(ipvs: IpvsClient, servers: readonly VirtualServerKey[], f
 }
 
 async function removeRules(
-  { iptables, families }: Pick<CleanupParts, 'iptables' | 'families'>,
+  { iptables, dryRun }: Pick<CleanupParts, 'iptables' | 'dryRun'>,
   isOurs: (chain: ChainName) => boolean,
   failures: string[],
 ): Promise<Pick<CleanupReport, 'chains' | 'kept'>> {
-  let removed = false;
+  const removed: string[] = [];
   const kept: string[] = [];
-  for (const [tool, family] of iptables.flatMap((one) => families.map((family) => [one, family] as const))) {
+  for (const [tool, family] of iptables.flatMap((one) => FAMILIES.map((family) => [one, family] as const))) {
     try {
-      const { text, busy } = removeChains(parseSavedRules(await tool.save(family)), family, isOurs);
-      if (text !== '') {
-        await tool.restore(family, text, { deadline: 60_000 });
-        removed = true;
-      }
-      for (const { table, chain, usedBy } of busy)
-        kept.push(`IPv${family} ${table} ${chain}, used by ${usedBy.join(', ')}`);
+      const saved = parseSavedRules(await tool.save(family));
+      const { text, busy } = removeChains(saved, family, isOurs);
+      if (text !== '' && !dryRun) await tool.restore(family, text, { deadline: 60_000 });
+      const users = new Map(busy.map(({ table, chain, usedBy }) => [`${table} ${chain}`, usedBy]));
+      for (const [table, chains] of saved)
+        for (const chain of chains.keys()) {
+          if (!isOurs({ table, chain })) continue;
+          const name = `IPv${family} ${table} ${chain} (${tool.tools.backend})`;
+          const usedBy = users.get(`${table} ${chain}`);
+          if (usedBy === undefined) removed.push(name);
+          else kept.push(`${name}, used by ${usedBy.join(', ')}`);
+        }
     } catch (error) {
       failures.push(`IPv${family} rules: ${errorMessage(error)}`);
     }
@@ -132,16 +164,20 @@ async function removeRules(
   return { chains: removed, kept };
 }
 
-function removeSets(ipset: IpsetClient, isOurs: (name: string) => boolean, failures: string[]): number {
-  let removed = 0;
-  const present = ipset.listSets().map(({ name }) => name);
-  for (const name of present.filter(isOurs)) {
+function removeSets(
+  { ipset, dryRun }: Pick<CleanupParts, 'ipset' | 'dryRun'>,
+  isOurs: (name: string) => boolean,
+  failures: string[],
+): string[] {
+  const present = (ipset?.listSets() ?? []).map(({ name }) => name).filter(isOurs);
+  if (dryRun) return present;
+  return present.filter((name) => {
     try {
-      if (ipset.destroySet(name)) removed++;
+      return ipset!.destroySet(name);
     } catch (error) {
       if (!(error instanceof IpsetError)) throw error;
       failures.push(error.message);
+      return false;
     }
-  }
-  return removed;
+  });
 }

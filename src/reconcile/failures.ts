@@ -99,7 +99,7 @@ function refusedIpvs(failure: IpvsFailure): RefusedChange {
 }
 
 function refusedAddress({ operation, address, error }: AddressFailure): RefusedChange {
-  const message = `${formatAddress(address)}: ${error.message}`;
+  const message = `${formatAddress(address)}: ${error.message}${addressHint(address, error.code)}`;
   const isFinal = isVerdict(error);
   return {
     object: 'address',
@@ -110,6 +110,10 @@ function refusedAddress({ operation, address, error }: AddressFailure): RefusedC
     isVerdict: isFinal,
     retouch: { address },
   };
+}
+
+function addressHint(address: Address, code: string): string {
+  return address.length === 16 && code === 'EACCES' ? ' (net.ipv6.conf.kube-ipvs0.disable_ipv6 is 1: set it to 0)' : '';
 }
 
 function refusedEntry({ set, entry, error }: SetFailure): RefusedChange {

@@ -6,7 +6,7 @@ import { type SavedRules, parseSavedRules } from '../plan/rule-save.js';
 import { type Family } from '../values/address.js';
 import { type RuleChange } from './change.js';
 import { type Inspection } from './inspect.js';
-import { type SysctlKeeper } from './sysctl-keeper.js';
+import { type SysctlKeeper, isRight } from './sysctl-keeper.js';
 
 /** Adds the chains and jumps that differ. Rejects with CommandError. */
 export async function inspectRules(
@@ -58,10 +58,10 @@ export function inspectSysctls(
   { sysctl, wanted }: Pick<SysctlKeeper, 'sysctl' | 'wanted'>,
   { drift, changes }: Inspection,
 ): void {
-  for (const { name, value, atLeast, required } of wanted) {
+  for (const one of wanted) {
+    const { name, value, required } = one;
     const current = sysctl.readNumber(name);
-    const isRight = current === value || (atLeast === true && current !== undefined && current > value);
-    if (isRight || (current === undefined && !required)) continue;
+    if (isRight(one, current, 'later') || (current === undefined && !required)) continue;
     drift.add('sysctl', current === undefined ? 'missing' : 'changed', () => `${name}=${current ?? 'none'}`);
     changes.push({ action: 'change', object: 'sysctl', name, before: current, after: value });
   }

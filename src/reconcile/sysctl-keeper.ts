@@ -1,11 +1,13 @@
 import { errorMessage } from '../values/errors.js';
 import { type Sysctl } from '../kernel/node/sysctl.js';
 
-/** One kernel parameter and what it must be; `atLeast` never lowers it. */
+/** One kernel parameter and what it must be. */
 export interface WantedSysctl {
+  /** As in sysctl(8), or the path of a file in /sys. */
   readonly name: string;
   readonly value: number;
-  readonly atLeast?: boolean;
+  /** Whether a higher value is left: `always`, or only once the start has set it, so that a higher one is somebody's wish. */
+  readonly atLeast?: 'always' | 'after-start';
   /** The data plane is wrong without it, so that failing to set it is an error and not a warning. */
   readonly required: boolean;
 }
@@ -48,32 +50,57 @@ export function wantedSysctls(inputs: SysctlInputs): WantedSysctl[] {
   return [...wanted, ...conntrackSysctls(inputs)];
 }
 
+/** kube-proxy 1.36's bound of what it makes of maxPerCore: more would take gigabytes on machines with many cores. */
+const MOST_CONNTRACK_ENTRIES = 1_048_576;
+const HASHSIZE = '/sys/module/nf_conntrack/parameters/hashsize';
+
 function conntrackSysctls({ conntrack, cores }: SysctlInputs): WantedSysctl[] {
   const wanted: WantedSysctl[] = [];
-  const add = (name: string, value: number, atLeast = false): void => {
-    wanted.push({ name: `net.netfilter.nf_conntrack_${name}`, value, atLeast, required: false });
+  const add = (name: string, value: number): void => {
+    wanted.push({ name: `net.netfilter.nf_conntrack_${name}`, value, required: false });
   };
-  if (conntrack.maxPerCore > 0) add('max', Math.max(conntrack.maxPerCore * cores, conntrack.min), true);
+  const { maxPerCore, min } = conntrack;
+  if (maxPerCore > 0) {
+    const scaled = maxPerCore * cores;
+    const max = scaled > MOST_CONNTRACK_ENTRIES ? MOST_CONNTRACK_ENTRIES : Math.max(scaled, min);
+    wanted.push({ name: 'net.netfilter.nf_conntrack_max', value: max, atLeast: 'after-start', required: false });
+    // Chains of four entries on average when the table is full; longer ones cost CPU for each packet.
+    wanted.push({ name: HASHSIZE, value: Math.trunc(max / 4), atLeast: 'always', required: false });
+  }
   const timeouts: [string, number | undefined][] = [
     ['tcp_timeout_established', conntrack.tcpEstablishedTimeoutMs],
     ['tcp_timeout_close_wait', conntrack.tcpCloseWaitTimeoutMs],
     ['udp_timeout', conntrack.udpTimeoutMs],
     ['udp_timeout_stream', conntrack.udpStreamTimeoutMs],
   ];
-  for (const [name, ms] of timeouts) if (ms !== undefined && ms > 0) add(name, Math.round(ms / 1000));
+  for (const [name, ms] of timeouts) if (ms !== undefined && ms > 0) add(name, Math.trunc(ms / 1000));
   if (conntrack.tcpBeLiberal) add('tcp_be_liberal', 1);
   return wanted;
 }
 
+/** Whether a parameter has its value, or a higher one that is left. */
+export function isRight(
+  { value, atLeast }: WantedSysctl,
+  current: number | undefined,
+  when: 'start' | 'later',
+): boolean {
+  if (current === value) return true;
+  const mayBeHigher = atLeast === 'always' || (atLeast === 'after-start' && when === 'later');
+  return mayBeHigher && current !== undefined && current > value;
+}
+
 /** Sets what differs; never throws. A parameter that cannot be set is reported with its fix, the others are still set. */
-export function ensureSysctls(sysctl: Sysctl, wanted: readonly WantedSysctl[]): SysctlOutcome {
+export function ensureSysctls(
+  sysctl: Sysctl,
+  wanted: readonly WantedSysctl[],
+  when: 'start' | 'later' = 'later',
+): SysctlOutcome {
   const changed: string[] = [];
   const failures: { wanted: WantedSysctl; message: string }[] = [];
   for (const one of wanted) {
     try {
-      const wrote =
-        one.atLeast === true ? sysctl.ensureAtLeast(one.name, one.value) : sysctl.ensure(one.name, one.value);
-      if (wrote) changed.push(`${one.name}=${one.value}`);
+      if (isRight(one, sysctl.readNumber(one.name), when)) continue;
+      if (sysctl.ensure(one.name, one.value)) changed.push(`${one.name}=${one.value}`);
     } catch (error) {
       failures.push({ wanted: one, message: errorMessage(error) });
     }
@@ -89,7 +116,7 @@ export class SysctlKeeper {
   ) {}
 
   /** Sets what differs; never throws. */
-  ensure(): SysctlOutcome {
-    return ensureSysctls(this.sysctl, this.wanted);
+  ensure(when: 'start' | 'later' = 'later'): SysctlOutcome {
+    return ensureSysctls(this.sysctl, this.wanted, when);
   }
 }

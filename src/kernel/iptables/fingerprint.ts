@@ -11,7 +11,12 @@ import { readFileSync } from 'node:fs';
 import { AttributeReader } from '../../netlink/attribute-reader.js';
 import { NetlinkConnection } from '../../netlink/connection.js';
 import { NetlinkError } from '../../netlink/errors.js';
-import { netfilterAttributes, netfilterType, writeNetfilterHeader } from '../../netlink/nfnetlink.js';
+import {
+  NFNL_SUBSYS_NFTABLES,
+  netfilterAttributes,
+  netfilterType,
+  writeNetfilterHeader,
+} from '../../netlink/nfnetlink.js';
 import { NETLINK_NETFILTER, type OpenNetlinkSocket } from '../../netlink/socket.js';
 import { type Family } from '../../values/address.js';
 import { type IptablesBackend } from './detect.js';
@@ -135,7 +140,6 @@ function clearCounters(entries: Buffer, family: Family): boolean {
 }
 
 // include/uapi/linux/netfilter/nf_tables.h
-const NFNL_SUBSYS_NFTABLES = 10;
 const NFT_MSG_GETGEN = 16;
 const NFTA_GEN_ID = 1;
 

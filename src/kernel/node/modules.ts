@@ -4,9 +4,10 @@ import { CommandError, type RunCommand } from '../command.js';
 
 /**
  * `builtin`: part of the kernel image. `loaded`: in /proc/modules or /sys/module. `modprobe-ok`: was loaded just now.
- * `missing`: none of these; a kernel built without module files may still have the feature, which only using it can tell.
+ * `loadable`: not loaded, and there is a file of it. `missing`: none of these; a kernel built without module files may still
+ * have the feature, which only using it can tell.
  */
-export type ModuleState = 'builtin' | 'loaded' | 'modprobe-ok' | 'missing';
+export type ModuleState = 'builtin' | 'loaded' | 'modprobe-ok' | 'loadable' | 'missing';
 
 export interface ModuleStatus {
   readonly name: string;
@@ -30,6 +31,20 @@ export const REQUIRED_MODULES: readonly string[] = [
   'xt_set',
 ];
 
+/** What the rules use besides. The kernel loads it by itself at the first use; under other names before 5.2. */
+export const RULE_MODULES: readonly string[] = [
+  ...['xt_conntrack', 'xt_comment', 'xt_mark', 'xt_addrtype', 'xt_tcpudp', 'xt_MASQUERADE', 'xt_nat'],
+  ...['ipt_REJECT', 'ip6t_REJECT'],
+];
+
+/** Where a feature shows that it is there, whatever is known of modules. */
+const EVIDENCE: Readonly<Record<string, string>> = {
+  ip_vs: 'net/ip_vs',
+  nf_conntrack: 'sys/net/netfilter/nf_conntrack_max',
+  ip_tables: 'net/ip_tables_names',
+  ip6_tables: 'net/ip6_tables_names',
+};
+
 /** `rr` -> `ip_vs_rr`. The kernel loads it by itself at the first use where modprobe works in its root. */
 export function schedulerModule(scheduler: string): string {
   return `ip_vs_${scheduler}`;
@@ -37,12 +52,15 @@ export function schedulerModule(scheduler: string): string {
 
 const MODPROBE_TIMEOUT = 30_000;
 
-export interface ModuleEnvironment {
-  readonly run: RunCommand;
+export interface ModulePaths {
   readonly procRoot?: string;
   readonly sysRoot?: string;
   /** The directory of this kernel's modules; /lib/modules/RELEASE. */
   readonly moduleDirectory?: string;
+}
+
+export interface ModuleEnvironment extends ModulePaths {
+  readonly run: RunCommand;
 }
 
 /**
@@ -59,6 +77,40 @@ export async function probeModules(names: readonly string[], environment: Module
     statuses.push(state === undefined ? await load(name, environment, inventory) : { name, state });
   }
   return statuses;
+}
+
+/** Finds each module and loads none. */
+export function findModules(names: readonly string[], paths: ModulePaths = {}): ModuleStatus[] {
+  const inventory = new ModuleInventory(paths);
+  return names.map((name) => {
+    const state = inventory.state(name) ?? (inventory.isLoadable(name) ? 'loadable' : undefined);
+    if (state !== undefined) return { name, state };
+    const hint = existsSync(inventory.directory) ? 'it has no such module' : noFiles(inventory.directory);
+    return { name, state: 'missing', fix: `not loaded, and ${hint}` };
+  });
+}
+
+/**
+ * Tells whether a module's feature can be used without the kernel having to load anything. Where nothing can be known (no
+ * module files here, a kernel without modules) the answer is yes: then it is there, or there is nothing to be loaded.
+ */
+export function isModulePresent(paths: ModulePaths = {}): (name: string) => boolean {
+  const inventory = new ModuleInventory(paths);
+  const procRoot = paths.procRoot ?? '/proc';
+  const hasModules = existsSync(join(procRoot, 'modules'));
+  return (name) => {
+    if (!hasModules || inventory.state(name) !== undefined) return true;
+    const evidence = EVIDENCE[name];
+    if (evidence !== undefined) return existsSync(join(procRoot, evidence));
+    return !inventory.isLoadable(name) && !existsSync(inventory.directory);
+  };
+}
+
+/** Asks modprobe for all of `names`; what cannot be had is left. */
+export async function loadModules(names: readonly string[], environment: ModuleEnvironment): Promise<void> {
+  const inventory = new ModuleInventory(environment);
+  const absent = names.filter((name) => inventory.state(name) === undefined && inventory.isLoadable(name));
+  if (absent.length > 0) await loadAll(absent, environment);
 }
 
 async function loadAll(names: readonly string[], environment: ModuleEnvironment): Promise<boolean> {
@@ -84,33 +136,43 @@ async function load(name: string, environment: ModuleEnvironment, inventory: Mod
 function missingFix(name: string, error: CommandError, directory: string): string {
   if (error.missing) return `modprobe ${name} on the node (this container has no modprobe: install kmod)`;
   const hasFiles = existsSync(directory);
-  const hint = hasFiles ? '' : ` (${directory} is not there: mount the host's /lib/modules into the container)`;
+  const hint = hasFiles ? '' : ` (${noFiles(directory)})`;
   return `run "modprobe ${name}" on the node${hint}: ${error.stderr.trim().split('\n').pop() || error.message}`;
 }
 
-/** What is built in and what is loaded, read once. */
+function noFiles(directory: string): string {
+  return `${directory} is not there: mount the host's /lib/modules into the container`;
+}
+
+/** What is built in, what is loaded and what there are files of, read once. */
 class ModuleInventory {
   readonly directory: string;
   private readonly builtin: ReadonlySet<string>;
   private readonly loaded: ReadonlySet<string>;
   private readonly sysRoot: string;
+  #loadable: ReadonlySet<string> | undefined;
 
-  constructor(environment: ModuleEnvironment) {
+  constructor(environment: ModulePaths) {
     const procRoot = environment.procRoot ?? '/proc';
     this.sysRoot = environment.sysRoot ?? '/sys';
     const release = readText(join(procRoot, 'sys/kernel/osrelease')).trim();
     this.directory = environment.moduleDirectory ?? `/lib/modules/${release}`;
-    this.builtin = new Set(
-      readText(join(this.directory, 'modules.builtin'))
-        .split('\n')
-        .map((line) => canonical(line.slice(line.lastIndexOf('/') + 1).replace(/\.ko$/, ''))),
-    );
+    this.builtin = new Set(readText(join(this.directory, 'modules.builtin')).split('\n').map(moduleName));
     this.loaded = new Set(
       readText(join(procRoot, 'modules'))
         .split('\n')
         .filter((line) => !line.includes(' Unloading '))
         .map((line) => canonical(line.split(' ', 1)[0] ?? '')),
     );
+  }
+
+  isLoadable(module: string): boolean {
+    this.#loadable ??= new Set(
+      readText(join(this.directory, 'modules.dep'))
+        .split('\n')
+        .map((line) => moduleName(line.split(':', 1)[0]!)),
+    );
+    return this.#loadable.has(canonical(module));
   }
 
   state(module: string): ModuleState | undefined {
@@ -123,6 +185,11 @@ class ModuleInventory {
     const initState = readText(join(path, 'initstate')).trim();
     return initState === '' ? 'builtin' : initState === 'live' ? 'loaded' : undefined;
   }
+}
+
+/** kernel/net/netfilter/ipvs/ip_vs.ko.xz -> ip_vs */
+function moduleName(path: string): string {
+  return canonical(path.slice(path.lastIndexOf('/') + 1).replace(/\.ko(\.\w+)?$/, ''));
 }
 
 /** Module names treat `-` and `_` alike. */

@@ -19,14 +19,21 @@ export class SysctlError extends Error {
 /**
  * Kernel parameters by their sysctl(8) name (`net.ipv4.vs.conntrack`). Reading and writing are synchronous: /proc answers
  * from memory. Interface names with dots are written as in sysctl(8), with a slash (`net.ipv4.conf.eth0/100.arp_ignore`).
+ * A name that begins with `/sys/` is that of a file there: a module's parameter.
  */
 export class Sysctl {
-  constructor(private readonly root = '/proc/sys') {}
+  readonly #root: string;
+  readonly #sysRoot: string;
+
+  constructor(root = '/proc/sys', sysRoot = root === '/proc/sys' ? '/sys' : join(root, 'sys')) {
+    this.#root = root;
+    this.#sysRoot = sysRoot;
+  }
 
   /** The value without its newline; undefined when this kernel (or a module not loaded) has no such parameter. */
   read(name: string): string | undefined {
     try {
-      return readFileSync(this.path(name), 'latin1').trim();
+      return readFileSync(this.#path(name), 'latin1').trim();
     } catch (error) {
       if (errorCode(error) === 'ENOENT') return undefined;
       throw new SysctlError(name, errorCode(error), `cannot read sysctl ${name}: ${errorMessage(error)}`, error);
@@ -45,26 +52,21 @@ export class Sysctl {
     if (current === undefined) throw absent(name);
     if (sameValue(current, String(value))) return false;
     try {
-      writeFileSync(this.path(name), `${value}`, { flag: 'r+' });
+      writeFileSync(this.#path(name), `${value}`, { flag: 'r+' });
       return true;
     } catch (error) {
       throw writeError(name, value, error);
     }
   }
 
-  /** Writes only when the present number is lower; returns whether it wrote. Throws SysctlError. */
-  ensureAtLeast(name: string, value: number): boolean {
-    const current = this.readNumber(name);
-    if (current !== undefined && current >= value) return false;
-    return this.ensure(name, value);
-  }
-
-  private path(name: string): string {
+  #path(name: string): string {
+    const [, file] = /^\/sys\/(\w+(?:\/\w+)*)$/.exec(name) ?? [];
+    if (file !== undefined) return join(this.#sysRoot, file);
     const path = name.replace(/[./]/g, (separator) => (separator === '.' ? '/' : '.'));
     if (path.split('/').some((part) => part === '..' || part === '' || part === '.')) {
       throw new SysctlError(name, 'EINVAL', `not a sysctl name: ${JSON.stringify(name)}`);
     }
-    return join(this.root, path);
+    return join(this.#root, path);
   }
 }
 
@@ -85,7 +87,7 @@ function absent(name: string): SysctlError {
 function writeError(name: string, value: string | number, error: unknown): SysctlError {
   const code = errorCode(error);
   const fixes: Record<string, string> = {
-    EROFS: `/proc/sys is mounted read-only: set ${name}=${value} on the node, or run the container privileged`,
+    EROFS: `${name.startsWith('/sys/') ? '/sys' : '/proc/sys'} is mounted read-only: set ${name}=${value} on the node, or run the container privileged`,
     EACCES: `no permission: run as root with CAP_NET_ADMIN, or set ${name}=${value} on the node`,
     EPERM: `no permission: run as root with CAP_NET_ADMIN, or set ${name}=${value} on the node`,
     EINVAL: `the kernel refuses the value ${value}`,

@@ -69,13 +69,22 @@ test('a backend that the kernel lacks is passed over when asked to try', async (
     {},
     {
       'iptables-nft-restore --noflush -w 1': failing,
+      'ip6tables-nft-restore --noflush -w 1': failing,
       'iptables-legacy-restore --noflush -w 1': '',
+      'ip6tables-legacy-restore --noflush -w 1': '',
     },
   );
   const tools = await detectIptables(programs(known).run, { probe: true });
   assert.equal(tools.backend, 'legacy');
   await assert.rejects(
-    detectIptables(programs({ ...known, 'iptables-legacy-restore --noflush -w 1': failing }).run, { probe: true }),
+    detectIptables(
+      programs({
+        ...known,
+        'iptables-legacy-restore --noflush -w 1': failing,
+        'ip6tables-legacy-restore --noflush -w 1': failing,
+      }).run,
+      { probe: true },
+    ),
     (error) =>
       error instanceof IptablesMissingError &&
       /TABLE_ADD failed.*iptables-legacy/.test(error.message) &&
@@ -87,14 +96,64 @@ test('a backend that the kernel lacks is passed over when asked to try', async (
 
 test('the trial does not wait for the xtables lock: who holds it, or tables that can be read, are proof enough', async () => {
   const locked = { exit: 4, stderr: 'Another app is currently holding the xtables lock; waiting for it to exit...' };
-  const known = both({}, { 'iptables-legacy-restore --noflush -w 1': locked });
+  const known = both(
+    {},
+    { 'iptables-legacy-restore --noflush -w 1': locked, 'ip6tables-legacy-restore --noflush -w 1': locked },
+  );
   assert.equal((await detectIptables(programs(known).run, { probe: true, backend: 'legacy' })).backend, 'legacy');
-  const { run, calls } = programs(both({ legacy: SERVICES }));
+  const all = ['filter', 'nat', 'mangle'].map((table) => `*${table}\n:KUBE-X - [0:0]\nCOMMIT\n`).join('');
+  const { run, calls } = programs({ ...both({ legacy: all }), 'ip6tables-legacy-save': all });
   assert.equal((await detectIptables(run, { probe: true })).backend, 'legacy');
   assert.deepEqual(
     calls.filter((call) => call.includes('restore')),
     [],
   );
+});
+
+test('a family whose tables do not work is left out, with the reason in one line that is not cut in a word', async () => {
+  const failing = {
+    exit: 2,
+    stderr:
+      "modprobe: ERROR: could not insert 'ip6_tables': Operation not permitted\nip6tables-restore v1.8.9 (legacy): " +
+      "ip6tables-restore: unable to initialize table 'filter'\n\nError occurred at line: 1\nTry `ip6tables-restore -h'\n",
+  };
+  const known = both(
+    { legacy: SERVICES },
+    { 'iptables-legacy-restore --noflush -w 1': '', 'ip6tables-legacy-restore --noflush -w 1': failing },
+  );
+  const { families, failures } = await detectIptables(programs(known).run, { probe: true });
+  assert.deepEqual(families, [4]);
+  assert.match(
+    failures[6]!,
+    /^modprobe: ERROR: could not insert 'ip6_tables': .* unable to initialize table 'filter'$/,
+  );
+});
+
+test('each table that our rules are in is tried unless it shows, in both families', async () => {
+  const inputs: string[] = [];
+  const known = { ...both({ legacy: RULES }), 'ip6tables-legacy-save': '' };
+  const { run } = programs(known);
+  const detected = await detectIptables(
+    async (command, args, options) => {
+      if (!command.endsWith('-restore')) return run(command, args);
+      inputs.push(`${command} ${options!.input!.match(/^\*\w+/gm)!.join(' ')}`);
+      return { stdout: '', stderr: '' };
+    },
+    { probe: true },
+  );
+  assert.equal(detected.backend, 'legacy');
+  assert.deepEqual(inputs, ['iptables-legacy-restore *mangle *nat', 'ip6tables-legacy-restore *mangle *nat *filter']);
+});
+
+test('where nothing may be loaded, no iptables-nft program looks at a kernel without nf_tables', async () => {
+  const { run, calls } = programs(both({ legacy: RULES }));
+  const programPath = (name: string): string => `/sbin/xtables-${name.includes('legacy') ? 'legacy' : 'nft'}-multi`;
+  const options = { isPresent: (name: string) => name !== 'nf_tables', programPath };
+  assert.equal((await detectIptables(run, options)).backend, 'legacy', 'it has rules');
+  const empty = programs(both({}));
+  const { backend, reason } = await detectIptables(empty.run, options);
+  assert.deepEqual([backend, reason], ['nft', "the system's default"]);
+  for (const call of [...calls, ...empty.calls]) assert.match(call, /^ip6?tables-legacy(-save| --version)$/);
 });
 
 test('old iptables without the two names: used, without what it does not know', async () => {

@@ -4,7 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { CommandError, type RunCommand } from '../../../src/kernel/command.js';
-import { REQUIRED_MODULES, probeModules, schedulerModule } from '../../../src/kernel/node/modules.js';
+import {
+  REQUIRED_MODULES,
+  findModules,
+  isModulePresent,
+  probeModules,
+  schedulerModule,
+} from '../../../src/kernel/node/modules.js';
 
 const root = mkdtempSync(join(tmpdir(), 'modules-'));
 after(() => rmSync(root, { recursive: true }));
@@ -79,6 +85,26 @@ test('loaded, built in, loadable and missing modules are told apart; modprobe ru
     statuses.at(-1)!.fix!,
     /^run "modprobe ip_vs_fo" on the node: modprobe: FATAL: Module ip_vs_fo not found[^\n]*$/,
   );
+});
+
+test('looking tells what is there, what could be loaded and what is missing, and starts nothing', () => {
+  writeFileSync(
+    join(root, 'lib/modules.dep'),
+    'kernel/net/netfilter/ipvs/ip_vs_wrr.ko.xz: kernel/net/netfilter/ipvs/ip_vs.ko.xz\nkernel/net/nf-tables.ko:\n',
+  );
+  const names = ['ip_vs', 'xt_set', 'ip_vs_wrr', 'nf_tables', 'ip_vs_fo'];
+  assert.deepEqual(
+    findModules(names, PATHS).map(({ name, state }) => `${name} ${state}`),
+    ['ip_vs loaded', 'xt_set builtin', 'ip_vs_wrr loadable', 'nf_tables loadable', 'ip_vs_fo missing'],
+  );
+  const isPresent = isModulePresent(PATHS);
+  assert.deepEqual(names.map(isPresent), [true, true, false, false, false]);
+  const noFiles = isModulePresent({ ...PATHS, moduleDirectory: join(root, 'none') });
+  assert.deepEqual(['ip_vs', 'ip_set', 'ip_tables'].map(noFiles), [true, true, false]);
+  mkdirSync(join(root, 'proc/net'), { recursive: true });
+  writeFileSync(join(root, 'proc/net/ip_tables_names'), '');
+  assert.ok(isPresent('ip_tables'), 'it shows that it is there');
+  assert.ok(isModulePresent({ ...PATHS, procRoot: join(root, 'none') })('ip_set'), 'a kernel without modules');
 });
 
 test('modules that can all be loaded cost one process', async () => {

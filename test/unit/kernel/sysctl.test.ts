@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { Sysctl, SysctlError } from '../../../src/kernel/node/sysctl.js';
+import { machineCores } from '../../../src/kernel/node/cores.js';
 import {
   connReuseMode,
   isAtLeast,
@@ -33,13 +34,24 @@ test('writes only what differs', () => {
   assert.equal(sysctl.ensure('net.ipv4.ip_local_port_range', '32768 60999'), false);
 });
 
-test('a limit is raised, never lowered', () => {
-  put('net/netfilter/nf_conntrack_max', '262144\n');
-  const sysctl = new Sysctl(root);
-  assert.equal(sysctl.ensureAtLeast('net.netfilter.nf_conntrack_max', 1000), false);
-  assert.equal(sysctl.readNumber('net.netfilter.nf_conntrack_max'), 262_144);
-  assert.equal(sysctl.ensureAtLeast('net.netfilter.nf_conntrack_max', 524_288), true);
-  assert.equal(sysctl.readNumber('net.netfilter.nf_conntrack_max'), 524_288);
+test("a module's parameter is a file of /sys, and nothing else is", () => {
+  const file = put('module/nf_conntrack/parameters/hashsize', '65536\n');
+  const sysctl = new Sysctl(join(root, 'none'), root);
+  const name = '/sys/module/nf_conntrack/parameters/hashsize';
+  assert.equal(sysctl.readNumber(name), 65_536);
+  assert.equal(sysctl.ensure(name, 262_144), true);
+  assert.match(readFileSync(file, 'utf8'), /^262144/);
+  assert.throws(() => sysctl.read('/sys/../etc/passwd'), /not a sysctl name/);
+});
+
+test('the cores of a machine are those that are online, whatever this process may use', () => {
+  const count = (text: string): number | undefined => {
+    put('devices/system/cpu/online', text);
+    return machineCores(root);
+  };
+  const cases = { '0\n': 1, '0-63\n': 64, '0-3,8,10-11\n': 7, '\n': undefined, 'x\n': undefined };
+  for (const [text, cores] of Object.entries(cases)) assert.equal(count(text), cores, text);
+  assert.equal(machineCores(join(root, 'nowhere')), undefined);
 });
 
 test('an absent parameter reads as undefined and its write names the module', () => {

@@ -206,7 +206,7 @@ describe('an inspection of the node', () => {
       { name: 'net.ipv4.ip_forward', value: 1, required: true },
       { name: 'net.ipv4.vs.conntrack', value: 1, required: true },
       { name: 'net.ipv4.vs.expire_nodest_conn', value: 1, required: true },
-      { name: 'net.netfilter.nf_conntrack_max', value: 4000, atLeast: true, required: false },
+      { name: 'net.netfilter.nf_conntrack_max', value: 4000, atLeast: 'after-start' as const, required: false },
       { name: 'net.netfilter.nf_conntrack_udp_timeout', value: 30, required: false },
     ];
     const sysctl = new Sysctl(root);

@@ -1,10 +1,9 @@
-/** Rules, sysctls, the instance lock: kept right, written only when wrong, and never in the way of the rest. */
+/** Rules and sysctls: kept right, written only when wrong, and never in the way of the rest. */
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { InstanceLock } from '../../../src/daemon/instance-lock.js';
 import { iptablesRules } from '../../../src/desired/iptables-rules.js';
 import { type RuleSet } from '../../../src/desired/rule-set.js';
 import { CommandError, type RunCommand } from '../../../src/kernel/command.js';
@@ -311,7 +310,7 @@ describe('sysctls', () => {
     ...more,
   });
   const wanted = (more: Partial<SysctlInputs> = {}): string[] =>
-    wantedSysctls(inputs(more)).map(({ name, value, atLeast }) => `${name}${atLeast === true ? '>' : ''}=${value}`);
+    wantedSysctls(inputs(more)).map(({ name, value, atLeast }) => `${name}${atLeast === 'always' ? '>' : ''}=${value}`);
 
   test('are those of kube-proxy, more only where the configuration asks', () => {
     const always = [
@@ -334,13 +333,24 @@ describe('sysctls', () => {
       udpStreamTimeoutMs: 180_000,
     };
     assert.deepEqual(wanted({ conntrack }).slice(always.length), [
-      'net.netfilter.nf_conntrack_max>=131072',
+      'net.netfilter.nf_conntrack_max=131072',
+      '/sys/module/nf_conntrack/parameters/hashsize>=32768',
       'net.netfilter.nf_conntrack_tcp_timeout_established=86400',
       'net.netfilter.nf_conntrack_tcp_timeout_close_wait=3600',
       'net.netfilter.nf_conntrack_udp_timeout_stream=180',
       'net.netfilter.nf_conntrack_tcp_be_liberal=1',
     ]);
-    assert.deepEqual(wanted({ conntrack, cores: 8 })[4], 'net.netfilter.nf_conntrack_max>=262144');
+    assert.deepEqual(wanted({ conntrack, cores: 8 })[4], 'net.netfilter.nf_conntrack_max=262144');
+    // As kube-proxy 1.36: what the cores make is capped, seconds are cut.
+    for (const cores of [33, 64, 128])
+      assert.deepEqual(wanted({ conntrack, cores }).slice(4, 6), [
+        'net.netfilter.nf_conntrack_max=1048576',
+        '/sys/module/nf_conntrack/parameters/hashsize>=262144',
+      ]);
+    const large = { ...conntrack, min: 2_000_000, tcpEstablishedTimeoutMs: 1999 };
+    assert.ok(wanted({ conntrack: large, cores: 2 }).includes('net.netfilter.nf_conntrack_max=2000000'));
+    assert.ok(wanted({ conntrack: large }).includes('net.netfilter.nf_conntrack_tcp_timeout_established=1'));
+    assert.ok(!wanted({ conntrack: { ...conntrack, maxPerCore: 0 } }).some((line) => /max|hashsize/.test(line)));
   });
 
   test('are written where they differ, and a bad one does not stop the others', () => {
@@ -358,47 +368,32 @@ describe('sysctls', () => {
     assert.deepEqual(ensureSysctls(new Sysctl(root), wantedSysctls(inputs())).changed, []);
   });
 
-  test('that are a minimum are never lowered', () => {
-    const max = { name: 'net.netfilter.nf_conntrack_max', value: 1000, atLeast: true, required: false };
+  test('the conntrack limit is lowered at the start, as by kube-proxy; what somebody raises later is left', () => {
+    const max = {
+      name: 'net.netfilter.nf_conntrack_max',
+      value: 1000,
+      atLeast: 'after-start',
+      required: false,
+    } as const;
+    const set = ['net.netfilter.nf_conntrack_max=1000'];
     write(max.name, '5000');
     assert.deepEqual(ensureSysctls(new Sysctl(root), [max]).changed, []);
+    assert.deepEqual(ensureSysctls(new Sysctl(root), [max], 'start').changed, set);
     write(max.name, '500');
-    assert.deepEqual(ensureSysctls(new Sysctl(root), [max]).changed, ['net.netfilter.nf_conntrack_max=1000']);
-  });
-});
-
-describe('the instance lock', () => {
-  const name = `\0kube-proxy-ipvs.test.${process.pid}`;
-  const forever = new AbortController().signal;
-
-  test('is had by one at a time; the next has it the moment it is released', async () => {
-    let waits = 0;
-    const first = await InstanceLock.acquire(() => waits++, forever, name);
-    assert.equal(waits, 0);
-    let second: InstanceLock | undefined;
-    const waiting = new Promise<void>((resolve) => {
-      void InstanceLock.acquire(
-        () => {
-          waits++;
-          resolve();
-        },
-        forever,
-        name,
-      ).then((lock) => (second = lock));
-    });
-    await waiting;
-    assert.deepEqual([waits, second], [1, undefined]);
-    first.release();
-    while (second === undefined) await new Promise((resolve) => setTimeout(resolve, 10));
-    assert.equal(waits, 1);
-    second.release();
+    assert.deepEqual(ensureSysctls(new Sysctl(root), [max]).changed, set);
   });
 
-  test('is no longer waited for once the signal aborts', async () => {
-    const held = await InstanceLock.acquire(() => undefined, forever, name);
-    const stop = new AbortController();
-    await assert.rejects(InstanceLock.acquire(() => stop.abort(), stop.signal, name));
-    await assert.rejects(InstanceLock.acquire(() => undefined, stop.signal, name));
-    held.release();
+  test('the hash size is raised only, and a /sys that cannot be written is a remark', () => {
+    const sysRoot = join(root, 'sys');
+    const file = join(sysRoot, 'module/nf_conntrack/parameters/hashsize');
+    mkdirSync(dirname(file), { recursive: true });
+    const name = '/sys/module/nf_conntrack/parameters/hashsize';
+    const size = { name, value: 1000, atLeast: 'always', required: false } as const;
+    writeFileSync(file, '5000\n');
+    assert.deepEqual(ensureSysctls(new Sysctl(root, sysRoot), [size], 'start').changed, []);
+    writeFileSync(file, '500\n');
+    assert.deepEqual(ensureSysctls(new Sysctl(root, sysRoot), [size]).changed, [`${name}=1000`]);
+    const { failures } = ensureSysctls(new Sysctl(root, join(root, 'nowhere')), [size]);
+    assert.match(failures[0]!.message, /hashsize does not exist: load the nf_conntrack module/);
   });
 });
