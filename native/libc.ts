@@ -103,16 +103,20 @@ function bindSocket(fd: number): void {
 }
 
 class DescriptorSocket implements NetlinkSocket {
-  private closed = false;
+  #closed = false;
 
-  constructor(private readonly fd: number) {}
+  readonly #fd: number;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
 
   send(buffer: Uint8Array, length: number): number {
-    return writeSync(this.fd, buffer, 0, length);
+    return writeSync(this.#fd, buffer, 0, length);
   }
 
   receive(buffer: Uint8Array): number {
-    return readSync(this.fd, buffer, 0, buffer.length, null);
+    return readSync(this.#fd, buffer, 0, buffer.length, null);
   }
 
   /**
@@ -121,7 +125,7 @@ class DescriptorSocket implements NetlinkSocket {
    */
   waitReadable(): Promise<void> {
     const descriptors = Buffer.alloc(8); // struct pollfd: s32 fd, s16 events, s16 revents
-    descriptors.writeInt32LE(this.fd);
+    descriptors.writeInt32LE(this.#fd);
     descriptors.writeInt16LE(POLLIN, 4);
     return new Promise((resolve, reject) => {
       libc().poll.async(descriptors, 1, WAIT_MILLISECONDS, (error) => {
@@ -137,14 +141,14 @@ class DescriptorSocket implements NetlinkSocket {
     const description = Buffer.alloc(16);
     description.writeUInt16LE(program.length / BPF_INSTRUCTION_LENGTH);
     description.writeBigUInt64LE(BigInt(ref.address(program)), 8);
-    if (libc().setsockopt(this.fd, SOL_SOCKET, SO_ATTACH_FILTER, description, 16) !== 0) {
+    if (libc().setsockopt(this.#fd, SOL_SOCKET, SO_ATTACH_FILTER, description, 16) !== 0) {
       throw new NetlinkError({ operation: 'attach netlink filter', errno: ffi.errno() });
     }
   }
 
   close(): void {
-    if (this.closed) return;
-    this.closed = true;
-    closeSync(this.fd);
+    if (this.#closed) return;
+    this.#closed = true;
+    closeSync(this.#fd);
   }
 }

@@ -118,8 +118,17 @@ function allMutants() {
         .join('/');
       return mutantsOf(text).map((mutant) => {
         const before = text.slice(0, mutant.start).split('\n');
-        const { originalLine = -1 } = map.findEntry(before.length - 1, before.at(-1).length);
-        return { ...mutant, file, compiled, text, room, line: originalLine + 1, source: lines[originalLine]?.trim() };
+        const { originalLine = -1, originalColumn = 0 } = map.findEntry(before.length - 1, before.at(-1).length);
+        return {
+          ...mutant,
+          file,
+          compiled,
+          text,
+          room,
+          line: originalLine + 1,
+          column: originalColumn + 1,
+          source: lines[originalLine]?.trim(),
+        };
       });
     })
     .filter((mutant) => !equivalents.has(`${mutant.file} | ${change(mutant)} | ${mutant.source}`));
@@ -177,7 +186,7 @@ function readEquivalents() {
 
 function describe(mutant) {
   const isReached = tests.some(({ executed }) => executed.get(mutant.compiled)?.[mutant.start] === 1);
-  return `${mutant.file}:${mutant.line} ${change(mutant)} | ${mutant.source}${isReached ? '' : ' (no unit test comes here)'}`;
+  return `${mutant.file}:${mutant.line}:${mutant.column} ${change(mutant)} | ${mutant.source}${isReached ? '' : ' (no unit test comes here)'}`;
 }
 
 function change({ before, after }) {

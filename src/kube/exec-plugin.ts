@@ -39,16 +39,26 @@ export class ExecPlugin {
   #running: Promise<Cached> | undefined;
   #child: ChildProcess | undefined;
 
+  readonly #config: ExecConfig;
+  readonly #cluster: { readonly server: string; readonly caData?: string | undefined };
+  readonly #clock: KubeClock;
+  readonly #timeoutMs: number;
+
   constructor(
-    private readonly config: ExecConfig,
-    private readonly cluster: { readonly server: string; readonly caData?: string | undefined },
-    private readonly clock: KubeClock,
-    private readonly timeoutMs = TIMEOUT_MS,
-  ) {}
+    config: ExecConfig,
+    cluster: { readonly server: string; readonly caData?: string | undefined },
+    clock: KubeClock,
+    timeoutMs = TIMEOUT_MS,
+  ) {
+    this.#config = config;
+    this.#cluster = cluster;
+    this.#clock = clock;
+    this.#timeoutMs = timeoutMs;
+  }
 
   /** The credential that is valid now. Rejects with KubeError. */
   async credential(): Promise<ExecCredential> {
-    if (this.#cached !== undefined && this.#cached.expiresAt > this.clock.wall()) return this.#cached.credential;
+    if (this.#cached !== undefined && this.#cached.expiresAt > this.#clock.wall()) return this.#cached.credential;
     this.#running ??= this.#run().finally(() => (this.#running = undefined));
     this.#cached = await this.#running;
     return this.#cached.credential;
@@ -60,7 +70,7 @@ export class ExecPlugin {
   }
 
   #run(): Promise<Cached> {
-    const { command = '', args, env } = this.config;
+    const { command = '', args, env } = this.#config;
     return new Promise((resolve, reject) => {
       const fail = (message: string): void => {
         cancel();
@@ -68,7 +78,7 @@ export class ExecPlugin {
         const what = command === '' ? 'of the kubeconfig' : JSON.stringify(command);
         reject(new KubeError('get credentials', { reason: 'Credentials', message: `exec plugin ${what} ${message}` }));
       };
-      const cancel = this.clock.timer(this.timeoutMs, () => fail(`did not end within ${this.timeoutMs / 1000} s`));
+      const cancel = this.#clock.timer(this.#timeoutMs, () => fail(`did not end within ${this.#timeoutMs / 1000} s`));
       if (command === '') return fail('has no command');
       const own = Object.fromEntries((env ?? []).map(({ name, value }) => [name, value]));
       // A group of its own, so that its end is the end of all that it started.
@@ -100,8 +110,8 @@ export class ExecPlugin {
   }
 
   #info(): string {
-    const { apiVersion = 'client.authentication.k8s.io/v1', provideClusterInfo } = this.config;
-    const { server, caData } = this.cluster;
+    const { apiVersion = 'client.authentication.k8s.io/v1', provideClusterInfo } = this.#config;
+    const { server, caData } = this.#cluster;
     const cluster = provideClusterInfo === true ? { cluster: { server, 'certificate-authority-data': caData } } : {};
     return JSON.stringify({ apiVersion, kind: 'ExecCredential', spec: { interactive: false, ...cluster } });
   }

@@ -37,16 +37,22 @@ export class ReflectorBook {
   #lastContact: number | undefined;
   #lastLogged: { readonly message: string; readonly at: number } | undefined;
 
+  readonly #clock: KubeClock;
+  readonly #log: KubeLog;
+
   constructor(
     readonly resource: string,
-    private readonly clock: KubeClock,
-    private readonly log: KubeLog,
-  ) {}
+    clock: KubeClock,
+    log: KubeLog,
+  ) {
+    this.#clock = clock;
+    this.#log = log;
+  }
 
   /** Bytes came. */
   heard(): void {
-    this.#lastContact = this.clock.now();
-    this.#lastContactAt = this.clock.wall();
+    this.#lastContact = this.#clock.now();
+    this.#lastContactAt = this.#clock.wall();
   }
 
   /** An object came. */
@@ -58,7 +64,7 @@ export class ReflectorBook {
   worked(): void {
     if (this.#consecutiveFailures === 0) return;
     const fields = { resource: this.resource, failures: this.#consecutiveFailures };
-    if (this.#lastLogged !== undefined) this.log.info(fields, 'API server answers again');
+    if (this.#lastLogged !== undefined) this.#log.info(fields, 'API server answers again');
     this.#lastLogged = undefined;
     this.#consecutiveFailures = 0;
     this.#lastError = undefined;
@@ -69,21 +75,21 @@ export class ReflectorBook {
     this.#failures++;
     this.#consecutiveFailures++;
     this.#lastError = error.message;
-    const now = this.clock.now();
+    const now = this.#clock.now();
     if (this.#lastLogged?.message === error.message && now - this.#lastLogged.at < LOG_EVERY_MS) return;
     this.#lastLogged = { message: error.message, at: now };
     const { status, reason } = error;
-    this.log.warn({ resource: this.resource, status, reason, retryInMs: Math.round(waitMs) }, error.message);
+    this.#log.warn({ resource: this.resource, status, reason, retryInMs: Math.round(waitMs) }, error.message);
   }
 
   info(reason: string, message: string): void {
-    this.log.info({ resource: this.resource, reason }, message);
+    this.#log.info({ resource: this.resource, reason }, message);
   }
 
   state(): Omit<ReflectorState, 'isSynced' | 'resourceVersion' | 'objects'> {
     return {
       lastContactAt: this.#lastContactAt,
-      silentMs: this.#lastContact === undefined ? undefined : this.clock.now() - this.#lastContact,
+      silentMs: this.#lastContact === undefined ? undefined : this.#clock.now() - this.#lastContact,
       lastEventAt: this.#lastEventAt,
       consecutiveFailures: this.#consecutiveFailures,
       lastError: this.#lastError,

@@ -13,12 +13,12 @@ export class AttributeReader {
   /** Bounds of the current attribute's payload. */
   start = 0;
   end = 0;
-  private offset = 0;
-  private limit = 0;
-  private source: Buffer = EMPTY;
+  #offset = 0;
+  #limit = 0;
+  #source: Buffer = EMPTY;
 
   get buffer(): Buffer {
-    return this.source;
+    return this.#source;
   }
 
   /** Length of the current attribute's payload in bytes. */
@@ -31,64 +31,64 @@ export class AttributeReader {
     if (start < 0 || start > end || end > buffer.length) {
       throw new NetlinkProtocolError(`attributes from ${start} to ${end} in a buffer of ${buffer.length} bytes`);
     }
-    this.source = buffer;
-    this.offset = start;
-    this.limit = end;
+    this.#source = buffer;
+    this.#offset = start;
+    this.#limit = end;
     this.type = this.start = this.end = 0;
     return this;
   }
 
   /** Starts over at the attributes nested in the current attribute of `outer`. */
   enter(outer: AttributeReader): this {
-    return this.reset(outer.source, outer.start, outer.end);
+    return this.reset(outer.#source, outer.start, outer.end);
   }
 
   /** Moves to the next attribute; false when there is none. */
   next(): boolean {
-    const left = this.limit - this.offset;
+    const left = this.#limit - this.#offset;
     if (left === 0) return false;
     if (left < ATTRIBUTE_HEADER) throw new NetlinkProtocolError(`truncated attribute header: ${left} bytes`);
-    const length = this.source.readUInt16LE(this.offset);
+    const length = this.#source.readUInt16LE(this.#offset);
     if (length < ATTRIBUTE_HEADER || length > left) {
       throw new NetlinkProtocolError(`attribute claims ${length} bytes, ${left} are there`);
     }
-    this.type = this.source.readUInt16LE(this.offset + 2) & TYPE_MASK;
-    this.start = this.offset + ATTRIBUTE_HEADER;
-    this.end = this.offset + length;
-    this.offset = Math.min(this.offset + align(length), this.limit);
+    this.type = this.#source.readUInt16LE(this.#offset + 2) & TYPE_MASK;
+    this.start = this.#offset + ATTRIBUTE_HEADER;
+    this.end = this.#offset + length;
+    this.#offset = Math.min(this.#offset + align(length), this.#limit);
     return true;
   }
 
   u8(): number {
     this.need(1);
-    return this.source[this.start]!;
+    return this.#source[this.start]!;
   }
 
   u16(): number {
     this.need(2);
-    return this.source.readUInt16LE(this.start);
+    return this.#source.readUInt16LE(this.start);
   }
 
   u32(): number {
     this.need(4);
-    return this.source.readUInt32LE(this.start);
+    return this.#source.readUInt32LE(this.start);
   }
 
   u16be(): number {
     this.need(2);
-    return this.source.readUInt16BE(this.start);
+    return this.#source.readUInt16BE(this.start);
   }
 
   u32be(): number {
     this.need(4);
-    return this.source.readUInt32BE(this.start);
+    return this.#source.readUInt32BE(this.start);
   }
 
   /** Text up to the first NUL or the end. */
   string(): string {
     let end = this.start;
-    while (end < this.end && this.source[end] !== 0) end++;
-    return this.source.toString('utf8', this.start, end);
+    while (end < this.end && this.#source[end] !== 0) end++;
+    return this.#source.toString('utf8', this.start, end);
   }
 
   /** Throws unless the payload has at least `length` bytes. */

@@ -32,36 +32,42 @@ const DEFAULT_MAX_MESSAGE_SIZE = 1024;
 const SEQUENCE_AT = 8;
 
 export class NetlinkBatch<Tag> {
-  private readonly writer: MessageWriter;
+  readonly #writer: MessageWriter;
   /** The buffer as 32-bit words: messages are aligned to them. */
-  private readonly words: Uint32Array;
-  private readonly maxMessages: number;
-  private readonly fullAt: number;
-  private readonly tags: Tag[] = [];
-  private readonly starts: number[] = [];
-  private open = -1;
+  readonly #words: Uint32Array;
+  readonly #maxMessages: number;
+  readonly #fullAt: number;
+  readonly #tags: Tag[] = [];
+  readonly #starts: number[] = [];
+  #open = -1;
+
+  readonly #connection: NetlinkConnection;
+  /** Names what a message was to do, for the error of its refusal. */
+  readonly #describe: (tag: Tag, start: number) => string;
 
   constructor(
-    private readonly connection: NetlinkConnection,
-    /** Names what a message was to do, for the error of its refusal. */
-    private readonly describe: (tag: Tag, start: number) => string,
+    connection: NetlinkConnection,
+
+    describe: (tag: Tag, start: number) => string,
     options: BatchOptions = {},
   ) {
+    this.#connection = connection;
+    this.#describe = describe;
     const size = options.bufferSize ?? DEFAULT_BUFFER_SIZE;
-    this.writer = new MessageWriter(Buffer.from(new ArrayBuffer(size)));
-    this.words = new Uint32Array(this.writer.buffer.buffer);
-    this.maxMessages = options.maxMessages ?? DEFAULT_MAX_MESSAGES;
-    this.fullAt = size - (options.maxMessageSize ?? DEFAULT_MAX_MESSAGE_SIZE);
+    this.#writer = new MessageWriter(Buffer.from(new ArrayBuffer(size)));
+    this.#words = new Uint32Array(this.#writer.buffer.buffer);
+    this.#maxMessages = options.maxMessages ?? DEFAULT_MAX_MESSAGES;
+    this.#fullAt = size - (options.maxMessageSize ?? DEFAULT_MAX_MESSAGE_SIZE);
   }
 
   /** Messages that wait for `flush`. */
   get pending(): number {
-    return this.tags.length;
+    return this.#tags.length;
   }
 
   /** True when `flush` is due before the next message. */
   get full(): boolean {
-    return this.tags.length >= this.maxMessages || this.writer.offset > this.fullAt;
+    return this.#tags.length >= this.#maxMessages || this.#writer.offset > this.#fullAt;
   }
 
   /**
@@ -69,43 +75,43 @@ export class NetlinkBatch<Tag> {
    * dropped.
    */
   begin(type: number, flags: number): MessageWriter {
-    if (this.open >= 0) this.writer.offset = this.open;
-    this.open = this.writer.beginMessage(type, NLM_F_REQUEST | flags, 0);
-    return this.writer;
+    if (this.#open >= 0) this.#writer.offset = this.#open;
+    this.#open = this.#writer.beginMessage(type, NLM_F_REQUEST | flags, 0);
+    return this.#writer;
   }
 
   /** Closes the message; `tag` comes back with its failure. */
   end(tag: Tag): void {
-    if (this.open < 0) throw new NetlinkProtocolError('end of a netlink message that was not begun');
-    this.writer.endMessage(this.open);
-    this.starts.push(this.open);
-    this.tags.push(tag);
-    this.open = -1;
+    if (this.#open < 0) throw new NetlinkProtocolError('end of a netlink message that was not begun');
+    this.#writer.endMessage(this.#open);
+    this.#starts.push(this.#open);
+    this.#tags.push(tag);
+    this.#open = -1;
   }
 
   /**
    * Appends a copy of a finished message (length a multiple of 4); returns its offset in `buffer`, for patching bytes.
    */
   append(template: Uint8Array, tag: Tag): number {
-    if (this.open >= 0) this.writer.offset = this.open;
-    this.open = -1;
-    const start = this.writer.reserve(template.length);
-    this.writer.buffer.set(template, start);
-    this.starts.push(start);
-    this.tags.push(tag);
+    if (this.#open >= 0) this.#writer.offset = this.#open;
+    this.#open = -1;
+    const start = this.#writer.reserve(template.length);
+    this.#writer.buffer.set(template, start);
+    this.#starts.push(start);
+    this.#tags.push(tag);
     return start;
   }
 
   get buffer(): Buffer {
-    return this.writer.buffer;
+    return this.#writer.buffer;
   }
 
   /** Drops what was not flushed. */
   clear(): void {
-    this.tags.length = 0;
-    this.starts.length = 0;
-    this.writer.offset = 0;
-    this.open = -1;
+    this.#tags.length = 0;
+    this.#starts.length = 0;
+    this.#writer.offset = 0;
+    this.#open = -1;
   }
 
   /**
@@ -113,64 +119,65 @@ export class NetlinkBatch<Tag> {
    * that is no netlink, no acknowledgement), every message without an answer of its own fails with `resultUnknown`.
    */
   flush(): BatchFailure<Tag>[] {
-    const count = this.tags.length;
+    const count = this.#tags.length;
     if (count === 0) return [];
-    const first = this.connection.takeSequences(count);
-    this.number(first);
+    const first = this.#connection.takeSequences(count);
+    this.#number(first);
     const failures = new Map<number, NetlinkError>();
     try {
-      const length = this.open >= 0 ? this.open : this.writer.offset;
-      this.connection.sendDatagram('netlink batch', this.writer.buffer, length, count);
-      this.readAnswers(first, failures);
+      const length = this.#open >= 0 ? this.#open : this.#writer.offset;
+      this.#connection.sendDatagram('netlink batch', this.#writer.buffer, length, count);
+      this.#readAnswers(first, failures);
     } catch (error) {
-      this.failUnanswered(first, failures, error);
+      this.#failUnanswered(first, failures, error);
     }
-    const result = this.failed(failures);
+    const result = this.#failed(failures);
     this.clear();
     return result;
   }
 
-  private failed(failures: ReadonlyMap<number, NetlinkError>): BatchFailure<Tag>[] {
+  #failed(failures: ReadonlyMap<number, NetlinkError>): BatchFailure<Tag>[] {
     return [...failures]
       .sort(([a], [b]) => a - b)
-      .map(([index, error]) => ({ tag: this.tags[index]!, start: this.starts[index]!, error }));
+      .map(([index, error]) => ({ tag: this.#tags[index]!, start: this.#starts[index]!, error }));
   }
 
-  private number(first: number): void {
-    const { words, starts } = this;
+  #number(first: number): void {
+    const words = this.#words;
+    const starts = this.#starts;
     for (let i = 0; i < starts.length; i++) words[(starts[i]! + SEQUENCE_AT) >> 2] = first + i;
-    const { buffer } = this.writer;
+    const { buffer } = this.#writer;
     const last = starts[starts.length - 1]!;
     buffer.writeUInt16LE(buffer.readUInt16LE(last + 6) | NLM_F_ACK, last + 6);
   }
 
-  private readAnswers(first: number, failures: Map<number, NetlinkError>): void {
-    const count = this.tags.length;
+  #readAnswers(first: number, failures: Map<number, NetlinkError>): void {
+    const count = this.#tags.length;
     const visit = (message: NetlinkMessage): boolean => {
       const index = message.sequence - first;
       if (index < 0 || index >= count || message.type !== NLMSG_ERROR) return false;
       const errno = answerErrno(message);
       if (errno !== 0) {
-        const operation = this.describe(this.tags[index]!, this.starts[index]!);
+        const operation = this.#describe(this.#tags[index]!, this.#starts[index]!);
         const extAck = answerText(message);
         failures.set(index, new NetlinkError({ operation, errno, extAck, sequence: message.sequence }));
       }
       return index === count - 1;
     };
-    while (!this.connection.receiveMessages(visit));
+    while (!this.#connection.receiveMessages(visit));
   }
 
-  private failUnanswered(first: number, failures: Map<number, NetlinkError>, error: unknown): void {
+  #failUnanswered(first: number, failures: Map<number, NetlinkError>, error: unknown): void {
     const code = socketErrorCode(error);
     if (code === undefined && !(error instanceof NetlinkProtocolError)) throw error;
     // Nothing was processed when the send itself was refused; otherwise answers are missing.
     const refused = error instanceof NetlinkError && !error.resultUnknown;
-    if (!refused) this.connection.drain();
+    if (!refused) this.#connection.drain();
     const errno = error instanceof NetlinkError ? error.errno : errnoNumber(code ?? 'EBADMSG');
-    for (const [index, tag] of this.tags.entries()) {
+    for (const [index, tag] of this.#tags.entries()) {
       if (failures.has(index)) continue;
       const details = {
-        operation: this.describe(tag, this.starts[index]!),
+        operation: this.#describe(tag, this.#starts[index]!),
         errno,
         sequence: first + index,
         cause: error,

@@ -51,25 +51,29 @@ export class NetlinkConnection {
     datagramsReceived: 0,
     dumpRetries: 0,
   };
-  private readonly receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BUFFER);
-  private readonly writer = new MessageWriter(Buffer.alloc(REQUEST_BUFFER));
-  private readonly message = emptyMessage(this.receiveBuffer);
-  private sequence = 0;
+  readonly #receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BUFFER);
+  readonly #writer = new MessageWriter(Buffer.alloc(REQUEST_BUFFER));
+  readonly #message = emptyMessage(this.#receiveBuffer);
+  #sequence = 0;
 
-  constructor(private readonly socket: NetlinkSocket) {}
+  readonly #socket: NetlinkSocket;
+
+  constructor(socket: NetlinkSocket) {
+    this.#socket = socket;
+  }
 
   /** Reserves `count` consecutive sequence numbers and returns the first. Never 0, never past 32 bits. */
   takeSequences(count: number): number {
-    if (this.sequence + count >= 0xffffffff) this.sequence = 0;
-    const first = this.sequence + 1;
-    this.sequence += count;
+    if (this.#sequence + count >= 0xffffffff) this.#sequence = 0;
+    const first = this.#sequence + 1;
+    this.#sequence += count;
     return first;
   }
 
   /** Sends one request with an acknowledgement; `onMessage` sees what comes before it. Throws NetlinkError. */
   request(request: NetlinkRequest, onMessage?: (message: NetlinkMessage) => void): void {
-    const sequence = this.transmit(request, NLM_F_REQUEST | NLM_F_ACK);
-    const steps = this.collect(request.operation, sequence, (message) => {
+    const sequence = this.#transmit(request, NLM_F_REQUEST | NLM_F_ACK);
+    const steps = this.#collect(request.operation, sequence, (message) => {
       if (message.type === NLMSG_ERROR) return true;
       onMessage?.(message);
       return false;
@@ -89,7 +93,7 @@ export class NetlinkConnection {
    * interrupted is thrown away and started again, up to 8 times; then, or when the kernel refuses, throws NetlinkError.
    */
   dump<Item>(request: NetlinkRequest, decode: Decode<Item[]>): Item[] {
-    return finish(this.dumpSteps<Item[]>(request, decode, () => []));
+    return finish(this.#dumpSteps<Item[]>(request, decode, () => []));
   }
 
   /**
@@ -102,7 +106,7 @@ export class NetlinkConnection {
     fresh: () => Found,
     pause: () => Promise<void> | undefined,
   ): Promise<Found> {
-    const steps = this.dumpSteps(request, decode, fresh);
+    const steps = this.#dumpSteps(request, decode, fresh);
     for (;;) {
       const step = steps.next();
       if (step.done === true) return step.value;
@@ -115,7 +119,7 @@ export class NetlinkConnection {
     for (;;) {
       try {
         this.counters.datagramsSent++;
-        const sent = this.socket.send(buffer, length);
+        const sent = this.#socket.send(buffer, length);
         this.counters.messagesSent += count;
         if (sent === length) return;
         throw new NetlinkError({ operation, errno: errnoNumber('EMSGSIZE'), resultUnknown: true });
@@ -134,13 +138,13 @@ export class NetlinkConnection {
    * retried; other socket errors are thrown as they are, a datagram that cannot be taken apart as NetlinkProtocolError.
    */
   receiveMessages(visit: (message: NetlinkMessage) => boolean): boolean {
-    const length = this.receive();
-    if (length === this.receiveBuffer.length)
+    const length = this.#receive();
+    if (length === this.#receiveBuffer.length)
       throw new NetlinkProtocolError('netlink datagram truncated by the buffer');
     let offset = 0;
     while (offset < length) {
-      offset = readMessage(this.message, this.receiveBuffer, offset, length);
-      if (visit(this.message)) return true;
+      offset = readMessage(this.#message, this.#receiveBuffer, offset, length);
+      if (visit(this.#message)) return true;
     }
     return false;
   }
@@ -149,7 +153,7 @@ export class NetlinkConnection {
   drain(): void {
     for (let i = 0; i < DRAIN_LIMIT; i++) {
       try {
-        this.receive();
+        this.#receive();
       } catch (error) {
         if (socketErrorCode(error) !== 'ENOBUFS') return;
       }
@@ -157,13 +161,13 @@ export class NetlinkConnection {
   }
 
   close(): void {
-    this.socket.close();
+    this.#socket.close();
   }
 
-  private receive(): number {
+  #receive(): number {
     for (;;) {
       try {
-        const length = this.socket.receive(this.receiveBuffer);
+        const length = this.#socket.receive(this.#receiveBuffer);
         this.counters.datagramsReceived++;
         return length;
       } catch (error) {
@@ -172,24 +176,20 @@ export class NetlinkConnection {
     }
   }
 
-  private transmit(request: NetlinkRequest, flags: number): number {
+  #transmit(request: NetlinkRequest, flags: number): number {
     const sequence = this.takeSequences(1);
-    this.writer.offset = 0;
-    const start = this.writer.beginMessage(request.type, flags | (request.flags ?? 0), sequence);
-    request.write?.(this.writer);
-    this.writer.endMessage(start);
-    this.sendDatagram(request.operation, this.writer.buffer, this.writer.offset, 1);
+    this.#writer.offset = 0;
+    const start = this.#writer.beginMessage(request.type, flags | (request.flags ?? 0), sequence);
+    request.write?.(this.#writer);
+    this.#writer.endMessage(start);
+    this.sendDatagram(request.operation, this.#writer.buffer, this.#writer.offset, 1);
     return sequence;
   }
 
-  private *dumpSteps<Found>(
-    request: NetlinkRequest,
-    decode: Decode<Found>,
-    fresh: () => Found,
-  ): Generator<void, Found> {
+  *#dumpSteps<Found>(request: NetlinkRequest, decode: Decode<Found>, fresh: () => Found): Generator<void, Found> {
     for (let attempt = 1; ; attempt++) {
       const found = fresh();
-      if ((yield* this.dumpOnce(request, decode, found)) === 'done') return found;
+      if ((yield* this.#dumpOnce(request, decode, found)) === 'done') return found;
       this.counters.dumpRetries++;
       if (attempt === DUMP_ATTEMPTS) {
         throw new NetlinkError({ operation: `${request.operation} (dump interrupted)`, errno: errnoNumber('EINTR') });
@@ -197,11 +197,11 @@ export class NetlinkConnection {
     }
   }
 
-  private *dumpOnce<Found>(request: NetlinkRequest, decode: Decode<Found>, found: Found): Generator<void, Outcome> {
-    const sequence = this.transmit(request, NLM_F_REQUEST | NLM_F_DUMP);
+  *#dumpOnce<Found>(request: NetlinkRequest, decode: Decode<Found>, found: Found): Generator<void, Outcome> {
+    const sequence = this.#transmit(request, NLM_F_REQUEST | NLM_F_DUMP);
     let interrupted = false;
     try {
-      yield* this.collect(request.operation, sequence, (message) => {
+      yield* this.#collect(request.operation, sequence, (message) => {
         if ((message.flags & NLM_F_DUMP_INTR) !== 0) interrupted = true;
         if (message.type === NLMSG_DONE || message.type === NLMSG_ERROR) return true;
         if (!interrupted) decode(message, found);
@@ -221,11 +221,7 @@ export class NetlinkConnection {
    * Reads answers to `sequence`, a datagram a step, until `visit` says that it was the last; throws when that one
    * carries an errno.
    */
-  private *collect(
-    operation: string,
-    sequence: number,
-    visit: (message: NetlinkMessage) => boolean,
-  ): Generator<void, void> {
+  *#collect(operation: string, sequence: number, visit: (message: NetlinkMessage) => boolean): Generator<void, void> {
     const check = (message: NetlinkMessage): boolean => {
       if (message.sequence !== sequence) return false;
       const last = visit(message);

@@ -32,6 +32,7 @@ export interface NetlinkErrorDetails {
 
 /** The kernel (or the socket) refused an operation, or its answer was lost (`resultUnknown`). */
 export class NetlinkError extends Error {
+  override readonly name = 'NetlinkError';
   readonly operation: string;
   readonly errno: number;
   /** Symbolic errno: `EEXIST`. */
@@ -45,7 +46,6 @@ export class NetlinkError extends Error {
     const unknown = details.resultUnknown === true ? ' (answer lost, result unknown)' : '';
     const text = details.extAck === undefined ? '' : `: ${details.extAck}`;
     super(`${details.operation}: ${code}${text}${unknown}`, { cause: details.cause });
-    this.name = 'NetlinkError';
     this.operation = details.operation;
     this.errno = details.errno;
     this.code = code;
@@ -57,9 +57,10 @@ export class NetlinkError extends Error {
 
 /** A message that is truncated, lies about its length, or does not fit where it should be written. */
 export class NetlinkProtocolError extends Error {
+  override readonly name = 'NetlinkProtocolError';
+
   constructor(message: string, options?: ErrorOptions) {
     super(message, options);
-    this.name = 'NetlinkProtocolError';
   }
 }
 

@@ -63,10 +63,12 @@ export function prepareNode(): void {
 export class ApiServer {
   #answers: ((line: string) => void)[] = [];
 
-  private constructor(
-    private readonly child: ChildProcess,
-    private readonly lines: Interface,
-  ) {
+  readonly #child: ChildProcess;
+  readonly #lines: Interface;
+
+  private constructor(child: ChildProcess, lines: Interface) {
+    this.#child = child;
+    this.#lines = lines;
     lines.on('line', (line) => this.#answers.shift()?.(line));
   }
 
@@ -95,19 +97,19 @@ export class ApiServer {
   }
 
   get pid(): number {
-    return this.child.pid!;
+    return this.#child.pid!;
   }
 
   /** The command is in the pipe when this returns; the answer comes later. */
   send(...commands: ControlCommand[]): Promise<ControlAnswer[]> {
     const answer = new Promise<string>((resolve) => this.#answers.push(resolve));
-    this.child.stdin!.write(`${JSON.stringify(commands)}\n`);
+    this.#child.stdin!.write(`${JSON.stringify(commands)}\n`);
     return answer.then((line) => JSON.parse(line) as ControlAnswer[]);
   }
 
   stop(): void {
-    this.child.kill('SIGKILL');
-    this.lines.close();
+    this.#child.kill('SIGKILL');
+    this.#lines.close();
   }
 }
 

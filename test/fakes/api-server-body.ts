@@ -19,10 +19,13 @@ export class BodyWriter {
   #isEnding = false;
   #isBlocked = false;
 
+  readonly #fault: BodyFault;
+
   constructor(
     readonly response: ServerResponse,
-    private readonly fault: BodyFault = {},
+    fault: BodyFault = {},
   ) {
+    this.#fault = fault;
     this.#left = fault.cutAfter ?? fault.freezeAfter ?? Infinity;
     response.on('drain', () => (this.#isBlocked = false));
   }
@@ -53,12 +56,12 @@ export class BodyWriter {
 
   write(text: string): void {
     if (this.#isFrozen || !this.isOpen) return;
-    if (this.#left === Infinity && this.fault.drip === undefined) {
+    if (this.#left === Infinity && this.#fault.drip === undefined) {
       this.#isBlocked = !this.response.write(text);
       return;
     }
     const bytes = Buffer.from(text);
-    if (this.fault.drip !== undefined) this.#enqueue(bytes, this.fault.drip);
+    if (this.#fault.drip !== undefined) this.#enqueue(bytes, this.#fault.drip);
     else this.#writeLimited(bytes);
   }
 
@@ -93,7 +96,7 @@ export class BodyWriter {
     this.#isBlocked = !this.response.write(part);
     if (this.#left > 0) return;
     this.#isFrozen = true;
-    if (this.fault.cutAfter !== undefined) this.finishAndClose();
+    if (this.#fault.cutAfter !== undefined) this.finishAndClose();
   }
 
   #enqueue(bytes: Buffer, size: number): void {

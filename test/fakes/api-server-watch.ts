@@ -24,12 +24,17 @@ export class Watch {
   #isWaiting = false;
   #isLive = false;
 
+  readonly #selector: Selector;
+  readonly #wantsBookmarks: boolean;
+
   constructor(
     readonly collection: Collection,
-    private readonly selector: Selector,
+    selector: Selector,
     readonly body: BodyWriter,
-    private readonly wantsBookmarks: boolean,
+    wantsBookmarks: boolean,
   ) {
+    this.#selector = selector;
+    this.#wantsBookmarks = wantsBookmarks;
     this.#position = collection.historyEnd;
   }
 
@@ -47,7 +52,7 @@ export class Watch {
   async startWithObjects(bookmark: () => string | undefined): Promise<void> {
     let block = '';
     for (const object of this.collection.sorted()) {
-      if (!this.selector(object)) continue;
+      if (!this.#selector(object)) continue;
       block += eventLine('ADDED', this.collection.type, object);
       if (block.length < BLOCK) continue;
       this.body.write(block);
@@ -80,7 +85,7 @@ export class Watch {
   }
 
   bookmark(revision: number): void {
-    if (this.wantsBookmarks && revision >= this.#floor && this.#isLive && this.#isCaughtUp && this.body.isOpen) {
+    if (this.#wantsBookmarks && revision >= this.#floor && this.#isLive && this.#isCaughtUp && this.body.isOpen) {
       this.body.write(bookmarkLine(this.collection.type, revision, false));
     }
   }
@@ -124,8 +129,8 @@ export class Watch {
    */
   #line(event: StoreEvent): string | undefined {
     const { before, after, revision } = event;
-    const matched = before !== undefined && this.selector(before);
-    const matches = after !== undefined && this.selector(after);
+    const matched = before !== undefined && this.#selector(before);
+    const matches = after !== undefined && this.#selector(after);
     if (matches) return eventLine(matched ? 'MODIFIED' : 'ADDED', this.collection.type, after);
     return matched ? eventLine('DELETED', this.collection.type, before, revision) : undefined;
   }

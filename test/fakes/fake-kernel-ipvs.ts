@@ -47,7 +47,7 @@ export class FakeIpvs {
   readonly commands = new Map<number, number>();
 
   constructor(kernel: FakeKernel) {
-    kernel.addFamily(NETLINK_GENERIC, (request, isDump) => this.handle(request, isDump));
+    kernel.addFamily(NETLINK_GENERIC, (request, isDump) => this.#handle(request, isDump));
   }
 
   /** The table for comparing, one line per virtual and real server, sorted. */
@@ -61,20 +61,20 @@ export class FakeIpvs {
     return lines.sort();
   }
 
-  private handle(request: NetlinkMessage, isDump: boolean): FakeAnswer {
+  #handle(request: NetlinkMessage, isDump: boolean): FakeAnswer {
     if (request.end - request.start < 4) return { error: 'EINVAL' };
     const command = request.buffer[request.start]!;
     const reader = new AttributeReader().reset(request.buffer, request.start + 4, request.end);
-    if (request.type === CONTROLLER_TYPE) return this.controller(command, reader);
+    if (request.type === CONTROLLER_TYPE) return this.#controller(command, reader);
     if (request.type !== IPVS_TYPE || !this.loaded) return { error: 'ENOENT' };
     this.commands.set(command, (this.commands.get(command) ?? 0) + 1);
-    if (isDump) return this.dumpCommand(command, reader);
-    if (command === GET_CONFIG || command === GET_INFO) return this.info(command);
-    if (command === SET_CONFIG) return this.setConfig(reader);
-    return this.change(command, reader);
+    if (isDump) return this.#dumpCommand(command, reader);
+    if (command === GET_CONFIG || command === GET_INFO) return this.#info(command);
+    if (command === SET_CONFIG) return this.#setConfig(reader);
+    return this.#change(command, reader);
   }
 
-  private controller(command: number, reader: AttributeReader): FakeAnswer {
+  #controller(command: number, reader: AttributeReader): FakeAnswer {
     if (command !== 3) return { error: 'EOPNOTSUPP' };
     let name = '';
     while (reader.next()) if (reader.type === 2) name = reader.string();
@@ -88,7 +88,7 @@ export class FakeIpvs {
     return { messages: [{ type: CONTROLLER_TYPE, body: Buffer.concat(body) }] };
   }
 
-  private dumpCommand(command: number, reader: AttributeReader): FakeAnswer {
+  #dumpCommand(command: number, reader: AttributeReader): FakeAnswer {
     if (command === GET_SERVICE) {
       return { messages: [...this.table].map(([key, server]) => ipvsMessage(NEW_SERVICE, serviceBytes(key, server))) };
     }
@@ -98,7 +98,7 @@ export class FakeIpvs {
     return { messages: servers.map(([real, state]) => ipvsMessage(NEW_DESTINATION, destinationBytes(real, state))) };
   }
 
-  private info(command: number): FakeAnswer {
+  #info(command: number): FakeAnswer {
     const { tcp, tcpFin, udp } = this.timeouts;
     if (command === GET_INFO) {
       return { messages: [ipvsMessage(SET_INFO, attribute(1, u32(0x010201)), attribute(2, u32(4096)))] };
@@ -107,7 +107,7 @@ export class FakeIpvs {
     return { messages: [ipvsMessage(SET_CONFIG, ...timeouts)] };
   }
 
-  private setConfig(reader: AttributeReader): FakeAnswer {
+  #setConfig(reader: AttributeReader): FakeAnswer {
     while (reader.next()) {
       const value = reader.u32();
       if (value === 0) continue;
@@ -118,7 +118,7 @@ export class FakeIpvs {
     return {};
   }
 
-  private change(command: number, reader: AttributeReader): FakeAnswer {
+  #change(command: number, reader: AttributeReader): FakeAnswer {
     const parts = readParts(reader);
     if (parts === undefined) return { error: 'EINVAL' };
     const isAddition = command === NEW_SERVICE || command === NEW_DESTINATION;
@@ -133,10 +133,10 @@ export class FakeIpvs {
       this.table.delete(parts.key);
       return {};
     }
-    return { error: this.changeService(command, parts, existing) };
+    return { error: this.#changeService(command, parts, existing) };
   }
 
-  private changeService(command: number, parts: Parts, existing: FakeVirtualServer | undefined): string | undefined {
+  #changeService(command: number, parts: Parts, existing: FakeVirtualServer | undefined): string | undefined {
     if (command !== NEW_SERVICE && command !== SET_SERVICE) return 'EOPNOTSUPP';
     if (parts.settings === undefined) return 'EINVAL';
     if (existing !== undefined && command === NEW_SERVICE) return 'EEXIST';

@@ -30,11 +30,14 @@ export class FakeLinks {
   refuse: (address: Address) => string | undefined = () => undefined;
   /** Set to false, links of kind dummy cannot be made: the module is missing. */
   hasDummy = true;
-  private nextIndex = 1;
+  #nextIndex = 1;
+
+  readonly #kernel: FakeKernel;
 
   /** A kernel with `lo` and its addresses. */
-  constructor(private readonly kernel: FakeKernel) {
-    kernel.addFamily(NETLINK_ROUTE, (request, isDump) => this.handle(request, isDump));
+  constructor(kernel: FakeKernel) {
+    this.#kernel = kernel;
+    kernel.addFamily(NETLINK_ROUTE, (request, isDump) => this.#handle(request, isDump));
     this.addLink('lo', '', IFF_UP);
     this.addAddress('lo', '127.0.0.1', 8, 254);
     this.addAddress('lo', '::1', 128, 254);
@@ -43,31 +46,31 @@ export class FakeLinks {
   // What somebody else does to the node; each sends its notification.
 
   addLink(name: string, kind = '', flags = IFF_UP): FakeLink {
-    const link = { index: this.nextIndex++, name, kind, flags, addresses: new Map() };
+    const link = { index: this.#nextIndex++, name, kind, flags, addresses: new Map() };
     this.links.set(link.index, link);
-    this.notifyLink(NEW_LINK, link);
+    this.#notifyLink(NEW_LINK, link);
     return link;
   }
 
   deleteLink(name: string): void {
-    const link = this.link(name);
-    for (const address of [...link.addresses.keys()]) this.removeFrom(link, address);
+    const link = this.#link(name);
+    for (const address of [...link.addresses.keys()]) this.#removeFrom(link, address);
     this.links.delete(link.index);
-    this.notifyLink(DELETE_LINK, link);
+    this.#notifyLink(DELETE_LINK, link);
   }
 
   setUp(name: string, up: boolean): void {
-    const link = this.link(name);
+    const link = this.#link(name);
     link.flags = up ? link.flags | IFF_UP : link.flags & ~IFF_UP;
-    this.notifyLink(NEW_LINK, link);
+    this.#notifyLink(NEW_LINK, link);
   }
 
   addAddress(name: string, address: string, prefixLength: number, scope = 0): void {
-    this.addTo(this.link(name), parseAddress(address)!, prefixLength, scope, PERMANENT);
+    this.#addTo(this.#link(name), parseAddress(address)!, prefixLength, scope, PERMANENT);
   }
 
   removeAddress(name: string, address: string): void {
-    this.removeFrom(this.link(name), parseAddress(address)!);
+    this.#removeFrom(this.#link(name), parseAddress(address)!);
   }
 
   /** The addresses of a link as text with their prefix lengths, sorted; empty without the link. */
@@ -80,32 +83,32 @@ export class FakeLinks {
     return [...this.links.values()].find((link) => link.name === name);
   }
 
-  private link(name: string): FakeLink {
+  #link(name: string): FakeLink {
     const link = this.find(name);
     if (link === undefined) throw new Error(`no link ${name}`);
     return link;
   }
 
-  private addTo(link: FakeLink, address: Address, prefixLength: number, scope: number, flags: number): void {
+  #addTo(link: FakeLink, address: Address, prefixLength: number, scope: number, flags: number): void {
     link.addresses.set(address, { prefixLength, scope, flags });
-    this.notifyAddress(NEW_ADDRESS, link, address);
+    this.#notifyAddress(NEW_ADDRESS, link, address);
   }
 
-  private removeFrom(link: FakeLink, address: Address): void {
-    this.notifyAddress(DELETE_ADDRESS, link, address);
+  #removeFrom(link: FakeLink, address: Address): void {
+    this.#notifyAddress(DELETE_ADDRESS, link, address);
     link.addresses.delete(address);
   }
 
-  private notifyLink(type: number, link: FakeLink): void {
-    this.kernel.notify(NETLINK_ROUTE, GROUP_LINK, linkMessage(type, link));
+  #notifyLink(type: number, link: FakeLink): void {
+    this.#kernel.notify(NETLINK_ROUTE, GROUP_LINK, linkMessage(type, link));
   }
 
-  private notifyAddress(type: number, link: FakeLink, address: Address): void {
+  #notifyAddress(type: number, link: FakeLink, address: Address): void {
     const group = address.length === 4 ? GROUP_IPV4 : GROUP_IPV6;
-    this.kernel.notify(NETLINK_ROUTE, group, addressMessage(type, link, address));
+    this.#kernel.notify(NETLINK_ROUTE, group, addressMessage(type, link, address));
   }
 
-  private handle(request: NetlinkMessage, isDump: boolean): FakeAnswer {
+  #handle(request: NetlinkMessage, isDump: boolean): FakeAnswer {
     const { type, start, end, buffer } = request;
     const isLink = type === NEW_LINK || type === DELETE_LINK || type === GET_LINK;
     const headerLength = isLink ? 16 : 8;
@@ -114,18 +117,13 @@ export class FakeLinks {
     const reader = new AttributeReader().reset(buffer, start + headerLength, end);
     while (reader.next()) attributes.set(reader.type, Buffer.from(buffer.subarray(reader.start, reader.end)));
     const index = buffer.readInt32LE(start + 4);
-    if (isLink) return this.handleLink(request, isDump, index, attributes);
-    if (type === GET_ADDRESS) return isDump ? this.listAddresses(index) : { error: 'EOPNOTSUPP' };
-    if (type === NEW_ADDRESS || type === DELETE_ADDRESS) return this.changeAddress(request, index, attributes);
+    if (isLink) return this.#handleLink(request, isDump, index, attributes);
+    if (type === GET_ADDRESS) return isDump ? this.#listAddresses(index) : { error: 'EOPNOTSUPP' };
+    if (type === NEW_ADDRESS || type === DELETE_ADDRESS) return this.#changeAddress(request, index, attributes);
     return { error: 'EOPNOTSUPP' };
   }
 
-  private handleLink(
-    request: NetlinkMessage,
-    isDump: boolean,
-    index: number,
-    attributes: Map<number, Buffer>,
-  ): FakeAnswer {
+  #handleLink(request: NetlinkMessage, isDump: boolean, index: number, attributes: Map<number, Buffer>): FakeAnswer {
     if (isDump) return { messages: [...this.links.values()].map((link) => linkMessage(NEW_LINK, link)) };
     const name = attributes.get(3)?.toString('utf8').replace(/\0.*/, '');
     const link = index !== 0 ? this.links.get(index) : name === undefined ? undefined : this.find(name);
@@ -143,7 +141,7 @@ export class FakeLinks {
     return {};
   }
 
-  private listAddresses(index: number): FakeAnswer {
+  #listAddresses(index: number): FakeAnswer {
     const messages: FakeMessage[] = [];
     for (const link of this.links.values()) {
       if (index !== 0 && link.index !== index) continue;
@@ -152,7 +150,7 @@ export class FakeLinks {
     return { messages };
   }
 
-  private changeAddress(request: NetlinkMessage, index: number, attributes: Map<number, Buffer>): FakeAnswer {
+  #changeAddress(request: NetlinkMessage, index: number, attributes: Map<number, Buffer>): FakeAnswer {
     const bytes = attributes.get(2) ?? attributes.get(1);
     const link = this.links.get(index);
     if (link === undefined) return { error: 'ENODEV' };
@@ -163,10 +161,10 @@ export class FakeLinks {
       const refusal = this.refuse(address);
       if (refusal !== undefined) return { error: refusal };
       if (link.addresses.has(address)) return { error: 'EEXIST' };
-      this.addTo(link, address, prefixLength!, scope!, flags! | PERMANENT);
+      this.#addTo(link, address, prefixLength!, scope!, flags! | PERMANENT);
     } else {
       if (!link.addresses.has(address)) return { error: 'EADDRNOTAVAIL' };
-      this.removeFrom(link, address);
+      this.#removeFrom(link, address);
     }
     return {};
   }

@@ -63,31 +63,31 @@ export class FakeKernel {
   handled = 0;
   /** Set to false, every request is refused with EPERM. */
   permitted = true;
-  private readonly families = new Map<number, FakeFamily>();
-  private readonly sockets = new Set<FakeSocket>();
-  private nextPort = 1000;
+  readonly #families = new Map<number, FakeFamily>();
+  readonly #sockets = new Set<FakeSocket>();
+  #nextPort = 1000;
 
   /** Hand this to what wants to open sockets. */
   readonly open: OpenNetlinkSocket = (protocol, groups = []) => {
-    const family = this.families.get(protocol);
+    const family = this.#families.get(protocol);
     if (family === undefined) throw socketError('EPROTONOSUPPORT');
-    const socket = new FakeSocket(this, protocol, groups, this.nextPort++, () => this.sockets.delete(socket));
-    this.sockets.add(socket);
+    const socket = new FakeSocket(this, protocol, groups, this.#nextPort++, () => this.#sockets.delete(socket));
+    this.#sockets.add(socket);
     return socket;
   };
 
   get openSockets(): number {
-    return this.sockets.size;
+    return this.#sockets.size;
   }
 
   addFamily(protocol: number, family: FakeFamily): void {
-    this.families.set(protocol, family);
+    this.#families.set(protocol, family);
   }
 
   /** Sends a notification to the members of a multicast group. */
   notify(protocol: number, group: number, message: FakeMessage): void {
     const datagram = netlinkMessage(message.type, 0, 0, 0, message.body);
-    for (const socket of this.sockets) {
+    for (const socket of this.#sockets) {
       if (socket.protocol === protocol && socket.groups.includes(group)) socket.deliver(datagram);
     }
   }
@@ -106,28 +106,28 @@ export class FakeKernel {
       const length = datagram.readUInt32LE(offset);
       if (length < 16 || length > datagram.length - offset) return; // the kernel stops without a word
       offset = readMessage(request, datagram, offset, datagram.length);
-      this.handleMessage(socket, request);
+      this.#handleMessage(socket, request);
     }
   }
 
-  private handleMessage(socket: FakeSocket, request: NetlinkMessage): void {
+  #handleMessage(socket: FakeSocket, request: NetlinkMessage): void {
     if ((request.flags & NLM_F_REQUEST) === 0 || request.type < FIRST_FAMILY_TYPE) {
-      if ((request.flags & NLM_F_ACK) !== 0) this.acknowledge(socket, request, {});
+      if ((request.flags & NLM_F_ACK) !== 0) this.#acknowledge(socket, request, {});
       return;
     }
     this.handled++;
     const isDump = (request.flags & NLM_F_DUMP) === NLM_F_DUMP;
-    const answer = this.refusal(socket.protocol) ?? this.families.get(socket.protocol)!(request, isDump);
-    if (isDump && answer.error === undefined) return this.sendDump(socket, request, answer.messages ?? []);
+    const answer = this.#refusal(socket.protocol) ?? this.#families.get(socket.protocol)!(request, isDump);
+    if (isDump && answer.error === undefined) return this.#sendDump(socket, request, answer.messages ?? []);
     if (answer.error === undefined) {
       for (const { type, body } of answer.messages ?? []) {
-        this.send(socket, netlinkMessage(type, 0, request.sequence, socket.portId, body));
+        this.#send(socket, netlinkMessage(type, 0, request.sequence, socket.portId, body));
       }
     }
-    if (answer.error !== undefined || (request.flags & NLM_F_ACK) !== 0) this.acknowledge(socket, request, answer);
+    if (answer.error !== undefined || (request.flags & NLM_F_ACK) !== 0) this.#acknowledge(socket, request, answer);
   }
 
-  private refusal(protocol: number): FakeAnswer | undefined {
+  #refusal(protocol: number): FakeAnswer | undefined {
     if (!this.permitted) return { error: 'EPERM' };
     const index = this.faults.findIndex((fault) => fault.at === 'message' && (fault.protocol ?? protocol) === protocol);
     const fault = this.faults[index];
@@ -140,27 +140,27 @@ export class FakeKernel {
     return { error: fault.code, ...(fault.text === undefined ? {} : { text: fault.text }) };
   }
 
-  private acknowledge(socket: FakeSocket, request: NetlinkMessage, { error, text: extended }: FakeAnswer): void {
+  #acknowledge(socket: FakeSocket, request: NetlinkMessage, { error, text: extended }: FakeAnswer): void {
     const errno = error === undefined ? 0 : errnoNumber(error);
     const header = Buffer.from(request.buffer.subarray(request.start - 16, request.start));
     const attributes = extended === undefined ? Buffer.alloc(0) : attribute(1, text(extended));
     const flags = NLM_F_CAPPED | (extended === undefined ? 0 : NLM_F_ACK_TLVS);
     const body = Buffer.concat([i32(-errno), header, attributes]);
-    this.send(socket, netlinkMessage(NLMSG_ERROR, flags, request.sequence, socket.portId, body));
+    this.#send(socket, netlinkMessage(NLMSG_ERROR, flags, request.sequence, socket.portId, body));
   }
 
-  private sendDump(socket: FakeSocket, request: NetlinkMessage, messages: readonly FakeMessage[]): void {
+  #sendDump(socket: FakeSocket, request: NetlinkMessage, messages: readonly FakeMessage[]): void {
     const interrupted = this.takeFault('dump') === undefined ? 0 : NLM_F_DUMP_INTR;
     const { sequence } = request;
     for (let i = 0; i < messages.length; i += MESSAGES_PER_DUMP_PART) {
       const part = messages.slice(i, i + MESSAGES_PER_DUMP_PART);
       const frames = part.map(({ type, body }) => netlinkMessage(type, NLM_F_MULTI, sequence, socket.portId, body));
-      this.send(socket, Buffer.concat(frames));
+      this.#send(socket, Buffer.concat(frames));
     }
-    this.send(socket, netlinkMessage(NLMSG_DONE, NLM_F_MULTI | interrupted, sequence, socket.portId, i32(0)));
+    this.#send(socket, netlinkMessage(NLMSG_DONE, NLM_F_MULTI | interrupted, sequence, socket.portId, i32(0)));
   }
 
-  private send(socket: FakeSocket, datagram: Buffer): void {
+  #send(socket: FakeSocket, datagram: Buffer): void {
     const fault = this.takeFault('answer');
     const changed = fault === undefined ? datagram : fault.change(datagram);
     if (changed !== undefined) socket.deliver(changed);
@@ -168,35 +168,41 @@ export class FakeKernel {
 }
 
 export class FakeSocket implements NetlinkSocket {
-  private queue: Buffer[] = [];
-  private filter: Buffer | undefined;
-  private readers: (() => void)[] = [];
-  private closed = false;
+  #queue: Buffer[] = [];
+  #filter: Buffer | undefined;
+  #readers: (() => void)[] = [];
+  #closed = false;
+
+  readonly #kernel: FakeKernel;
+  readonly #onClose: () => void;
 
   constructor(
-    private readonly kernel: FakeKernel,
+    kernel: FakeKernel,
     readonly protocol: number,
     readonly groups: readonly number[],
     readonly portId: number,
-    private readonly onClose: () => void,
-  ) {}
+    onClose: () => void,
+  ) {
+    this.#kernel = kernel;
+    this.#onClose = onClose;
+  }
 
   send(buffer: Uint8Array, length: number): number {
-    if (this.closed) throw socketError('EBADF');
-    const fault = this.kernel.takeFault('send');
+    if (this.#closed) throw socketError('EBADF');
+    const fault = this.#kernel.takeFault('send');
     if (fault !== undefined) throw socketError(fault.code);
-    this.kernel.handle(this, Buffer.from(buffer.subarray(0, length)));
+    this.#kernel.handle(this, Buffer.from(buffer.subarray(0, length)));
     return length;
   }
 
   receive(buffer: Uint8Array): number {
-    if (this.closed) throw socketError('EBADF');
-    const fault = this.kernel.takeFault('receive');
+    if (this.#closed) throw socketError('EBADF');
+    const fault = this.#kernel.takeFault('receive');
     if (fault !== undefined) {
-      if (fault.code === 'ENOBUFS') this.queue = [];
+      if (fault.code === 'ENOBUFS') this.#queue = [];
       throw socketError(fault.code);
     }
-    const datagram = this.queue.shift();
+    const datagram = this.#queue.shift();
     if (datagram === undefined) throw socketError('EAGAIN');
     const length = Math.min(datagram.length, buffer.length);
     buffer.set(datagram.subarray(0, length));
@@ -204,28 +210,28 @@ export class FakeSocket implements NetlinkSocket {
   }
 
   waitReadable(): Promise<void> {
-    if (this.queue.length > 0) return Promise.resolve();
-    return new Promise((resolve) => this.readers.push(resolve));
+    if (this.#queue.length > 0) return Promise.resolve();
+    return new Promise((resolve) => this.#readers.push(resolve));
   }
 
   attachFilter(program: Buffer): void {
-    this.filter = Buffer.from(program);
+    this.#filter = Buffer.from(program);
   }
 
   deliver(datagram: Buffer): void {
-    if (this.filter !== undefined && !passesFilter(this.filter, datagram)) return;
-    this.queue.push(datagram);
+    if (this.#filter !== undefined && !passesFilter(this.#filter, datagram)) return;
+    this.#queue.push(datagram);
     this.wakeReaders();
   }
 
   /** Makes a waiting reader look, without anything to read: a `receive` fault can then strike. */
   wakeReaders(): void {
-    for (const wake of this.readers.splice(0)) wake();
+    for (const wake of this.#readers.splice(0)) wake();
   }
 
   close(): void {
-    this.closed = true;
-    this.onClose();
+    this.#closed = true;
+    this.#onClose();
   }
 }
 

@@ -47,12 +47,12 @@ export class FakeConntrack {
     const family = request.body[0]!;
     const attributes = splitAttributes(request.body.subarray(4));
     const command = request.type & 255;
-    if (command === 1) return this.dump(request, family, attributes);
-    if (command === 2) return [errorMessage(request, this.delete(family, attributes))];
+    if (command === 1) return this.#dump(request, family, attributes);
+    if (command === 2) return [errorMessage(request, this.#delete(family, attributes))];
     return [errorMessage(request, EINVAL)];
   }
 
-  private dump(request: WireMessage, family: number, attributes: WireAttribute[]): Buffer[] {
+  #dump(request: WireMessage, family: number, attributes: WireAttribute[]): Buffer[] {
     this.dumps++;
     const isFiltered = valueOf(attributes, 25) !== undefined;
     if (isFiltered && this.filter === 'refuses') return [errorMessage(request, EINVAL)];
@@ -77,7 +77,7 @@ export class FakeConntrack {
     return [...answers, doneMessage(request.sequence)];
   }
 
-  private delete(family: number, attributes: WireAttribute[]): number {
+  #delete(family: number, attributes: WireAttribute[]): number {
     const wanted = valueOf(attributes, 1)?.toString('hex');
     const id = valueOf(attributes, 12)?.readUInt32BE();
     const index = this.flows.findIndex((flow) => {

@@ -60,45 +60,45 @@ export class FakeIpset {
       return [errorMessage(request, ERR_PROTOCOL)];
     switch (command) {
       case 1:
-        return this.reply(request, 1, byte(1, this.protocol), byte(10, 6));
+        return this.#reply(request, 1, byte(1, this.protocol), byte(10, 6));
       case 7:
-        return this.list(request, attributes);
+        return this.#list(request, attributes);
       case 9:
       case 10:
-        return this.change(request, attributes, command === 9);
+        return this.#change(request, attributes, command === 9);
       case 13:
-        return this.describeType(request, attributes);
+        return this.#describeType(request, attributes);
       default:
-        return [errorMessage(request, this.administer(command, request, attributes))];
+        return [errorMessage(request, this.#administer(command, request, attributes))];
     }
   }
 
-  private reply(request: WireMessage, command: number, ...parts: Buffer[]): Buffer[] {
+  #reply(request: WireMessage, command: number, ...parts: Buffer[]): Buffer[] {
     return [netfilterMessage((6 << 8) | command, 0, request.sequence, 2, ...parts), errorMessage(request, 0)];
   }
 
-  private describeType(request: WireMessage, attributes: WireAttribute[]): Buffer[] {
+  #describeType(request: WireMessage, attributes: WireAttribute[]): Buffer[] {
     const name = textOf(attributes, 3);
     const revision = this.revisions.get(name);
     if (revision === undefined) return [errorMessage(request, ERR_FIND_TYPE)];
-    return this.reply(request, 13, byte(1, this.protocol), text(3, name), byte(5, 2), byte(4, revision), byte(10, 0));
+    return this.#reply(request, 13, byte(1, this.protocol), text(3, name), byte(5, 2), byte(4, revision), byte(10, 0));
   }
 
-  private administer(command: number, request: WireMessage, attributes: WireAttribute[]): number {
+  #administer(command: number, request: WireMessage, attributes: WireAttribute[]): number {
     const name = textOf(attributes, 2);
     const set = this.sets.get(name);
-    if (command === 2) return this.create(name, attributes);
+    if (command === 2) return this.#create(name, attributes);
     if (set === undefined) return command === 3 && (request.flags & NLM_F_EXCL) === 0 ? 0 : ENOENT;
     if (command === 3) {
       if (set.references > 0) return ERR_BUSY;
       this.sets.delete(name);
     } else if (command === 4) set.elements.clear();
-    else if (command === 6) return this.swap(set, textOf(attributes, 3));
+    else if (command === 6) return this.#swap(set, textOf(attributes, 3));
     else return ERR_PROTOCOL;
     return 0;
   }
 
-  private create(name: string, attributes: WireAttribute[]): number {
+  #create(name: string, attributes: WireAttribute[]): number {
     const type = textOf(attributes, 3);
     if (name === '' || name.length > 31) return ERR_PROTOCOL;
     if (this.sets.has(name)) return EEXIST;
@@ -111,7 +111,7 @@ export class FakeIpset {
     return 0;
   }
 
-  private swap(set: FakeSet, otherName: string): number {
+  #swap(set: FakeSet, otherName: string): number {
     const other = this.sets.get(otherName);
     if (other === undefined) return ENOENT;
     // references belong to the name, all else to the set
@@ -121,7 +121,7 @@ export class FakeIpset {
     return 0;
   }
 
-  private list(request: WireMessage, attributes: WireAttribute[]): Buffer[] {
+  #list(request: WireMessage, attributes: WireAttribute[]): Buffer[] {
     const wanted = textOf(attributes, 2);
     const isHeaderOnly = ((valueOf(attributes, 6)?.readUInt32BE() ?? 0) & 4) !== 0;
     if (wanted !== '' && !this.sets.has(wanted)) return [errorMessage(request, ENOENT)];
@@ -129,7 +129,7 @@ export class FakeIpset {
     for (const [name, set] of this.sets) {
       if (wanted !== '' && name !== wanted) continue;
       const first = nested(8, ...[...set.elements.values()].slice(0, 2).map((element) => nested(7, element)));
-      const header = this.header(set);
+      const header = this.#header(set);
       const head = [
         byte(1, this.protocol),
         text(2, name),
@@ -151,12 +151,12 @@ export class FakeIpset {
     return [...answers, doneMessage(request.sequence)];
   }
 
-  private header(set: FakeSet): Buffer {
+  #header(set: FakeSet): Buffer {
     const size = set.maxElements === undefined ? [] : [number32(18, 1024), number32(19, set.maxElements)];
     return nested(7, ...size, number32(25, set.references), number32(26, 400), number32(24, set.elements.size));
   }
 
-  private change(request: WireMessage, attributes: WireAttribute[], isAdd: boolean): Buffer[] {
+  #change(request: WireMessage, attributes: WireAttribute[], isAdd: boolean): Buffer[] {
     const name = textOf(attributes, 2);
     const set = this.sets.get(name);
     const list = attributes.find(({ type }) => type === 8);
@@ -165,13 +165,13 @@ export class FakeIpset {
     for (const { type, value } of splitAttributes(list.value)) {
       const element = splitAttributes(value);
       const line = valueOf(element, LINE_NUMBER)?.readUInt32LE() ?? 0;
-      const errno = type === 7 ? this.changeOne(name, set, element, isAdd) : ERR_PROTOCOL;
-      if (errno !== 0) return [this.lineError(request, errno, line)];
+      const errno = type === 7 ? this.#changeOne(name, set, element, isAdd) : ERR_PROTOCOL;
+      if (errno !== 0) return [this.#lineError(request, errno, line)];
     }
     return [errorMessage(request, 0)];
   }
 
-  private changeOne(name: string, set: FakeSet, element: WireAttribute[], isAdd: boolean): number {
+  #changeOne(name: string, set: FakeSet, element: WireAttribute[], isAdd: boolean): number {
     const kept = element.filter(({ type }) => type !== LINE_NUMBER);
     const bytes = Buffer.concat(kept.map(({ rawType, value }) => attribute(rawType, value)));
     const key = bytes.toString('hex');
@@ -187,7 +187,7 @@ export class FakeIpset {
   }
 
   /** call_ad of ip_set_core.c: the whole request again, with the line at fault in its own line number attribute. */
-  private lineError(request: WireMessage, errno: number, line: number): Buffer {
+  #lineError(request: WireMessage, errno: number, line: number): Buffer {
     if (line === 0) return errorMessage(request, errno);
     const copy = Buffer.from(request.bytes);
     for (let at = 20; at < copy.length; at += (copy.readUInt16LE(at) + 3) & ~3) {

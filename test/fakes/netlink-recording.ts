@@ -48,7 +48,7 @@ export function writeRecording(path: string, recording: Recording): void {
 /** Answers as recorded, and demands that exactly the recorded bytes are sent. */
 export class Replay {
   readonly recording: Recording;
-  private next = 0;
+  #next = 0;
 
   constructor(path: string) {
     this.recording = JSON.parse(readFileSync(path, 'utf8')) as Recording;
@@ -56,21 +56,21 @@ export class Replay {
 
   /** True when the whole recording was gone through. */
   get finished(): boolean {
-    return this.next === this.recording.datagrams.length;
+    return this.#next === this.recording.datagrams.length;
   }
 
   readonly open: OpenNetlinkSocket = (): NetlinkSocket => ({
     send: (bytes, length) => {
-      const [direction, expected] = this.recording.datagrams[this.next++] ?? ['<', ''];
+      const [direction, expected] = this.recording.datagrams[this.#next++] ?? ['<', ''];
       const sent = Buffer.from(bytes.subarray(0, length)).toString('hex');
-      assert.equal(direction, '>', `datagram ${this.next} is sent, but the recording has none to send here`);
-      assert.equal(sent, expected, `datagram ${this.next} differs from the recorded one`);
+      assert.equal(direction, '>', `datagram ${this.#next} is sent, but the recording has none to send here`);
+      assert.equal(sent, expected, `datagram ${this.#next} differs from the recorded one`);
       return length;
     },
     receive: (bytes) => {
-      const [direction, answer] = this.recording.datagrams[this.next] ?? ['>', ''];
+      const [direction, answer] = this.recording.datagrams[this.#next] ?? ['>', ''];
       if (direction !== '<') throw Object.assign(new Error('nothing to receive'), { code: 'EAGAIN' });
-      this.next++;
+      this.#next++;
       const datagram = Buffer.from(answer, 'hex');
       bytes.set(datagram);
       return datagram.length;

@@ -32,11 +32,12 @@ export class ChaosApi {
   readonly #cluster: RandomCluster;
   zone = 'zone-a';
 
-  constructor(
-    private readonly server: FakeApiServer,
-    seed: number,
-    private readonly random: () => number,
-  ) {
+  readonly #server: FakeApiServer;
+  readonly #random: () => number;
+
+  constructor(server: FakeApiServer, seed: number, random: () => number) {
+    this.#server = server;
+    this.#random = random;
     this.#cluster = new RandomCluster({ seed, conflicts: true, badFields: true });
   }
 
@@ -47,62 +48,66 @@ export class ChaosApi {
 
   /** What the API server holds now, labels that the selector leaves out included. */
   objects(resource: 'services' | 'endpointslices'): RawObject[] {
-    const { store } = this.server;
+    const { store } = this.#server;
     return [...store.collection(resource).objects.keys()].map((key) => store.get(resource, key) as RawObject);
   }
 
   /** Random changes of Services, slices and now and then of the Node. */
   events(count: number): void {
     for (let i = 0; i < count; i++) this.#apply(this.#cluster.step());
-    if (this.random() > 0.04) return;
+    if (this.#random() > 0.04) return;
     this.zone = this.zone === 'zone-a' ? 'zone-b' : 'zone-a';
     this.#setNode();
   }
 
   /** Does something bad and says what. */
   async fault(): Promise<string> {
-    const dice = this.random();
+    const dice = this.#random();
     if (dice < 0.5) {
-      const how = pick(DISTURBANCES, this.random);
-      const resource = pick(RESOURCES, this.random);
-      this.server.disturb(how, resource);
+      const how = pick(DISTURBANCES, this.#random);
+      const resource = pick(RESOURCES, this.#random);
+      this.#server.disturb(how, resource);
       return `${how} ${resource}`;
     }
     if (dice < 0.6) {
-      this.server.compact();
-      this.server.disturb('reset');
+      this.#server.compact();
+      this.#server.disturb('reset');
       return 'compact and reset';
     }
     if (dice < 0.7) {
-      await this.server.outage();
+      await this.#server.outage();
       this.events(10);
-      await this.server.recover();
+      await this.#server.recover();
       return 'outage';
     }
-    const fault = pick(FAULTS, this.random);
-    const rule: FaultRule = { fault, resource: pick(RESOURCES, this.random), times: 1 + Math.floor(this.random() * 2) };
-    this.server.fault(rule);
-    this.server.disturb('reset', rule.resource);
+    const fault = pick(FAULTS, this.#random);
+    const rule: FaultRule = {
+      fault,
+      resource: pick(RESOURCES, this.#random),
+      times: 1 + Math.floor(this.#random() * 2),
+    };
+    this.#server.fault(rule);
+    this.#server.disturb('reset', rule.resource);
     return `${fault.kind}${fault.kind === 'status' ? ` ${fault.code}` : ''} ${rule.resource}`;
   }
 
   /** No fault any more, and no connection that still suffers from one: half-open ones would last for minutes. */
   async heal(): Promise<void> {
-    this.server.faults.clear();
-    await this.server.outage();
-    await this.server.recover();
+    this.#server.faults.clear();
+    await this.#server.outage();
+    await this.#server.recover();
   }
 
   #setNode(): void {
-    this.server.set(scaleNode('node-0', '10.200.0.2', this.zone));
+    this.#server.set(scaleNode('node-0', '10.200.0.2', this.zone));
     const addresses = ['10.200.0.2', 'fd00:200::2'].map((address) => ({ type: 'InternalIP', address }));
-    this.server.patch('nodes', 'node-0', { status: { addresses } });
+    this.#server.patch('nodes', 'node-0', { status: { addresses } });
   }
 
   #apply(changes: readonly ClusterChange[]): void {
     for (const change of changes) {
-      if (change.op === 'set') this.server.set(change.object);
-      else this.server.delete(change.resource, change.key);
+      if (change.op === 'set') this.#server.set(change.object);
+      else this.#server.delete(change.resource, change.key);
     }
   }
 }

@@ -36,18 +36,18 @@ export class ConntrackUnavailableError extends Error {
 
 /** Which entries are stale. One set serves both families and any number of virtual servers. */
 export class StaleFlows {
-  private readonly keys = new Set<string>();
+  readonly #keys = new Set<string>();
   /** Family and protocol number of each dump that is needed. */
-  private readonly scopes = new Map<string, { family: Family; protocol: number }>();
+  readonly #scopes = new Map<string, { family: Family; protocol: number }>();
 
   get size(): number {
-    return this.keys.size;
+    return this.#keys.size;
   }
 
   /** Traffic that went to `virtualServer` (keyed by address) and is answered by `realServer`. */
   addPair(virtualServer: VirtualServerKey, realServer: RealServerKey): void {
-    this.addScope(virtualServerFamily(virtualServer), virtualServer.charCodeAt(0));
-    this.keys.add(virtualServer + realServer);
+    this.#addScope(virtualServerFamily(virtualServer), virtualServer.charCodeAt(0));
+    this.#keys.add(virtualServer + realServer);
   }
 
   /** Traffic to `virtualServer` that no backend was chosen for: it went on untranslated while there was none. */
@@ -61,12 +61,12 @@ export class StaleFlows {
    */
   addBackend(protocol: Protocol, realServer: RealServerKey): void {
     const number = protocolNumber(protocol);
-    this.addScope(familyOf(realServerAddress(realServer)), number);
-    this.keys.add(String.fromCharCode(number) + realServer);
+    this.#addScope(familyOf(realServerAddress(realServer)), number);
+    this.#keys.add(String.fromCharCode(number) + realServer);
   }
 
   dumps(): Iterable<{ readonly family: Family; readonly protocol: number }> {
-    return this.scopes.values();
+    return this.#scopes.values();
   }
 
   matches(flow: Flow): boolean {
@@ -74,12 +74,12 @@ export class StaleFlows {
     const protocol = String.fromCharCode(original.protocol);
     const answeredBy = realServerKey(reply.source, reply.sourcePort);
     const askedFor = realServerKey(original.destination, original.destinationPort);
-    if (this.keys.has(protocol + askedFor + answeredBy)) return true;
-    return answeredBy !== askedFor && this.keys.has(protocol + answeredBy);
+    if (this.#keys.has(protocol + askedFor + answeredBy)) return true;
+    return answeredBy !== askedFor && this.#keys.has(protocol + answeredBy);
   }
 
-  private addScope(family: Family, protocol: number): void {
-    this.scopes.set(`${family} ${protocol}`, { family, protocol });
+  #addScope(family: Family, protocol: number): void {
+    this.#scopes.set(`${family} ${protocol}`, { family, protocol });
   }
 }
 
@@ -96,23 +96,23 @@ const NOTHING: ConntrackResult = { found: 0, deleted: 0, failures: [] };
 const MAX_MESSAGE = 512;
 
 export class ConntrackClient {
-  private readonly connection: NetlinkConnection;
-  private readonly batch: NetlinkBatch<null>;
-  private readonly reader = new FlowReader();
-  private canFilter = true;
+  readonly #connection: NetlinkConnection;
+  readonly #batch: NetlinkBatch<null>;
+  readonly #reader = new FlowReader();
+  #canFilter = true;
 
   /** Throws ConntrackUnavailableError without nfnetlink, NetlinkError when no socket can be had. */
   constructor(open: OpenNetlinkSocket) {
-    this.connection = new NetlinkConnection(openNetfilterSocket(open, ConntrackUnavailableError));
-    this.batch = new NetlinkBatch(this.connection, () => 'conntrack delete', { maxMessageSize: MAX_MESSAGE });
+    this.#connection = new NetlinkConnection(openNetfilterSocket(open, ConntrackUnavailableError));
+    this.#batch = new NetlinkBatch(this.#connection, () => 'conntrack delete', { maxMessageSize: MAX_MESSAGE });
   }
 
   get counters(): Readonly<NetlinkCounters> {
-    return this.connection.counters;
+    return this.#connection.counters;
   }
 
   close(): void {
-    this.connection.close();
+    this.#connection.close();
   }
 
   /**
@@ -124,8 +124,8 @@ export class ConntrackClient {
   async deleteStale(stale: StaleFlows, pause = (): Promise<void> => Promise.resolve()): Promise<ConntrackResult> {
     let result = NOTHING;
     for (const { family, protocol } of stale.dumps()) {
-      const identities = await this.findStale(family, protocol, stale, pause);
-      const part = this.deleteAll(family, identities);
+      const identities = await this.#findStale(family, protocol, stale, pause);
+      const part = this.#deleteAll(family, identities);
       result = {
         found: result.found + part.found,
         deleted: result.deleted + part.deleted,
@@ -135,37 +135,37 @@ export class ConntrackClient {
     return result;
   }
 
-  private async findStale(
+  async #findStale(
     family: Family,
     protocol: number,
     stale: StaleFlows,
     pause: () => Promise<void>,
   ): Promise<Buffer[]> {
     const decode = (message: NetlinkMessage, found: Buffer[]): void => {
-      if (!this.reader.read(message) || this.reader.flow.original.protocol !== protocol) return;
-      if (stale.matches(this.reader.flow)) found.push(this.reader.identityOf(message));
+      if (!this.#reader.read(message) || this.#reader.flow.original.protocol !== protocol) return;
+      if (stale.matches(this.#reader.flow)) found.push(this.#reader.identityOf(message));
     };
-    if (this.canFilter) {
+    if (this.#canFilter) {
       try {
-        return await this.dump(family, protocol, decode, pause);
+        return await this.#dump(family, protocol, decode, pause);
       } catch (error) {
         if (!isRefusal(error)) throw error;
-        this.canFilter = false;
+        this.#canFilter = false;
       }
     }
     try {
-      return await this.dump(family, undefined, decode, pause);
+      return await this.#dump(family, undefined, decode, pause);
     } catch (error) {
       // nfnetlink_rcv_msg answers EINVAL for a subsystem that nobody registered
       if (isRefusal(error)) {
-        this.canFilter = true;
+        this.#canFilter = true;
         throw new ConntrackUnavailableError({ cause: error });
       }
       throw error;
     }
   }
 
-  private dump<Item>(
+  #dump<Item>(
     family: Family,
     protocol: number | undefined,
     decode: (message: NetlinkMessage, items: Item[]) => void,
@@ -173,25 +173,25 @@ export class ConntrackClient {
   ): Promise<Item[]> {
     const type = netfilterType(NFNL_SUBSYS_CTNETLINK, ConntrackCommand.get);
     const write = (writer: MessageWriter): void => writeDumpRequest(writer, family, protocol);
-    return this.connection.dumpPaced({ operation: 'conntrack list', type, write }, decode, () => [], pause);
+    return this.#connection.dumpPaced({ operation: 'conntrack list', type, write }, decode, () => [], pause);
   }
 
-  private deleteAll(family: Family, identities: readonly Buffer[]): ConntrackResult {
+  #deleteAll(family: Family, identities: readonly Buffer[]): ConntrackResult {
     const type = netfilterType(NFNL_SUBSYS_CTNETLINK, ConntrackCommand.delete);
     const failures: NetlinkError[] = [];
     let failed = 0;
     const flush = (): void => {
-      for (const { error } of this.batch.flush()) {
+      for (const { error } of this.#batch.flush()) {
         failed++;
         if (error.code !== 'ENOENT') failures.push(error);
       }
     };
     for (const identity of identities) {
-      const writer = this.batch.begin(type, 0);
+      const writer = this.#batch.begin(type, 0);
       writeNetfilterHeader(writer, netfilterFamily(family));
       writer.buffer.set(identity, writer.reserve(identity.length));
-      this.batch.end(null);
-      if (this.batch.full) flush();
+      this.#batch.end(null);
+      if (this.#batch.full) flush();
     }
     flush();
     return { found: identities.length, deleted: identities.length - failed, failures };

@@ -61,17 +61,17 @@ export function writeDumpRequest(writer: MessageWriter, family: Family, protocol
 /** Reads entries out of a dump; bounds are checked (NetlinkProtocolError). */
 export class FlowReader {
   readonly flow: Flow = { original: emptyTuple(), reply: emptyTuple() };
-  private readonly attributes = new AttributeReader();
-  private readonly tuple = new AttributeReader();
-  private readonly part = new AttributeReader();
+  readonly #attributes = new AttributeReader();
+  readonly #tuple = new AttributeReader();
+  readonly #part = new AttributeReader();
 
   /** Fills `flow`; false when the message lacks a tuple. */
   read(message: NetlinkMessage): boolean {
-    const attributes = netfilterAttributes(message, this.attributes);
+    const attributes = netfilterAttributes(message, this.#attributes);
     let seen = 0;
     while (attributes.next()) {
-      if (attributes.type === Attribute.tupleOriginal) seen |= this.readTuple(attributes, this.flow.original) ? 1 : 0;
-      else if (attributes.type === Attribute.tupleReply) seen |= this.readTuple(attributes, this.flow.reply) ? 2 : 0;
+      if (attributes.type === Attribute.tupleOriginal) seen |= this.#readTuple(attributes, this.flow.original) ? 1 : 0;
+      else if (attributes.type === Attribute.tupleReply) seen |= this.#readTuple(attributes, this.flow.reply) ? 2 : 0;
     }
     return seen === 3;
   }
@@ -81,7 +81,7 @@ export class FlowReader {
    * as they came (CTA_ID makes the kernel refuse with ENOENT when the entry was replaced meanwhile).
    */
   identityOf(message: NetlinkMessage): Buffer {
-    const attributes = netfilterAttributes(message, this.attributes);
+    const attributes = netfilterAttributes(message, this.#attributes);
     const parts: Buffer[] = [];
     while (attributes.next()) {
       const { type, start, end } = attributes;
@@ -94,19 +94,19 @@ export class FlowReader {
     return Buffer.concat(parts);
   }
 
-  private readTuple(attributes: AttributeReader, into: FlowTuple): boolean {
-    const tuple = this.tuple.enter(attributes);
+  #readTuple(attributes: AttributeReader, into: FlowTuple): boolean {
+    const tuple = this.#tuple.enter(attributes);
     into.sourcePort = into.destinationPort = into.protocol = 0;
     let hasAddresses = false;
     while (tuple.next()) {
-      if (tuple.type === Tuple.ip) hasAddresses = this.readAddresses(tuple, into);
-      else if (tuple.type === Tuple.protocol) this.readPorts(tuple, into);
+      if (tuple.type === Tuple.ip) hasAddresses = this.#readAddresses(tuple, into);
+      else if (tuple.type === Tuple.protocol) this.#readPorts(tuple, into);
     }
     return hasAddresses;
   }
 
-  private readAddresses(tuple: AttributeReader, into: FlowTuple): boolean {
-    const part = this.part.enter(tuple);
+  #readAddresses(tuple: AttributeReader, into: FlowTuple): boolean {
+    const part = this.#part.enter(tuple);
     let seen = 0;
     while (part.next()) {
       const family: Family = part.type === Ip.source4 || part.type === Ip.destination4 ? 4 : 6;
@@ -123,8 +123,8 @@ export class FlowReader {
     return seen === 3;
   }
 
-  private readPorts(tuple: AttributeReader, into: FlowTuple): void {
-    const part = this.part.enter(tuple);
+  #readPorts(tuple: AttributeReader, into: FlowTuple): void {
+    const part = this.#part.enter(tuple);
     while (part.next()) {
       if (part.type === Protocol.number) into.protocol = part.u8();
       else if (part.type === Protocol.sourcePort) into.sourcePort = part.u16be();

@@ -58,15 +58,18 @@ const FEWEST_ELEMENTS = 16;
 const IPSET_ERR_HASH_FULL = 4352;
 
 export class IpsetElementSender {
-  private readonly writer = new MessageWriter(Buffer.allocUnsafeSlow(MESSAGE_SIZE));
-  private readonly reader = new AttributeReader();
+  readonly #writer = new MessageWriter(Buffer.allocUnsafeSlow(MESSAGE_SIZE));
+  readonly #reader = new AttributeReader();
   /** Of the last element: those of one set are alike. */
-  private template: ElementTemplate | undefined;
+  #template: ElementTemplate | undefined;
 
-  constructor(
-    private readonly connection: NetlinkConnection,
-    private readonly protocolVersion: number,
-  ) {}
+  readonly #connection: NetlinkConnection;
+  readonly #protocolVersion: number;
+
+  constructor(connection: NetlinkConnection, protocolVersion: number) {
+    this.#connection = connection;
+    this.#protocolVersion = protocolVersion;
+  }
 
   /**
    * Sends `entries` from index `from` on. Stops early only when a hash set is full; the entries from `next` on were
@@ -77,8 +80,8 @@ export class IpsetElementSender {
     let next = from;
     let most = MOST_ELEMENTS;
     while (next < entries.length) {
-      const end = this.encode(operation, set, entries, next, most);
-      const answer = this.exchange(operation, set.name);
+      const end = this.#encode(operation, set, entries, next, most);
+      const answer = this.#exchange(operation, set.name);
       if (answer === undefined) {
         next = end;
         most = Math.min(most * 2, MOST_ELEMENTS);
@@ -101,19 +104,19 @@ export class IpsetElementSender {
   }
 
   /** Writes one message with entries from `from` on, at most `most`; returns the index behind the last one. */
-  private encode(
+  #encode(
     operation: 'add' | 'delete',
     set: SetDefinition,
     entries: readonly SetEntry[],
     from: number,
     most: number,
   ): number {
-    const { writer } = this;
+    const writer = this.#writer;
     writer.offset = 0;
     const type = netfilterType(NFNL_SUBSYS_IPSET, operation === 'add' ? IpsetCommand.add : IpsetCommand.delete);
-    const message = writer.beginMessage(type, NLM_F_REQUEST | NLM_F_ACK, this.connection.takeSequences(1));
+    const message = writer.beginMessage(type, NLM_F_REQUEST | NLM_F_ACK, this.#connection.takeSequences(1));
     writeNetfilterHeader(writer, NFPROTO_IPV4);
-    writer.u8(IpsetAttribute.protocol, this.protocolVersion);
+    writer.u8(IpsetAttribute.protocol, this.#protocolVersion);
     writer.string(IpsetAttribute.setName, set.name);
     writer.u32(IpsetAttribute.lineNumber, 0); // the kernel puts the line at fault here, in its copy of the message
     const list = writer.beginNested(IpsetAttribute.adt | NLA_F_NESTED);
@@ -121,7 +124,7 @@ export class IpsetElementSender {
     let index = from;
     while (index < last && writer.offset + MAX_ELEMENT_LENGTH <= MESSAGE_SIZE) {
       const entry = entries[index]!;
-      const { element, lineAt } = this.templateOf(set.type, entry.length);
+      const { element, lineAt } = this.#templateOf(set.type, entry.length);
       const start = writer.reserve(element.bytes.length);
       element.copy(writer.buffer, start, entry);
       writer.buffer.writeUInt32LE(++index, start + lineAt); // line 0 would mean that there is none
@@ -131,8 +134,8 @@ export class IpsetElementSender {
     return index;
   }
 
-  private templateOf(type: SetType, length: number): ElementTemplate {
-    let { template } = this;
+  #templateOf(type: SetType, length: number): ElementTemplate {
+    let template = this.#template;
     if (template?.type === type && template.element.length === length) return template;
     const element = new MessageTemplate(length, (writer, entry) => writeElement(writer, type, entry as SetEntry, 0));
     const numbered = new MessageTemplate(length, (writer, entry) =>
@@ -140,13 +143,13 @@ export class IpsetElementSender {
     );
     const lineAt = differences(element.bytes, numbered.bytes)[0]!;
     template = { type, element, lineAt };
-    this.template = template;
+    this.#template = template;
     return template;
   }
 
   /** Undefined when the kernel accepted all elements. */
-  private exchange(operation: string, set: string): Answer | undefined {
-    const { buffer, offset } = this.writer;
+  #exchange(operation: string, set: string): Answer | undefined {
+    const { buffer, offset } = this.#writer;
     const sequence = buffer.readUInt32LE(8);
     const name = `ipset ${operation} ${set}`;
     let answer: Answer | undefined;
@@ -155,27 +158,27 @@ export class IpsetElementSender {
       const errno = answerErrno(message);
       if (errno !== 0) {
         const error = new NetlinkError({ operation: name, errno, extAck: answerText(message), sequence });
-        answer = { error, line: this.lineOf(message) };
+        answer = { error, line: this.#lineOf(message) };
       }
       return true;
     };
     try {
-      this.connection.sendDatagram(name, buffer, offset, 1);
-      while (!this.connection.receiveMessages(visit));
+      this.#connection.sendDatagram(name, buffer, offset, 1);
+      while (!this.#connection.receiveMessages(visit));
     } catch (error) {
-      return { error: this.lostAnswer(name, sequence, error), line: undefined };
+      return { error: this.#lostAnswer(name, sequence, error), line: undefined };
     }
     return answer;
   }
 
-  private lostAnswer(operation: string, sequence: number, error: unknown): NetlinkError {
+  #lostAnswer(operation: string, sequence: number, error: unknown): NetlinkError {
     if (error instanceof NetlinkError) {
-      if (error.resultUnknown) this.connection.drain();
+      if (error.resultUnknown) this.#connection.drain();
       return error;
     }
     const code = socketErrorCode(error);
     if (code === undefined && !(error instanceof NetlinkProtocolError)) throw error;
-    this.connection.drain();
+    this.#connection.drain();
     const errno = errnoNumber(code ?? 'EBADMSG');
     return new NetlinkError({ operation, errno, sequence, resultUnknown: true, cause: error });
   }
@@ -184,11 +187,11 @@ export class IpsetElementSender {
    * The index of the entry at fault, from IPSET_ATTR_LINENO in the request that the error repeats; only errors about
    * one element repeat it.
    */
-  private lineOf(message: NetlinkMessage): number | undefined {
+  #lineOf(message: NetlinkMessage): number | undefined {
     if ((message.flags & NLM_F_CAPPED) !== 0) return undefined;
     const attributes = message.start + 4 + HEADER_LENGTH + NETFILTER_HEADER_LENGTH;
     if (attributes >= message.end) return undefined;
-    const reader = this.reader.reset(message.buffer, attributes, message.end);
+    const reader = this.#reader.reset(message.buffer, attributes, message.end);
     while (reader.next()) {
       if (reader.type !== IpsetAttribute.lineNumber) continue;
       const line = reader.u32();

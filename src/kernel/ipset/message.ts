@@ -129,9 +129,9 @@ function writeBytes(writer: MessageWriter, attribute: number, entry: string, fro
 
 /** Takes listed sets and elements out of IPSET_CMD_LIST answers. Bounds are checked: NetlinkProtocolError. */
 export class IpsetListReader {
-  private readonly data = new AttributeReader();
-  private readonly element = new AttributeReader();
-  private readonly ip = new AttributeReader();
+  readonly #data = new AttributeReader();
+  readonly #element = new AttributeReader();
+  readonly #ip = new AttributeReader();
 
   /**
    * The set that the attributes of one message describe; undefined for a part of a set that began in an earlier
@@ -148,15 +148,15 @@ export class IpsetListReader {
       else if (attributes.type === IpsetAttribute.typeName) type = attributes.string();
       else if (attributes.type === IpsetAttribute.family) familyNumber = attributes.u8();
       else if (attributes.type === IpsetAttribute.revision) revision = attributes.u8();
-      else if (attributes.type === IpsetAttribute.data) counts = this.headerCounts(attributes);
+      else if (attributes.type === IpsetAttribute.data) counts = this.#headerCounts(attributes);
     }
     if (counts === undefined || type === '') return undefined;
     const family = familyNumber === NFPROTO_IPV4 ? 4 : familyNumber === NFPROTO_IPV6 ? 6 : undefined;
     return { name, type, family, revision, ...counts };
   }
 
-  private headerCounts(attributes: AttributeReader): HeaderCounts {
-    const data = this.data.enter(attributes);
+  #headerCounts(attributes: AttributeReader): HeaderCounts {
+    const data = this.#data.enter(attributes);
     let maxElements: number | undefined;
     let references = 0;
     let elements = 0;
@@ -174,22 +174,22 @@ export class IpsetListReader {
   elements(attributes: AttributeReader, type: SetType, add: (entry: SetEntry) => void): void {
     while (attributes.next()) {
       if (attributes.type !== IpsetAttribute.adt) continue;
-      const list = this.data.enter(attributes);
+      const list = this.#data.enter(attributes);
       while (list.next()) {
-        if (list.type === IpsetAttribute.data) add(this.entry(this.element.enter(list), type));
+        if (list.type === IpsetAttribute.data) add(this.#entry(this.#element.enter(list), type));
       }
     }
   }
 
-  private entry(data: AttributeReader, type: SetType): SetEntry {
+  #entry(data: AttributeReader, type: SetType): SetEntry {
     let address = '';
     let address2 = '';
     let port = '';
     let protocol = 0;
     let bits = -1;
     while (data.next()) {
-      if (data.type === Data.ip) address = this.address(data);
-      else if (data.type === Data.ip2) address2 = this.address(data);
+      if (data.type === Data.ip) address = this.#address(data);
+      else if (data.type === Data.ip2) address2 = this.#address(data);
       else if (data.type === Data.protocol) protocol = data.u8();
       else if (data.type === Data.cidr2) bits = data.u8();
       else if (data.type === Data.port) port = twoBytes(data);
@@ -197,8 +197,8 @@ export class IpsetListReader {
     return packEntry(type, { address, address2, port, protocol, bits });
   }
 
-  private address(data: AttributeReader): string {
-    const ip = this.ip.enter(data);
+  #address(data: AttributeReader): string {
+    const ip = this.#ip.enter(data);
     if (!ip.next()) throw new NetlinkProtocolError('ipset element with an empty address');
     const family: Family = ip.type === IPADDR_IPV4 ? 4 : 6;
     ip.need(family === 4 ? 4 : 16);

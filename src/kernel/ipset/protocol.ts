@@ -23,14 +23,14 @@ export class IpsetProtocol {
   readonly connection: NetlinkConnection;
   /** Version of the ipset protocol that both sides speak: 7, or 6 before Linux 4.20. */
   readonly version: number;
-  private readonly attributes = new AttributeReader();
-  private readonly revisions = new Map<string, number>();
+  readonly #attributes = new AttributeReader();
+  readonly #revisions = new Map<string, number>();
 
   /** Throws IpsetUnavailableError without the kernel module, IpsetError for anything else. */
   constructor(open: OpenNetlinkSocket) {
     this.connection = new NetlinkConnection(openNetfilterSocket(open, IpsetUnavailableError));
     try {
-      this.version = this.negotiate();
+      this.version = this.#negotiate();
     } catch (error) {
       this.connection.close();
       throw error;
@@ -41,7 +41,7 @@ export class IpsetProtocol {
   revisionOf(definition: SetDefinition): number {
     const family = setFamilyNumber(definition.type, definition.family);
     const key = `${definition.type} ${family}`;
-    const known = this.revisions.get(key);
+    const known = this.#revisions.get(key);
     if (known !== undefined) return known;
     let revision = 0;
     const write = (writer: MessageWriter): void => {
@@ -51,13 +51,13 @@ export class IpsetProtocol {
       writer.u8(IpsetAttribute.family, family);
     };
     const type = netfilterType(NFNL_SUBSYS_IPSET, IpsetCommand.type);
-    this.guard('type', definition.name, () =>
+    this.#guard('type', definition.name, () =>
       this.connection.request({ operation: `ipset type ${definition.type}`, type, write }, (message) => {
-        const attributes = netfilterAttributes(message, this.attributes);
+        const attributes = netfilterAttributes(message, this.#attributes);
         while (attributes.next()) if (attributes.type === IpsetAttribute.revision) revision = attributes.u8();
       }),
     );
-    this.revisions.set(key, revision);
+    this.#revisions.set(key, revision);
     return revision;
   }
 
@@ -65,10 +65,10 @@ export class IpsetProtocol {
   request(operation: string, command: number, set: string, flags = 0, write?: (writer: MessageWriter) => void): void {
     const type = netfilterType(NFNL_SUBSYS_IPSET, command);
     const writeAll = (writer: MessageWriter): void => {
-      this.writePrefix(writer, set);
+      this.#writePrefix(writer, set);
       write?.(writer);
     };
-    this.guard(operation, set, () =>
+    this.#guard(operation, set, () =>
       this.connection.request({ operation: `ipset ${operation}`, type, flags, write: writeAll }),
     );
   }
@@ -80,7 +80,7 @@ export class IpsetProtocol {
     write: ((writer: MessageWriter) => void) | undefined,
     decode: (message: NetlinkMessage, items: Item[]) => void,
   ): Item[] {
-    return this.guard(operation, set, () => this.connection.dump(this.listRequest(operation, set, write), decode));
+    return this.#guard(operation, set, () => this.connection.dump(this.#listRequest(operation, set, write), decode));
   }
 
   /** Lists one set, with a `pause` after each datagram. Rejects with IpsetError. */
@@ -91,22 +91,22 @@ export class IpsetProtocol {
     pause: () => Promise<void>,
   ): Promise<Found> {
     try {
-      return await this.connection.dumpPaced(this.listRequest('list', set), decode, fresh, pause);
+      return await this.connection.dumpPaced(this.#listRequest('list', set), decode, fresh, pause);
     } catch (error) {
       throw error instanceof NetlinkError ? new IpsetError('list', set, error) : error;
     }
   }
 
-  private listRequest(operation: string, set: string, write?: (writer: MessageWriter) => void): NetlinkRequest {
+  #listRequest(operation: string, set: string, write?: (writer: MessageWriter) => void): NetlinkRequest {
     const type = netfilterType(NFNL_SUBSYS_IPSET, IpsetCommand.list);
     const writeAll = (writer: MessageWriter): void => {
-      this.writePrefix(writer, set);
+      this.#writePrefix(writer, set);
       write?.(writer);
     };
     return { operation: `ipset ${operation}`, type, write: writeAll };
   }
 
-  private negotiate(): number {
+  #negotiate(): number {
     let version = 0;
     const write = (writer: MessageWriter): void => {
       writeNetfilterHeader(writer, NFPROTO_IPV4);
@@ -115,7 +115,7 @@ export class IpsetProtocol {
     const type = netfilterType(NFNL_SUBSYS_IPSET, IpsetCommand.protocol);
     try {
       this.connection.request({ operation: 'ipset protocol', type, write }, (message) => {
-        const attributes = netfilterAttributes(message, this.attributes);
+        const attributes = netfilterAttributes(message, this.#attributes);
         while (attributes.next()) if (attributes.type === IpsetAttribute.protocol) version = attributes.u8();
       });
     } catch (error) {
@@ -127,13 +127,13 @@ export class IpsetProtocol {
     return Math.min(version, NEWEST_PROTOCOL);
   }
 
-  private writePrefix(writer: MessageWriter, set: string): void {
+  #writePrefix(writer: MessageWriter, set: string): void {
     writeNetfilterHeader(writer, NFPROTO_IPV4);
     writer.u8(IpsetAttribute.protocol, this.version);
     if (set !== '') writer.string(IpsetAttribute.setName, set);
   }
 
-  private guard<Result>(operation: string, set: string, action: () => Result): Result {
+  #guard<Result>(operation: string, set: string, action: () => Result): Result {
     try {
       return action();
     } catch (error) {

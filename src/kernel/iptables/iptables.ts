@@ -36,18 +36,24 @@ export interface WaitClock {
 
 /** Reads and writes rules through the iptables programs: one process a read, one a write. Errors are CommandError. */
 export class Iptables {
+  readonly #run: RunCommand;
+  readonly #clock: WaitClock;
+
   constructor(
     readonly tools: IptablesTools,
-    private readonly run: RunCommand,
-    private readonly clock: WaitClock = systemClock,
-  ) {}
+    run: RunCommand,
+    clock: WaitClock = systemClock,
+  ) {
+    this.#run = run;
+    this.#clock = clock;
+  }
 
   /**
    * The text of iptables-save: all tables that exist. Takes no lock; given up after a minute, or at once when aborted.
    */
   async save(family: Family, signal?: AbortSignal): Promise<string> {
     const options = { timeout: SAVE_TIMEOUT, ...(signal && { signal }) };
-    return (await this.run(this.tools.commands[family].save, [], options)).stdout;
+    return (await this.#run(this.tools.commands[family].save, [], options)).stdout;
   }
 
   /**
@@ -55,31 +61,31 @@ export class Iptables {
    * another process holds the xtables lock this waits its turn; the event loop goes on. Rejects with CommandError.
    */
   async restore(family: Family, text: string, options: RestoreOptions = {}): Promise<void> {
-    const start = this.clock.now();
+    const start = this.#clock.now();
     let reported = start;
     const report = (): void => {
-      const now = this.clock.now();
+      const now = this.#clock.now();
       options.onWait?.(now - reported);
       reported = now;
     };
     for (let attempt = 0; ; attempt++) {
       try {
-        await this.tryRestore(family, text, attempt, options.signal);
+        await this.#tryRestore(family, text, attempt, options.signal);
         if (attempt > 0) report();
         return;
       } catch (error) {
         if (!isLockHeld(error)) throw error;
         report();
         if (options.deadline !== undefined && reported - start >= options.deadline) throw error;
-        await this.clock.sleep(Math.min(BACKOFF.first * 2 ** attempt, BACKOFF.most), options.signal);
+        await this.#clock.sleep(Math.min(BACKOFF.first * 2 ** attempt, BACKOFF.most), options.signal);
       }
     }
   }
 
-  private async tryRestore(family: Family, text: string, attempt: number, signal?: AbortSignal): Promise<void> {
+  async #tryRestore(family: Family, text: string, attempt: number, signal?: AbortSignal): Promise<void> {
     const seconds = attempt === 0 ? WAIT_SECONDS[0] : WAIT_SECONDS[1];
     const args = ['--noflush', ...(this.tools.restoreWaits ? ['-w', `${seconds}`] : [])];
-    await this.run(this.tools.commands[family].restore, args, {
+    await this.#run(this.tools.commands[family].restore, args, {
       input: text,
       timeout: TRY_TIMEOUT,
       ...(signal && { signal }),

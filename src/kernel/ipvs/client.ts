@@ -69,9 +69,10 @@ export interface VirtualServerListing {
 
 /** The kernel has no IPVS: the module ip_vs is neither loaded nor built in. */
 export class IpvsUnavailableError extends Error {
+  override readonly name = 'IpvsUnavailableError';
+
   constructor(options?: ErrorOptions) {
     super('the kernel has no IPVS: module ip_vs is not loaded (fix: modprobe ip_vs on the node)', options);
-    this.name = 'IpvsUnavailableError';
   }
 }
 
@@ -98,71 +99,71 @@ const OPERATIONS: Readonly<Record<number, IpvsOperation>> = {
 };
 
 export class IpvsClient {
-  private readonly connection: NetlinkConnection;
-  private readonly family: number;
-  private readonly batch: NetlinkBatch<VirtualServerKey>;
-  private readonly reader = new AttributeReader();
-  private readonly nested = new AttributeReader();
-  private readonly templates: IpvsTemplates;
+  readonly #connection: NetlinkConnection;
+  readonly #family: number;
+  readonly #batch: NetlinkBatch<VirtualServerKey>;
+  readonly #reader = new AttributeReader();
+  readonly #nested = new AttributeReader();
+  readonly #templates: IpvsTemplates;
 
   /** Throws IpvsUnavailableError without the kernel module, NetlinkError for anything else. */
   constructor(open: OpenNetlinkSocket, options: BatchOptions = {}) {
-    this.connection = new NetlinkConnection(open(NETLINK_GENERIC));
+    this.#connection = new NetlinkConnection(open(NETLINK_GENERIC));
     try {
-      this.family = resolveFamily(this.connection, IPVS_FAMILY);
+      this.#family = resolveFamily(this.#connection, IPVS_FAMILY);
     } catch (error) {
-      this.connection.close();
+      this.#connection.close();
       if (error instanceof NetlinkError && error.code === 'ENOENT') throw new IpvsUnavailableError({ cause: error });
       throw error;
     }
-    this.templates = new IpvsTemplates(this.family);
-    this.batch = new NetlinkBatch(this.connection, (server, start) => describe(this.changeAt(server, start)), {
+    this.#templates = new IpvsTemplates(this.#family);
+    this.#batch = new NetlinkBatch(this.#connection, (server, start) => describe(this.#changeAt(server, start)), {
       maxMessageSize: MAX_MESSAGE,
       ...options,
     });
   }
 
   get counters(): Readonly<NetlinkCounters> {
-    return this.connection.counters;
+    return this.#connection.counters;
   }
 
   /** Changes that wait for `flush`. */
   get pending(): number {
-    return this.batch.pending;
+    return this.#batch.pending;
   }
 
   /** True when `flush` is due before the next change. */
   get isFull(): boolean {
-    return this.batch.full;
+    return this.#batch.full;
   }
 
   // Each of these queues one change and returns true when the batch is full: `flush` is then due.
 
   addVirtualServer(key: VirtualServerKey, settings: VirtualServerSettings): boolean {
-    return this.queueVirtualServer(IpvsCommand.newService, key, settings);
+    return this.#queueVirtualServer(IpvsCommand.newService, key, settings);
   }
 
   setVirtualServer(key: VirtualServerKey, settings: VirtualServerSettings): boolean {
-    return this.queueVirtualServer(IpvsCommand.setService, key, settings);
+    return this.#queueVirtualServer(IpvsCommand.setService, key, settings);
   }
 
   deleteVirtualServer(key: VirtualServerKey): boolean {
-    return this.queueVirtualServer(IpvsCommand.deleteService, key);
+    return this.#queueVirtualServer(IpvsCommand.deleteService, key);
   }
 
   addRealServer(virtualServer: VirtualServerKey, realServer: RealServerKey, weight: number): boolean {
     this.addRealServers(virtualServer, realServer as string as RealServerList, weight);
-    return this.batch.full;
+    return this.#batch.full;
   }
 
   setRealServer(virtualServer: VirtualServerKey, realServer: RealServerKey, weight: number): boolean {
-    this.queueRealServers(IpvsCommand.setDestination, virtualServer, realServer, weight, 0, realServer.length);
-    return this.batch.full;
+    this.#queueRealServers(IpvsCommand.setDestination, virtualServer, realServer, weight, 0, realServer.length);
+    return this.#batch.full;
   }
 
   deleteRealServer(virtualServer: VirtualServerKey, realServer: RealServerKey): boolean {
-    this.queueRealServers(IpvsCommand.deleteDestination, virtualServer, realServer, 0, 0, realServer.length);
-    return this.batch.full;
+    this.#queueRealServers(IpvsCommand.deleteDestination, virtualServer, realServer, 0, 0, realServer.length);
+    return this.#batch.full;
   }
 
   /**
@@ -176,27 +177,27 @@ export class IpvsClient {
     from = 0,
     to = realServers.length,
   ): number {
-    return this.queueRealServers(IpvsCommand.newDestination, virtualServer, realServers, weight, from, to);
+    return this.#queueRealServers(IpvsCommand.newDestination, virtualServer, realServers, weight, from, to);
   }
 
   /**
    * Sends what is queued in one datagram; returns the changes that failed. Does not throw for the kernel's refusals.
    */
   flush(): IpvsFailure[] {
-    return this.batch.flush().map(({ tag, start, error }) => ({ ...this.changeAt(tag, start), error }));
+    return this.#batch.flush().map(({ tag, start, error }) => ({ ...this.#changeAt(tag, start), error }));
   }
 
   /** Every virtual server, by one dump; throws NetlinkError. */
   listVirtualServers(): VirtualServerListing {
-    return listing(this.connection.dump(...this.dumpOf(LIST, readService)));
+    return listing(this.#connection.dump(...this.#dumpOf(LIST, readService)));
   }
 
   /**
    * As `listVirtualServers`, with a `pause` after each datagram. Nothing else may be asked of this client meanwhile.
    */
   async listVirtualServersPaced(pause: () => Promise<void>): Promise<VirtualServerListing> {
-    const [request, decode] = this.dumpOf(LIST, readService);
-    return listing(await this.connection.dumpPaced(request, decode, () => [], pause));
+    const [request, decode] = this.#dumpOf(LIST, readService);
+    return listing(await this.#connection.dumpPaced(request, decode, () => [], pause));
   }
 
   /** The real servers of one virtual server; empty, too, when there is no such virtual server. Throws NetlinkError. */
@@ -208,13 +209,13 @@ export class IpvsClient {
       attribute: IpvsAttribute.destination,
       write: (writer: MessageWriter) => writeService(writer, virtualServer),
     };
-    const listed = this.connection.dump(...this.dumpOf(what, (reader) => readDestination(reader, family)));
+    const listed = this.#connection.dump(...this.#dumpOf(what, (reader) => readDestination(reader, family)));
     return listed.filter((server) => server !== undefined);
   }
 
   getTimeouts(): IpvsTimeouts {
     const timeouts = { tcp: 0, tcpFin: 0, udp: 0 };
-    this.get('get IPVS timeouts', IpvsCommand.getConfig, (reader) => {
+    this.#get('get IPVS timeouts', IpvsCommand.getConfig, (reader) => {
       if (reader.type === IpvsAttribute.timeoutTcp) timeouts.tcp = reader.u32();
       else if (reader.type === IpvsAttribute.timeoutTcpFin) timeouts.tcpFin = reader.u32();
       else if (reader.type === IpvsAttribute.timeoutUdp) timeouts.udp = reader.u32();
@@ -230,24 +231,24 @@ export class IpvsClient {
       if (timeouts.tcpFin !== 0) writer.u32(IpvsAttribute.timeoutTcpFin, timeouts.tcpFin);
       if (timeouts.udp !== 0) writer.u32(IpvsAttribute.timeoutUdp, timeouts.udp);
     };
-    this.connection.request({ operation: 'set IPVS timeouts', type: this.family, write });
+    this.#connection.request({ operation: 'set IPVS timeouts', type: this.#family, write });
   }
 
   getInfo(): IpvsInfo {
     let code = 0;
-    this.get('get IPVS info', IpvsCommand.getInfo, (reader) => {
+    this.#get('get IPVS info', IpvsCommand.getInfo, (reader) => {
       if (reader.type === IpvsInfoAttribute.version) code = reader.u32();
     });
     return { version: `${(code >> 16) & 255}.${(code >> 8) & 255}.${code & 255}` };
   }
 
   close(): void {
-    this.connection.close();
+    this.#connection.close();
   }
 
-  private queueVirtualServer(command: number, key: VirtualServerKey, settings?: VirtualServerSettings): boolean {
-    const { batch } = this;
-    const template = this.templates.virtualServer(key, settings);
+  #queueVirtualServer(command: number, key: VirtualServerKey, settings?: VirtualServerSettings): boolean {
+    const batch = this.#batch;
+    const template = this.#templates.virtualServer(key, settings);
     const start = batch.append(template.bytes, key);
     batch.buffer[start + COMMAND_AT] = command;
     nameVirtualServer(batch.buffer, start, template, key);
@@ -255,7 +256,7 @@ export class IpvsClient {
   }
 
   /** A delete carries forwarding method and weight too; the kernel reads neither. */
-  private queueRealServers(
+  #queueRealServers(
     command: number,
     virtualServer: VirtualServerKey,
     realServers: string,
@@ -263,12 +264,12 @@ export class IpvsClient {
     from: number,
     to: number,
   ): number {
-    const template = this.templates.realServer(virtualServer);
+    const template = this.#templates.realServer(virtualServer);
     const { bytes, destination, addressLength } = template;
     bytes[COMMAND_AT] = command;
     bytes.writeInt32LE(weight, destination.weight);
     nameVirtualServer(bytes, 0, template, virtualServer);
-    const { batch } = this;
+    const batch = this.#batch;
     const { buffer } = batch;
     let at = from;
     while (at < to) {
@@ -284,18 +285,18 @@ export class IpvsClient {
   }
 
   /** What the message at `start` of the batch's buffer was to do. */
-  private changeAt(virtualServer: VirtualServerKey, start: number): IpvsChange {
-    const { buffer } = this.batch;
+  #changeAt(virtualServer: VirtualServerKey, start: number): IpvsChange {
+    const { buffer } = this.#batch;
     const command = buffer[start + COMMAND_AT]!;
     const operation = OPERATIONS[command]!;
     if (command < IpvsCommand.newDestination) return { operation, virtualServer };
-    const { destination, addressLength } = this.templates.realServer(virtualServer);
+    const { destination, addressLength } = this.#templates.realServer(virtualServer);
     const bytes = (at: number, length: number): string => buffer.toString('latin1', start + at, start + at + length);
     const realServer = (bytes(destination.port, 2) + bytes(destination.address, addressLength)) as RealServerKey;
     return { operation, virtualServer, realServer };
   }
 
-  private dumpOf<Item>(
+  #dumpOf<Item>(
     what: DumpOf,
     read: (reader: AttributeReader) => Item,
   ): [NetlinkRequest, (message: NetlinkMessage, items: Item[]) => void] {
@@ -304,18 +305,18 @@ export class IpvsClient {
       what.write?.(writer);
     };
     const decode = (message: NetlinkMessage, items: Item[]): void => {
-      if (message.type !== this.family) return;
-      const reader = genericAttributes(message, this.reader);
-      while (reader.next()) if (reader.type === what.attribute) items.push(read(this.nested.enter(reader)));
+      if (message.type !== this.#family) return;
+      const reader = genericAttributes(message, this.#reader);
+      while (reader.next()) if (reader.type === what.attribute) items.push(read(this.#nested.enter(reader)));
     };
-    return [{ operation: what.operation, type: this.family, write }, decode];
+    return [{ operation: what.operation, type: this.#family, write }, decode];
   }
 
-  private get(operation: string, command: number, visit: (reader: AttributeReader) => void): void {
+  #get(operation: string, command: number, visit: (reader: AttributeReader) => void): void {
     const write = (writer: MessageWriter): void => writeGenericHeader(writer, command, IPVS_VERSION);
-    this.connection.request({ operation, type: this.family, write }, (message) => {
-      if (message.type !== this.family) return;
-      const reader = genericAttributes(message, this.reader);
+    this.#connection.request({ operation, type: this.#family, write }, (message) => {
+      if (message.type !== this.#family) return;
+      const reader = genericAttributes(message, this.#reader);
       while (reader.next()) visit(reader);
     });
   }

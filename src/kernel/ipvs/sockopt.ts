@@ -52,12 +52,13 @@ export type OpenOptionSocket = (family?: Family) => OptionSocket;
 
 /** The kernel refused a read. */
 export class IpvsSockoptError extends Error {
+  override readonly name = 'IpvsSockoptError';
+
   constructor(
     readonly operation: string,
     readonly errno: number,
   ) {
     super(`${operation}: getsockopt failed with errno ${errno}`);
-    this.name = 'IpvsSockoptError';
   }
 }
 

@@ -53,16 +53,16 @@ interface AddressTemplate {
 }
 
 export class LinkClient {
-  private readonly connection: NetlinkConnection;
-  private readonly batch: NetlinkBatch<AddressChange>;
-  private readonly reader = new AttributeReader();
+  readonly #connection: NetlinkConnection;
+  readonly #batch: NetlinkBatch<AddressChange>;
+  readonly #reader = new AttributeReader();
   /** Of the last change, by the address's length: those that come in a row are alike. */
-  private readonly templates = new Map<number, AddressTemplate>();
-  private readonly nested = new AttributeReader();
+  readonly #templates = new Map<number, AddressTemplate>();
+  readonly #nested = new AttributeReader();
 
   constructor(open: OpenNetlinkSocket) {
-    this.connection = new NetlinkConnection(open(NETLINK_ROUTE));
-    this.batch = new NetlinkBatch(this.connection, describe, {
+    this.#connection = new NetlinkConnection(open(NETLINK_ROUTE));
+    this.#batch = new NetlinkBatch(this.#connection, describe, {
       maxMessages: BATCH,
       maxMessageSize: MAX_MESSAGE,
       bufferSize: BATCH * 2 * MAX_MESSAGE,
@@ -70,7 +70,7 @@ export class LinkClient {
   }
 
   get counters(): Readonly<NetlinkCounters> {
-    return this.connection.counters;
+    return this.#connection.counters;
   }
 
   /**
@@ -81,7 +81,7 @@ export class LinkClient {
   ensureDummy(name: string): { readonly index: number; readonly created: boolean } {
     const existing = this.findLink(name);
     if (existing !== undefined) return { index: existing.index, created: false };
-    const created = this.createDummy(name);
+    const created = this.#createDummy(name);
     const link = this.findLink(name);
     if (link === undefined) throw new NetlinkError({ operation: `find link ${name}`, errno: errnoNumber('ENODEV') });
     return { index: link.index, created };
@@ -98,19 +98,19 @@ export class LinkClient {
         writer.string(LinkAttribute.name, name);
       },
     };
-    const known = this.unless('ENODEV', request, (message) => {
-      if (message.type === RTM_NEWLINK) found = readLink(message, this.reader, this.nested);
+    const known = this.#unless('ENODEV', request, (message) => {
+      if (message.type === RTM_NEWLINK) found = readLink(message, this.#reader, this.#nested);
     });
     return known ? found : undefined;
   }
 
   /** Addresses of both families, of one link or (0) of all. */
   listAddresses(index = 0): LinkAddress[] {
-    const [request, decode] = this.addressDump<LinkAddress[]>((address, found) => {
+    const [request, decode] = this.#addressDump<LinkAddress[]>((address, found) => {
       // Kernels before 4.20 do not filter by link.
       if (index === 0 || address.index === index) found.push(address);
     }, index);
-    return this.connection.dump(request, decode);
+    return this.#connection.dump(request, decode);
   }
 
   /**
@@ -122,13 +122,13 @@ export class LinkClient {
     add: (found: Found, index: number, address: Address) => void,
     pause: () => Promise<void>,
   ): Promise<Found> {
-    const [request, decode] = this.addressDump<Found>(({ index, address }, found) => add(found, index, address));
-    return this.connection.dumpPaced(request, decode, fresh, pause);
+    const [request, decode] = this.#addressDump<Found>(({ index, address }, found) => add(found, index, address));
+    return this.#connection.dumpPaced(request, decode, fresh, pause);
   }
 
   /** Queues a /32 or /128; returns true when the batch is full. That it is there already counts as success. */
   addAddress(index: number, address: Address): boolean {
-    return this.queue('add-address', index, address);
+    return this.#queue('add-address', index, address);
   }
 
   /**
@@ -136,19 +136,19 @@ export class LinkClient {
    * success.
    */
   deleteAddress(index: number, address: Address): boolean {
-    return this.queue('delete-address', index, address);
+    return this.#queue('delete-address', index, address);
   }
 
-  private queue(operation: AddressOperation, index: number, address: Address): boolean {
-    const { batch } = this;
-    const { template } = this.templateOf(operation, index, address.length);
+  #queue(operation: AddressOperation, index: number, address: Address): boolean {
+    const batch = this.#batch;
+    const { template } = this.#templateOf(operation, index, address.length);
     const start = batch.append(template.bytes, { operation, index, address });
     template.patch(batch.buffer, start, address);
     return batch.full;
   }
 
-  private templateOf(operation: AddressOperation, index: number, length: number): AddressTemplate {
-    const last = this.templates.get(length);
+  #templateOf(operation: AddressOperation, index: number, length: number): AddressTemplate {
+    const last = this.#templates.get(length);
     if (last?.operation === operation && last.index === index) return last;
     const [type, flags] = operation === 'add-address' ? [RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL] : [RTM_DELADDR, 0];
     const template = new MessageTemplate(length, (writer, address) => {
@@ -157,13 +157,13 @@ export class LinkClient {
       writer.endMessage(start);
     });
     const made = { operation, index, template };
-    this.templates.set(length, made);
+    this.#templates.set(length, made);
     return made;
   }
 
   /** Sends what is queued in one datagram; returns the changes that failed. */
   flush(): AddressFailure[] {
-    const failures = this.batch.flush().map(({ tag, error }) => ({ ...tag, error }));
+    const failures = this.#batch.flush().map(({ tag, error }) => ({ ...tag, error }));
     return failures.filter(({ operation, error }) => error.code !== ALREADY[operation] || error.resultUnknown);
   }
 
@@ -171,7 +171,7 @@ export class LinkClient {
   deleteLink(name: string): boolean {
     const link = this.findLink(name);
     if (link === undefined) return false;
-    return this.unless('ENODEV', {
+    return this.#unless('ENODEV', {
       operation: `delete link ${name}`,
       type: RTM_DELLINK,
       write: (writer) => writeLinkHeader(writer, link.index, 0, 0),
@@ -179,28 +179,28 @@ export class LinkClient {
   }
 
   close(): void {
-    this.connection.close();
+    this.#connection.close();
   }
 
-  private addressDump<Found>(
+  #addressDump<Found>(
     add: (address: LinkAddress, found: Found) => void,
     index = 0,
   ): [NetlinkRequest, (message: NetlinkMessage, found: Found) => void] {
     const write: NetlinkRequest['write'] = (writer) => void writeAddressHeader(writer, index);
     const decode = (message: NetlinkMessage, found: Found): void => {
       if (message.type !== RTM_NEWADDR) return;
-      const address = readAddress(message, this.reader);
+      const address = readAddress(message, this.#reader);
       if (address !== undefined) add(address, found);
     };
     return [{ operation: 'list addresses', type: RTM_GETADDR, write }, decode];
   }
 
   /** Returns false when somebody else made it in between. */
-  private createDummy(name: string): boolean {
+  #createDummy(name: string): boolean {
     if (Buffer.byteLength(name) > NAME_MAX) {
       throw new NetlinkError({ operation: `create link ${name}`, errno: errnoNumber('ENAMETOOLONG') });
     }
-    return this.unless('EEXIST', {
+    return this.#unless('EEXIST', {
       operation: `create dummy link ${name}`,
       type: RTM_NEWLINK,
       flags: NLM_F_CREATE | NLM_F_EXCL,
@@ -215,9 +215,9 @@ export class LinkClient {
   }
 
   /** Makes a request; false when the kernel answers with this errno. */
-  private unless(code: string, ...request: Parameters<NetlinkConnection['request']>): boolean {
+  #unless(code: string, ...request: Parameters<NetlinkConnection['request']>): boolean {
     try {
-      this.connection.request(...request);
+      this.#connection.request(...request);
       return true;
     } catch (error) {
       if (error instanceof NetlinkError && error.code === code && !error.resultUnknown) return false;

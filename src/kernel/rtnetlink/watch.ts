@@ -36,21 +36,21 @@ const RECEIVE_BUFFER = 64 * 1024;
 const READS_PER_TURN = 128;
 
 export class LinkWatch {
-  private readonly socket: NetlinkSocket;
-  private readonly buffer = Buffer.allocUnsafeSlow(RECEIVE_BUFFER);
-  private readonly message = emptyMessage(this.buffer);
-  private readonly reader = new AttributeReader();
-  private readonly nested = new AttributeReader();
-  private closing = false;
-  private readonly finished: Promise<void>;
+  readonly #socket: NetlinkSocket;
+  readonly #buffer = Buffer.allocUnsafeSlow(RECEIVE_BUFFER);
+  readonly #message = emptyMessage(this.#buffer);
+  readonly #reader = new AttributeReader();
+  readonly #nested = new AttributeReader();
+  #closing = false;
+  readonly #finished: Promise<void>;
+
+  readonly #handlers: LinkWatchHandlers;
 
   /** Opens the socket and begins to listen: what happens from here on is seen. Throws NetlinkError. */
-  constructor(
-    open: OpenNetlinkSocket,
-    private readonly handlers: LinkWatchHandlers,
-  ) {
-    this.socket = open(NETLINK_ROUTE, [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR]);
-    this.finished = this.run();
+  constructor(open: OpenNetlinkSocket, handlers: LinkWatchHandlers) {
+    this.#handlers = handlers;
+    this.#socket = open(NETLINK_ROUTE, [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR]);
+    this.#finished = this.#run();
   }
 
   /**
@@ -59,78 +59,78 @@ export class LinkWatch {
    * Addresses removed from the link are still told. Throws NetlinkError.
    */
   ignoreAddressesAddedTo(index: number): void {
-    this.socket.attachFilter(addedAddressFilter(index));
+    this.#socket.attachFilter(addedAddressFilter(index));
   }
 
   /** Ends the wait and closes the socket; resolves when both are done. No event comes after the call. Idempotent. */
   close(): Promise<void> {
-    if (!this.closing) {
-      this.closing = true;
-      this.wake();
+    if (!this.#closing) {
+      this.#closing = true;
+      this.#wake();
     }
-    return this.finished;
+    return this.#finished;
   }
 
-  private async run(): Promise<void> {
+  async #run(): Promise<void> {
     try {
-      while (!this.closing) {
-        await this.socket.waitReadable();
-        await this.readQueued();
+      while (!this.#closing) {
+        await this.#socket.waitReadable();
+        await this.#readQueued();
       }
     } catch (error) {
-      if (!this.closing) this.handlers.onError(error);
+      if (!this.#closing) this.#handlers.onError(error);
     } finally {
-      this.closing = true;
-      this.socket.close();
+      this.#closing = true;
+      this.#socket.close();
     }
   }
 
   /** Reads what has queued up, without keeping the event loop to itself. */
-  private async readQueued(): Promise<void> {
-    while (!this.closing) {
-      for (let i = 0; i < READS_PER_TURN; i++) if (this.closing || !this.receive()) return;
+  async #readQueued(): Promise<void> {
+    while (!this.#closing) {
+      for (let i = 0; i < READS_PER_TURN; i++) if (this.#closing || !this.#receive()) return;
       await nextTurn();
     }
   }
 
   /** Reads and reports one datagram; false when there was none. */
-  private receive(): boolean {
+  #receive(): boolean {
     try {
-      const length = this.socket.receive(this.buffer);
-      if (length === this.buffer.length) throw new NetlinkProtocolError('netlink event truncated by the buffer');
-      this.readDatagram(length);
+      const length = this.#socket.receive(this.#buffer);
+      if (length === this.#buffer.length) throw new NetlinkProtocolError('netlink event truncated by the buffer');
+      this.#readDatagram(length);
     } catch (error) {
       const code = socketErrorCode(error);
       if (code === 'EAGAIN') return false;
       if (code === 'EINTR') return true;
       if (code !== 'ENOBUFS' && !(error instanceof NetlinkProtocolError)) throw error;
-      this.report(error);
+      this.#report(error);
     }
     return true;
   }
 
-  private report(reason: unknown): void {
-    if (!this.closing) this.handlers.onOverrun(reason);
+  #report(reason: unknown): void {
+    if (!this.#closing) this.#handlers.onOverrun(reason);
   }
 
-  private readDatagram(length: number): void {
+  #readDatagram(length: number): void {
     let offset = 0;
-    while (offset < length && !this.closing) {
-      offset = readMessage(this.message, this.buffer, offset, length);
-      const event = this.readEvent();
-      if (event !== undefined) this.handlers.onEvent(event);
+    while (offset < length && !this.#closing) {
+      offset = readMessage(this.#message, this.#buffer, offset, length);
+      const event = this.#readEvent();
+      if (event !== undefined) this.#handlers.onEvent(event);
     }
   }
 
-  private readEvent(): LinkEvent | undefined {
-    const { type } = this.message;
+  #readEvent(): LinkEvent | undefined {
+    const { type } = this.#message;
     if (type === RTM_NEWADDR || type === RTM_DELADDR) {
-      const address = readAddress(this.message, this.reader);
+      const address = readAddress(this.#message, this.#reader);
       if (address === undefined) return undefined;
       return { kind: type === RTM_NEWADDR ? 'address-added' : 'address-removed', address };
     }
     if (type !== RTM_NEWLINK && type !== RTM_DELLINK) return undefined;
-    const link = readLink(this.message, this.reader, this.nested);
+    const link = readLink(this.#message, this.#reader, this.#nested);
     return { kind: type === RTM_NEWLINK ? 'link-changed' : 'link-removed', link };
   }
 
@@ -138,12 +138,12 @@ export class LinkWatch {
    * A wait in the thread pool cannot be cancelled, and closing the descriptor under it does not end it. But the kernel
    * acknowledges an empty request to this same socket, and that answer makes it readable.
    */
-  private wake(): void {
+  #wake(): void {
     const writer = new MessageWriter(Buffer.alloc(16));
     const start = writer.beginMessage(NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, 1);
     writer.endMessage(start);
     try {
-      this.socket.send(writer.buffer, writer.offset);
+      this.#socket.send(writer.buffer, writer.offset);
     } catch {
       // Then the wait ends by its own time limit.
     }

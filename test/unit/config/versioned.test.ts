@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { stringify } from 'yaml';
+import { type LogLevel } from '../../../src/config/proxy-config.js';
 import { loadConfigDocument, loadConfigText } from '../../../src/config/load.js';
 
 const HEAD = { apiVersion: 'kubeproxy.config.k8s.io/v1alpha1', kind: 'KubeProxyConfiguration' };
@@ -83,9 +84,32 @@ describe('a configuration as v1alpha1', () => {
   });
 
   it('has the verbosity that means the level which the command line chose', () => {
-    const level = (logLevel: 'debug' | 'info') =>
-      loadConfigDocument({ ...HEAD, logging: { verbosity: 2 } }, 'test', { logLevel }).document.logging;
-    assert.equal((level('debug') as { verbosity: number }).verbosity, 4);
-    assert.equal((level('info') as { verbosity: number }).verbosity, 2);
+    const verbosity = (logLevel: LogLevel, written?: number): unknown => {
+      const logging = written === undefined ? {} : { verbosity: written };
+      return (loadConfigDocument({ ...HEAD, logging }, 'test', { logLevel }).document.logging as typeof logging)
+        .verbosity;
+    };
+    const levels = ['error', 'warn', 'info', 'debug', 'trace'] as const;
+    assert.deepEqual(
+      levels.map((level) => verbosity(level, 2)),
+      [0, 0, 2, 4, 6],
+    );
+    assert.deepEqual(
+      levels.map((level) => verbosity(level)),
+      [0, 0, 0, 4, 6],
+    );
+    assert.deepEqual([verbosity('info', 7), verbosity('trace', 9), verbosity('debug', 5)], [0, 9, 5]);
+  });
+
+  it('has a level for every verbosity: info below 4, debug below 6, then trace', () => {
+    const level = (verbosity: number): string =>
+      loadConfigDocument({ ...HEAD, logging: { verbosity } }, 'test').config.logLevel;
+    assert.deepEqual([0, 3, 4, 5, 6, 10].map(level), ['info', 'info', 'debug', 'debug', 'trace', 'trace']);
+  });
+
+  it('takes the bounds of a number, and nothing beyond', () => {
+    const score = (oomScoreAdj: number): unknown => printed({ oomScoreAdj }).oomScoreAdj;
+    assert.deepEqual([score(-1000), score(1000)], [-1000, 1000]);
+    for (const beyond of [-1001, 1001]) assert.throws(() => score(beyond), /oomScoreAdj: -?1001 .*from -1000 to 1000/);
   });
 });

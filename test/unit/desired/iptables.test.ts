@@ -82,6 +82,17 @@ test('the families differ in nothing but set names, prefixes and the names of IC
   assert.equal(neutral(rulesOf(6)), neutral(rulesOf(4)));
 });
 
+test('no rule of a family has an address of the other', () => {
+  const rules = (family: 4 | 6): string =>
+    rulesOf(family)
+      .tables.flatMap((table) => table.chains.flatMap((chain) => chain.rules))
+      .join('\n');
+  assert.match(rules(4), /-s 127\.0\.0\.0\/8 /);
+  assert.match(rules(6), /-s ::1\/128 /);
+  assert.doesNotMatch(rules(4), /(-s|-d) [0-9a-f]*:/);
+  assert.doesNotMatch(rules(6), /\d\.\d+\.\d+\.\d/);
+});
+
 test('jump rules have the text of kube-proxy 1.36, so that neither doubles the other’s', () => {
   const jumps = rulesOf(4).tables.flatMap((table) =>
     table.jumps.map((jump) => `${table.name} ${jump.position} -A ${jump.chain} ${jump.rule}`),

@@ -120,6 +120,14 @@ describe('dirty are', () => {
     assert.deepEqual(dirty(), ['d/node-port']);
   });
 
+  test('nobody for an address that a Service named before, and names no more', () => {
+    cluster.setService(service('d/plain', { externalIPs: [ip('198.51.100.7')] }));
+    cluster.setService(service('d/plain'));
+    dirty();
+    cluster.setLocalAddresses(new Set([ip('10.0.0.1'), ip('198.51.100.7')]));
+    assert.deepEqual(dirty(), ['d/node-port']);
+  });
+
   test('Services that name an address which is protected from now on, or no more', () => {
     const reason = 'an address of Node n3';
     assert.equal(cluster.protect('node n3', { addresses: [ip('192.0.2.1'), ip('10.9.9.9')], reason }), true);
