@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
- * Puts small faults, one by one, into a copy of the compiled code and runs the unit tests that execute the place: a fault
- * that no test sees is printed, with its line. See test/README.md, "The tests' own power". The tree is not touched.
+ * Puts small faults, one by one, into a copy of the compiled code and runs the unit tests that execute the place: a
+ * fault that no test sees is printed, with its line. See test/README.md, "The tests' own power". The tree is not
+ * touched.
  *
  *   npm run mutation                                     ten minutes, a new seed
  *   npm run mutation -- --minutes 3 --seed 7 src/plan    three minutes in files whose path has "src/plan"

@@ -60,7 +60,9 @@ export class DesiredState {
     6: { internal: 0, external: 0 },
   };
 
-  /** How many Services have, in a family, a Local policy that finds no endpoint here, though there are some elsewhere. */
+  /**
+   * How many Services have, in a family, a Local policy that finds no endpoint here, though there are some elsewhere.
+   */
   withoutLocal(family: Family): WithoutLocal {
     return this.#withoutLocal[family];
   }

@@ -49,13 +49,17 @@ export class Backoff {
   /** When the last wait was over. */
   #waitedUntil = -Infinity;
 
-  constructor(private readonly clock: KubeClock) {}
+  readonly #clock: KubeClock;
+
+  constructor(clock: KubeClock) {
+    this.#clock = clock;
+  }
 
   /** How long to wait now, in milliseconds. */
   next(): number {
-    const now = this.clock.now();
+    const now = this.#clock.now();
     if (now - this.#waitedUntil >= FORGET_MS) this.#ceiling = FIRST_MS;
-    const wait = this.clock.random() * this.#ceiling;
+    const wait = this.#clock.random() * this.#ceiling;
     this.#ceiling = Math.min(this.#ceiling * 2, MAX_MS);
     this.#waitedUntil = now + wait;
     return wait;

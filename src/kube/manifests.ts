@@ -72,7 +72,10 @@ export class ManifestSource<Service, Slice, Node> {
   #lastContactAt = 0;
   #lastError: string | undefined;
 
-  constructor(private readonly options: ManifestSourceOptions<Service, Slice, Node>) {
+  readonly #options: ManifestSourceOptions<Service, Slice, Node>;
+
+  constructor(options: ManifestSourceOptions<Service, Slice, Node>) {
+    this.#options = options;
     this.#feeds = {
       Service: new ObjectFeed(options.services as ObjectFeedOptions<unknown>),
       EndpointSlice: new ObjectFeed(options.endpointSlices as ObjectFeedOptions<unknown>),
@@ -84,7 +87,7 @@ export class ManifestSource<Service, Slice, Node> {
   /** Reads the directory and goes on watching it; rejects with KubeError when it cannot be read at all. */
   async start(): Promise<void> {
     try {
-      await readdir(this.options.directory);
+      await readdir(this.#options.directory);
     } catch (error) {
       throw toKubeError('read manifests', error);
     }
@@ -127,14 +130,14 @@ export class ManifestSource<Service, Slice, Node> {
       } catch (error) {
         // The directory is gone for a moment, or for good: what it held stays until it can be read again.
         const message = `read manifests: ${errorMessage(error)}`;
-        if (message !== this.#lastError) this.options.log.warn({ directory: this.options.directory }, message);
+        if (message !== this.#lastError) this.#options.log.warn({ directory: this.#options.directory }, message);
         this.#lastError = message;
       }
     }
   }
 
   async #readDirectory(): Promise<void> {
-    const { directory } = this.options;
+    const { directory } = this.#options;
     const names = (await readdir(directory)).filter((name) => /^[^.].*\.(ya?ml|json)$/.test(name)).sort();
     const files = new Map<string, KnownFile>();
     for (const name of names) {
@@ -151,7 +154,7 @@ export class ManifestSource<Service, Slice, Node> {
 
   /** The file as it is now; as it was before when it cannot be read or parsed. */
   async #readFile(name: string): Promise<KnownFile | undefined> {
-    const path = join(this.options.directory, name);
+    const path = join(this.#options.directory, name);
     const known = this.#files.get(name);
     try {
       const { mtimeMs, size, ino } = await stat(path);
@@ -159,10 +162,10 @@ export class ManifestSource<Service, Slice, Node> {
       if (known?.version === version) return known;
       const parsed = parseManifest(await readFile(path, 'utf8'));
       if ('error' in parsed) return this.#keepBroken(name, parsed.error, { version, objects: known?.objects ?? [] });
-      if (this.#broken.delete(name)) this.options.log.info({ file: path }, 'manifest is good again');
+      if (this.#broken.delete(name)) this.#options.log.info({ file: path }, 'manifest is good again');
       for (const what of parsed.ignored) {
-        this.options.log.info({ file: path, object: what }, 'manifest kind not served');
-        this.options.onSkipped?.(path, what, 'not_served');
+        this.#options.log.info({ file: path, object: what }, 'manifest kind not served');
+        this.#options.onSkipped?.(path, what, 'not_served');
       }
       return { version, objects: parsed.objects };
     } catch (error) {
@@ -172,12 +175,12 @@ export class ManifestSource<Service, Slice, Node> {
   }
 
   #keepBroken(name: string, reason: string, kept: KnownFile): KnownFile {
-    const file = join(this.options.directory, name);
+    const file = join(this.#options.directory, name);
     const message = `${file}: ${reason}`;
     if (this.#broken.get(name) !== message) {
       const fields = { file, reason, objectsKept: kept.objects.length };
-      this.options.log.warn(fields, `manifest is broken, its last good objects stay: ${message}`);
-      this.options.onSkipped?.(file, reason, 'broken');
+      this.#options.log.warn(fields, `manifest is broken, its last good objects stay: ${message}`);
+      this.#options.onSkipped?.(file, reason, 'broken');
     }
     this.#broken.set(name, message);
     return kept;
@@ -213,19 +216,19 @@ export class ManifestSource<Service, Slice, Node> {
     name: string,
     manifest: ManifestObject,
   ): void {
-    if (manifest.kind === 'Node' && manifest.key !== this.options.nodeName) return;
+    if (manifest.kind === 'Node' && manifest.key !== this.#options.nodeName) return;
     const identity = `${manifest.kind} ${manifest.key}`;
     const owner = wanted.get(identity)?.owner;
     if (owner === undefined) {
       wanted.set(identity, { owner: name, manifest });
       return;
     }
-    this.options.onSkipped?.(
-      join(this.options.directory, name),
+    this.#options.onSkipped?.(
+      join(this.#options.directory, name),
       `${identity}: defined in ${owner} already`,
       'duplicate',
     );
-    this.options.log.warn(
+    this.#options.log.warn(
       { object: identity, file: name },
       `${identity} is defined in ${owner} already, not used from ${name}`,
     );
@@ -233,13 +236,13 @@ export class ManifestSource<Service, Slice, Node> {
 
   #watch(): void {
     try {
-      this.#watcher = watch(this.options.directory, () => this.#soon());
+      this.#watcher = watch(this.#options.directory, () => this.#soon());
       this.#watcher.on('error', (error) => {
-        this.options.log.warn({ reason: errorMessage(error) }, 'directory watch failed, reading it periodically');
+        this.#options.log.warn({ reason: errorMessage(error) }, 'directory watch failed, reading it periodically');
         this.#watcher?.close();
       });
     } catch (error) {
-      this.options.log.warn({ reason: errorMessage(error) }, 'directory cannot be watched, reading it periodically');
+      this.#options.log.warn({ reason: errorMessage(error) }, 'directory cannot be watched, reading it periodically');
     }
   }
 
@@ -253,7 +256,7 @@ export class ManifestSource<Service, Slice, Node> {
     if (this.#isClosed) return;
     this.#cancelTimer();
     this.#cancelTimer = this.#clock.timer(
-      this.options.rescanMs ?? 10_000,
+      this.#options.rescanMs ?? 10_000,
       () => void this.rescan().then(() => this.#scheduleRescan()),
     );
   }

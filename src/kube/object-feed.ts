@@ -20,7 +20,11 @@ export class ObjectFeed<T> {
   #list = 0;
   #isSynced = false;
 
-  constructor(private readonly options: ObjectFeedOptions<T>) {}
+  readonly #options: ObjectFeedOptions<T>;
+
+  constructor(options: ObjectFeedOptions<T>) {
+    this.#options = options;
+  }
 
   get isSynced(): boolean {
     return this.#isSynced;
@@ -32,66 +36,66 @@ export class ObjectFeed<T> {
 
   beginList(): void {
     this.#list++;
-    this.options.sink.replaceStart();
+    this.#options.sink.replaceStart();
   }
 
   /** Deletes what the list that began last did not hold. */
   endList(): void {
     for (const [key, list] of this.#known) if (list !== this.#list) this.#forget(key);
-    this.options.skipped?.endList(this.#list);
-    this.options.sink.replaceEnd();
+    this.#options.skipped?.endList(this.#list);
+    this.#options.sink.replaceEnd();
     if (this.#isSynced) return;
     this.#isSynced = true;
-    this.options.sink.synced();
+    this.#options.sink.synced();
   }
 
   /** The object exists. One that cannot be parsed is reported, and no longer known if it was. */
   put(object: unknown): void {
     const key = objectKey(object);
-    if (key !== undefined) this.options.skipped?.forget(key);
+    if (key !== undefined) this.#options.skipped?.forget(key);
     const value = this.#parse(key, object);
     if (value === undefined) {
       if (key !== undefined) this.#forget(key);
       return;
     }
-    const owned = this.options.keyOf?.(value) ?? key!;
+    const owned = this.#options.keyOf?.(value) ?? key!;
     this.#known.set(owned, this.#list);
-    this.options.sink.upsert(owned, value);
+    this.#options.sink.upsert(owned, value);
   }
 
   /** The object is in this list, unchanged since it was put; true when it is known. */
   keep(key: string): boolean {
     const isKnown = this.#known.has(key);
     if (isKnown) this.#known.set(key, this.#list);
-    this.options.skipped?.keep(key, this.#list);
+    this.#options.skipped?.keep(key, this.#list);
     return isKnown;
   }
 
   /** The object is gone. */
   remove(object: unknown): void {
     const key = objectKey(object);
-    if (key === undefined) this.options.onProblem('(unnamed)', 'metadata.name is missing');
+    if (key === undefined) this.#options.onProblem('(unnamed)', 'metadata.name is missing');
     else {
-      this.options.skipped?.forget(key);
+      this.#options.skipped?.forget(key);
       this.#forget(key);
     }
   }
 
   #forget(key: string): void {
-    if (this.#known.delete(key)) this.options.sink.delete(key);
+    if (this.#known.delete(key)) this.#options.sink.delete(key);
   }
 
   #parse(key: string | undefined, object: unknown): T | undefined {
     if (key === undefined) {
-      this.options.onProblem('(unnamed)', 'metadata.name is missing');
+      this.#options.onProblem('(unnamed)', 'metadata.name is missing');
       return undefined;
     }
     const report = (problem: string): void => {
-      this.options.skipped?.add(key, problem, this.#list);
-      this.options.onProblem(key, problem);
+      this.#options.skipped?.add(key, problem, this.#list);
+      this.#options.onProblem(key, problem);
     };
     try {
-      return this.options.parse(object, report);
+      return this.#options.parse(object, report);
     } catch (error) {
       report(`cannot be parsed: ${errorMessage(error)}`);
       return undefined;

@@ -66,7 +66,10 @@ export class Reflector<T> {
   #malformedInARow = 0;
   #unspent = TURN_BYTES;
 
-  constructor(private readonly options: ReflectorOptions<T>) {
+  readonly #options: ReflectorOptions<T>;
+
+  constructor(options: ReflectorOptions<T>) {
+    this.#options = options;
     this.#feed = new ObjectFeed(options);
     this.#clock = options.clock ?? systemClock;
     this.#backoff = new Backoff(this.#clock);
@@ -195,7 +198,7 @@ export class Reflector<T> {
     this.#beginList();
     let resourceVersion: string;
     try {
-      resourceVersion = await this.#readPages(this.options.pageSize ?? 500);
+      resourceVersion = await this.#readPages(this.#options.pageSize ?? 500);
     } catch (error) {
       if (!(error instanceof KubeError) || !error.isExpired) throw error;
       this.#beginList();
@@ -219,7 +222,7 @@ export class Reflector<T> {
   }
 
   #open(verb: 'list' | 'watch', query: Readonly<Record<string, string>>): Promise<KubeBody> {
-    const { path, labelSelector, fieldSelector, client, listIdleMs = 30_000, idleMs = 135_000 } = this.options;
+    const { path, labelSelector, fieldSelector, client, listIdleMs = 30_000, idleMs = 135_000 } = this.#options;
     const selectors = {
       ...(labelSelector === undefined ? {} : { labelSelector }),
       ...(fieldSelector === undefined ? {} : { fieldSelector }),
@@ -293,7 +296,7 @@ export class Reflector<T> {
   }
 
   #operation(verb: 'list' | 'watch'): string {
-    return `${verb} ${this.options.resource}`;
+    return `${verb} ${this.#options.resource}`;
   }
 
   /** Lets the event loop turn after every TURN_BYTES; most calls cost nothing. */

@@ -19,7 +19,6 @@ import { type AppliedVirtualServer, sameSettings } from './applied.js';
 export interface IpvsOperations {
   addVirtualServer(key: VirtualServerKey, settings: VirtualServerSettings): void;
   setVirtualServer(key: VirtualServerKey, settings: VirtualServerSettings): void;
-  deleteVirtualServer(key: VirtualServerKey): void;
   /** Adds real servers of weight 1, those from offset `from` on first, then those before it. */
   addRealServers(server: VirtualServerKey, reals: RealServerList, from: number): void;
   setRealServer(server: VirtualServerKey, real: RealServerKey, weight: number): void;

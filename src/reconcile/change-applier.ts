@@ -28,8 +28,8 @@ export interface ChangeApplierOptions {
 const NO_TRIAL: Trial = new Map();
 
 /**
- * Makes kernel objects as desired, in the order that no packet can fall through: a virtual server is in the sets before it
- * exists and exists before its address is bound; an address is gone before its virtual server is. What fails becomes
+ * Makes kernel objects as desired, in the order that no packet can fall through: a virtual server is in the sets before
+ * it exists and exists before its address is bound; an address is gone before its virtual server is. What fails becomes
  * pending again.
  */
 export class ChangeApplier {

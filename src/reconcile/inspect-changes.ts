@@ -79,7 +79,6 @@ function pushServer(key: VirtualServerKey, { desired, servers }: Differences, ch
   const operations: IpvsOperations = {
     addVirtualServer: (_key, settings) => push({ action: 'add', ...server, after: settingsData(settings) }),
     setVirtualServer: (_key, settings) => push({ action: 'change', ...server, before, after: settingsData(settings) }),
-    deleteVirtualServer: () => push({ action: 'delete', ...server, before }),
     addRealServers: (_key, reals, from) => {
       for (const one of inAddingOrder(key, reals, from))
         push({ action: 'add', ...real, realServer: realServerRef(one), weight: 1 });

@@ -14,7 +14,10 @@ import { type Round } from './round.js';
 
 const ACTIVE_WEIGHT = 1;
 
-/** Sends one sync's changes of the IPVS table in batches and counts them in its record. The last batch waits for `flush`. */
+/**
+ * Sends one sync's changes of the IPVS table in batches and counts them in its record. The last batch waits for
+ * `flush`.
+ */
 export class IpvsWriter implements IpvsOperations {
   /** Refused for good, so that what the kernel holds is known. */
   readonly verdicts: IpvsFailure[] = [];

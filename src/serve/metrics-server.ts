@@ -20,8 +20,8 @@ export interface MetricsServerSources {
 
 /**
  * What kube-proxy's metrics server has (/metrics, /metrics/slis, /proxyMode, /healthz, /configz) and the status page
- * (/status as HTML, /status.json). It says nothing secret, but /configz and /status name every Service and setting: only
- * the node itself gets them unless `access` says otherwise.
+ * (/status as HTML, /status.json). It says nothing secret, but /configz and /status name every Service and setting:
+ * only the node itself gets them unless `access` says otherwise.
  */
 export function metricsHandler(sources: MetricsServerSources): RequestListener {
   const { metrics, configz, access } = sources;

@@ -52,9 +52,9 @@ export class ServiceHealthServer {
   }
 
   /**
-   * Makes exactly these ports answer on these addresses: `all` means every address of both families. Resolves, and never
-   * rejects, when the update has run and every new bind was tried once; failed ones are logged and tried again until the
-   * Service is gone. Of updates that come while one runs, only the last counts.
+   * Makes exactly these ports answer on these addresses: `all` means every address of both families. Resolves, and
+   * never rejects, when the update has run and every new bind was tried once; failed ones are logged and tried again
+   * until the Service is gone. Of updates that come while one runs, only the last counts.
    */
   update(services: ReadonlyMap<number, ServiceHealth>, addresses: readonly Address[] | 'all'): Promise<void> {
     if (!this.#isClosed) this.#wanted = { services, addresses };

@@ -7,7 +7,9 @@ export class BusyError extends Error {
 
 /** How many may wait; each holds a connection and nothing else. */
 const LARGEST_QUEUE = 8;
-/** After a piece of work the next waits this many times as long as it took: at most a fifth of the event loop's time. */
+/**
+ * After a piece of work the next waits this many times as long as it took: at most a fifth of the event loop's time.
+ */
 const REST = 4;
 
 /** Lets expensive answers through one at a time, with the event loop's other work in between. */

@@ -2,7 +2,8 @@
  * The fake API server as a process of its own:
  *
  *   node build/test/fakes/api-server-main.js [--host 127.0.0.1] [--port 0] [--control-port 0] [--tls] [--token T]
- *     [--managed-fields] [--bookmark-ms 60000] [--load FILE.json]... [--generate SERVICESxENDPOINTS] [--kubeconfig FILE]
+ *     [--managed-fields] [--bookmark-ms 60000] [--load FILE.json]... [--generate SERVICESxENDPOINTS]
+ *     [--kubeconfig FILE]
  *
  * Prints one JSON line `{"url":...,"control":...}` when it serves. Commands (api-server-control.ts) come as POST bodies
  * on the control port or as lines on standard input, one JSON object or array each; answers go back the same way.

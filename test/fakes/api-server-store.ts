@@ -134,7 +134,10 @@ export class ApiStore {
   compactedRevision = 0;
   readonly #collections: ReadonlyMap<Resource, Collection>;
 
-  constructor(private readonly options: { readonly managedFields: boolean }) {
+  readonly #options: { readonly managedFields: boolean };
+
+  constructor(options: { readonly managedFields: boolean }) {
+    this.#options = options;
     this.#collections = new Map(RESOURCE_TYPES.map((type) => [type.resource, new Collection(type)]));
   }
 
@@ -201,7 +204,7 @@ export class ApiStore {
       creationTimestamp: identity.creationTimestamp,
       ...(labels === undefined ? {} : { labels }),
       ...given,
-      ...(this.options.managedFields ? { managedFields: managedFieldsOf(type.kind, object) } : {}),
+      ...(this.#options.managedFields ? { managedFields: managedFieldsOf(type.kind, object) } : {}),
     };
     const json = JSON.stringify({ metadata: { ...metadata, resourceVersion: '@' }, ...fields });
     const cut = json.indexOf('"resourceVersion":"@"') + '"resourceVersion":"'.length;

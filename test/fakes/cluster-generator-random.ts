@@ -38,7 +38,10 @@ export class RandomCluster {
   readonly #known: Known[] = [];
   #nextId = 1;
 
-  constructor(private readonly options: RandomClusterOptions) {
+  readonly #options: RandomClusterOptions;
+
+  constructor(options: RandomClusterOptions) {
+    this.#options = options;
     this.#random = seededRandom(options.seed);
   }
 
@@ -116,7 +119,7 @@ export class RandomCluster {
     const labels: Record<string, string> = { app: `chaos-${id}` };
     if (this.#chance(0.03)) labels['service.kubernetes.io/service-proxy-name'] = 'other';
     const metadata = { name: `chaos-${id}`, namespace: 'chaos', labels };
-    const families = familiesOf(id, this.options.ipv6 !== false);
+    const families = familiesOf(id, this.#options.ipv6 !== false);
     if (this.#chance(0.04)) return { kind: 'Service', apiVersion: 'v1', metadata, ...unservedSpec(this.#chance(0.5)) };
     const clusterIPs = families.map((family) =>
       family === 'IPv4' ? `10.96.${8 + (id >> 8)}.${id & 255}` : `fd00:96::8:${hex(id)}`,
@@ -162,7 +165,7 @@ export class RandomCluster {
 
   #ports(slot: number, hasNodePorts: boolean): Fields[] {
     const count = 1 + Math.floor(this.#random() * 3);
-    const protocols = this.options.protocols ?? ['TCP', 'TCP', 'UDP', 'SCTP'];
+    const protocols = this.#options.protocols ?? ['TCP', 'TCP', 'UDP', 'SCTP'];
     return Array.from({ length: count }, (_, i) => ({
       ...(count === 1 && this.#chance(0.3) ? {} : { name: `p${i}` }),
       protocol: this.#pick(protocols),
@@ -173,7 +176,7 @@ export class RandomCluster {
   }
 
   #externalIPs(slot: number, families: readonly string[]): string[] {
-    const host = this.options.conflicts === true && this.#chance(0.3) ? 7 : 8 + slot;
+    const host = this.#options.conflicts === true && this.#chance(0.3) ? 7 : 8 + slot;
     const addresses = families.map((family) =>
       family === 'IPv4' ? `198.51.${100 + (host >> 8)}.${host & 255}` : `2001:db8:51::${hex(host)}`,
     );
@@ -202,7 +205,7 @@ export class RandomCluster {
   #slices(id: number, service: ApiObject): ApiObject[] {
     const spec = service['spec'] as { ports?: { name?: string; protocol: string; targetPort: number }[] };
     if (this.#chance(0.08)) return [];
-    return familiesOf(id, this.options.ipv6 !== false).flatMap((family) => {
+    return familiesOf(id, this.#options.ipv6 !== false).flatMap((family) => {
       const hasHints = this.#chance(0.3);
       return Array.from({ length: 1 + Math.floor(this.#random() * 3) }, (_, part) => ({
         kind: 'EndpointSlice',
@@ -260,7 +263,7 @@ export class RandomCluster {
   }
 
   #isBad(): boolean {
-    return this.options.badFields === true && this.#chance(0.04);
+    return this.#options.badFields === true && this.#chance(0.04);
   }
 
   #chance(probability: number): boolean {

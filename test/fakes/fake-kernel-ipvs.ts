@@ -1,4 +1,7 @@
-/** The generic netlink controller and the IPVS family of the fake kernel: the semantics of ip_vs_genl_set_cmd, in memory. */
+/**
+ * The generic netlink controller and the IPVS family of the fake kernel: the semantics of ip_vs_genl_set_cmd, in
+ * memory.
+ */
 import { AttributeReader } from '../../src/netlink/attribute-reader.js';
 import { type NetlinkMessage } from '../../src/netlink/message.js';
 import { NETLINK_GENERIC } from '../../src/netlink/socket.js';

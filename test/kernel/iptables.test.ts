@@ -1,4 +1,6 @@
-/** The iptables programs and the real kernel: what is written is what is read back, and the xtables lock is waited for. */
+/**
+ * The iptables programs and the real kernel: what is written is what is read back, and the xtables lock is waited for.
+ */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { before, test } from 'node:test';

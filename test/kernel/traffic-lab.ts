@@ -1,4 +1,6 @@
-/** Builds the laboratory of the traffic tests: the pods of traffic-world.ts, all serving, and the host's own servers. */
+/**
+ * Builds the laboratory of the traffic tests: the pods of traffic-world.ts, all serving, and the host's own servers.
+ */
 import { shell } from './harness/kernel-state.js';
 import { Lab, NODE } from './harness/lab.js';
 import { OTHER_NODE, type PodSpec } from './harness/layout.js';

@@ -2,12 +2,14 @@
 import { type Protocol } from '../../src/values/protocol.js';
 
 /**
- * `client` is a pod on the node under test, `bridged` one on its bridge, `farclient` one on the other node; `other` is the
- * other node itself, `router` a neighbour on the node's Ethernet.
+ * `client` is a pod on the node under test, `bridged` one on its bridge, `farclient` one on the other node; `other` is
+ * the other node itself, `router` a neighbour on the node's Ethernet.
  */
 const PLACES = ['client', 'bridged', 'node', 'other', 'farclient', 'outside', 'router'] as const;
 export type Place = (typeof PLACES)[number];
-/** `node` is the node's address with the Service's port; `second` its second address and `loopback` with the node port. */
+/**
+ * `node` is the node's address with the Service's port; `second` its second address and `loopback` with the node port.
+ */
 const KINDS = ['clusterIP', 'externalIP', 'loadBalancer', 'nodePort', 'node', 'second', 'loopback'] as const;
 export type AddressKind = (typeof KINDS)[number];
 /** `HTTP` asks the health check node port. */
@@ -19,8 +21,9 @@ type Seen = (typeof SEEN)[number];
 
 export type Expectation =
   /**
-   * `near far as node`: by each of these and no other; the server saw the client's own address (`self`), one of the node's, or the very address that
-   * was asked (`target`: what the node itself asks at its own address comes from there).
+   * `near far as node`: by each of these and no other; the server saw the client's own address (`self`), one of the
+   * node's, or the very address that was asked (`target`: what the node itself asks at its own address comes from
+   * there).
    */
   | { readonly what: 'answered'; readonly by: readonly string[]; readonly seen: Seen }
   /** `one of near far`: always the same. `any of near far`: schedulers differ in how they spread. */
@@ -42,8 +45,9 @@ export interface Row {
 }
 
 /**
- * `row('ClusterIP', 'basic clusterIP TCP,UDP', 'client: near far as self', 'node outside: near far as node')`: the Service, the kinds of address, the
- * ways, and optionally `IPv4`, `IPv6` (else both) and `:PORT`; then who must meet what. Throws on what it does not understand.
+ * `row('ClusterIP', 'basic clusterIP TCP,UDP', 'client: near far as self', 'node outside: near far as node')`: the
+ * Service, the kinds of address, the ways, and optionally `IPv4`, `IPv6` (else both) and `:PORT`; then who must meet
+ * what. Throws on what it does not understand.
  */
 export function row(feature: string, where: string, ...expectations: readonly string[]): Row {
   const [service, at, ways, ...rest] = where.split(' ');

@@ -97,8 +97,8 @@ function portOf(row: Row, at: AddressKind, way: Way, service: ServiceSpec): numb
 }
 
 /**
- * Tries every case. Requests to one virtual server come one after the other, or round robin would not be seen; different
- * ones run side by side.
+ * Tries every case. Requests to one virtual server come one after the other, or round robin would not be seen;
+ * different ones run side by side.
  */
 export async function walk(lab: Lab, cases: readonly Case[]): Promise<Map<Case, Verdict>> {
   const verdicts = new Map<Case, Verdict>();
@@ -138,8 +138,8 @@ async function attempt(lab: Lab, one: Case): Promise<Verdict> {
 }
 
 /**
- * Refused at once. A second and third try are for what is not the kernel's doing: a busy machine, on which a refusal comes
- * late, and icmp_ratelimit, by which a host gets at most one "port unreachable" a second after a burst of six.
+ * Refused at once. A second and third try are for what is not the kernel's doing: a busy machine, on which a refusal
+ * comes late, and icmp_ratelimit, by which a host gets at most one "port unreachable" a second after a burst of six.
  */
 async function attemptRefused(lab: Lab, one: Case, protocol: Protocol): Promise<Verdict> {
   for (let left = 2; ; left--) {
@@ -184,7 +184,10 @@ function isRefusal(one: Case, outcome: Outcome): boolean {
   return outcome.result === 'refused' || isOwnDatagram(one, outcome);
 }
 
-/** What is dropped on the node's own way out, by IPVS or by a rule, send(2) refuses with EPERM: at once, and nothing is sent. */
+/**
+ * What is dropped on the node's own way out, by IPVS or by a rule, send(2) refuses with EPERM: at once, and nothing is
+ * sent.
+ */
 function isOwnDatagram(one: Case, outcome: Outcome): boolean {
   return one.place === 'node' && one.way === 'UDP' && outcome.result === 'error' && outcome.errno === 'EPERM';
 }

@@ -1,4 +1,7 @@
-/** What the traffic laboratory is made of: pods with servers, and Services as API objects. traffic-cases.ts says what packets must do. */
+/**
+ * What the traffic laboratory is made of: pods with servers, and Services as API objects. traffic-cases.ts says what
+ * packets must do.
+ */
 import { type Protocol } from '../../src/values/protocol.js';
 import { type PodSpec } from './harness/layout.js';
 

@@ -5,7 +5,6 @@ import { iptablesRules } from '../../../src/desired/iptables-rules.js';
 import { type RuleSet } from '../../../src/desired/rule-set.js';
 import { KNOWN_RULES, type KnownRules } from '../../../src/plan/known-rules.js';
 import { planRules, removeChains } from '../../../src/plan/rule-diff.js';
-import { normalRule } from '../../../src/plan/rule-normal.js';
 import {
   type SavedChain,
   type SavedRules,
@@ -216,7 +215,10 @@ test('removeChains leaves no trace and nothing else changed; a second time there
   }
 });
 
-/** As `iptables-save` of either backend prints what others had written: CNI portmap, dockershim's heirs, an administrator. */
+/**
+ * As `iptables-save` of either backend prints what others had written: CNI portmap, dockershim's heirs, an
+ * administrator.
+ */
 const FOREIGN: readonly [table: string, chain: string, rule: string][] = [
   ['nat', 'CNI-DN-0123456789abcdef01234', '-s 10.128.0.0/24 -p tcp -m tcp --dport 8080 -j KUBE-MARK-MASQ'],
   ['nat', 'CNI-DN-0123456789abcdef01234', '-s 127.0.0.1/32 -p tcp -m tcp --dport 8080 -j KUBE-MARK-MASQ'],
@@ -326,71 +328,6 @@ test('a chain that an option no longer wants goes with its jump, or is emptied w
   assert.deepEqual(emptied.get('filter')!.get('KUBE-IPVS-ACCEPT')!.rules, []);
   assert.deepEqual(inputRules(emptied).at(-1), '-i vpn0 -j KUBE-IPVS-ACCEPT');
   assert.deepEqual(planRules(iptablesRules(config), emptied), { differences: [], text: '' });
-});
-
-test('rules are the same however they are written', () => {
-  const same: [string, string, Family?][] = [
-    ['-s 10.0.0.1 -j ACCEPT', '-s 10.0.0.1/32 -j ACCEPT'],
-    ['-s 10.1.2.3/8 -j ACCEPT', '-s 10.0.0.0/255.0.0.0 -j ACCEPT'],
-    ['-s 0.0.0.0/0 -j ACCEPT', '-j ACCEPT'],
-    ['-s fd00::1 -j ACCEPT', '-s fd00:0::1/128 -j ACCEPT', 6],
-    ['-p tcp --dport 80 -j ACCEPT', '-p tcp -m tcp --dport 80 -j ACCEPT'],
-    ['-m comment --comment "a b" -i eth0 -p TCP -j ACCEPT', '-i eth0 -p tcp -m comment --comment other -j ACCEPT'],
-    ['-i lo -d 10.0.0.0/8 -j ACCEPT', '-d 10.0.0.0/8 -i lo -j ACCEPT'],
-    ['-p 132 -j ACCEPT', '-p sctp -j ACCEPT'],
-    ['-p icmpv6 -j ACCEPT', '-p ipv6-icmp -j ACCEPT', 6],
-    ['-j MARK --or-mark 0x4000', '-j MARK --set-xmark 0x4000/0x4000'],
-    ['-j MARK --set-mark 0x4000/0x4000', '-j MARK --set-xmark 0x4000/0x4000'],
-    ['-j MARK --xor-mark 16384', '-j MARK --set-xmark 0x4000/0x0'],
-    ['-j MARK --and-mark 0xffffbfff', '-j MARK --set-xmark 0x0/0x4000'],
-    ['-m mark --mark 16384/0x4000 -j RETURN', '-m mark --mark 0x4000/0x4000 -j RETURN'],
-    ['-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT', '-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT'],
-    ['-j REJECT', '-j REJECT --reject-with icmp-port-unreachable'],
-    ['-j REJECT', '-j REJECT --reject-with icmp6-port-unreachable', 6],
-    ['-m ipvs --vproto 6 -j DROP', '-m ipvs --vproto tcp -j DROP'],
-    ['-p tcp --syn -j DROP', '-p tcp -m tcp --tcp-flags SYN,RST,ACK,FIN SYN -j DROP'],
-    ['-m conntrack ! --ctstate ESTABLISHED,RELATED -j DROP', '-m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP'],
-    ['--source 10.0.0.1 --jump ACCEPT', '-s 10.0.0.1/32 -j ACCEPT'],
-  ];
-  for (const [one, other, family = 4] of same) assert.equal(normalRule(one, family), normalRule(other, family), one);
-});
-
-test('rules that do something else are told apart', () => {
-  const rules = [
-    '-j ACCEPT',
-    '-g ACCEPT',
-    '-j DROP',
-    '-s 10.0.0.0/8 -j ACCEPT',
-    '! -s 10.0.0.0/8 -j ACCEPT',
-    '-d 10.0.0.0/8 -j ACCEPT',
-    '-s 10.0.0.0/9 -j ACCEPT',
-    '-p tcp -j ACCEPT',
-    '-p tcp -m tcp --dport 80 -j ACCEPT',
-    '-p tcp -m tcp --dport 81 -j ACCEPT',
-    '-p udp -m udp --dport 80 -j ACCEPT',
-    '-p tcp -m tcp ! --dport 80 -j ACCEPT',
-    '-m set --match-set A dst,dst -j ACCEPT',
-    '-m set ! --match-set A dst,dst -j ACCEPT',
-    '-m set --match-set A dst,src -j ACCEPT',
-    '-m set --match-set B dst,dst -j ACCEPT',
-    '-m set --match-set A dst,dst -m set --match-set B dst,dst -j ACCEPT',
-    '-m mark --mark 0x4000/0x4000 -j ACCEPT',
-    '-m mark --mark 0x4000 -j ACCEPT',
-    '-m mark ! --mark 0x4000/0x4000 -j ACCEPT',
-    '-j MARK --set-xmark 0x4000/0x4000',
-    '-j MARK --set-xmark 0x4000/0x0',
-    '-j MASQUERADE',
-    '-j MASQUERADE --random-fully',
-    '-j REJECT --reject-with icmp-host-unreachable',
-    '-m addrtype --dst-type LOCAL -j ACCEPT',
-    '-m addrtype ! --dst-type LOCAL -j ACCEPT',
-    '-m conntrack --ctstate NEW -j ACCEPT',
-    '-m conntrack ! --ctstate NEW -j ACCEPT',
-    '-p tcp -m tcp --tcp-flags SYN SYN -j ACCEPT',
-    '-p tcp -m tcp --syn -j ACCEPT',
-    '-p tcp -m tcp ! --syn -j ACCEPT',
-  ];
-  assert.equal(new Set(rules.map((rule) => normalRule(rule, 4))).size, rules.length);
 });
 
 test('quoting and hostile text', () => {

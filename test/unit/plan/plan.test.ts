@@ -59,10 +59,6 @@ class Table implements IpvsOperations {
     this.#note(`edit ${settings.scheduler}`);
   }
 
-  deleteVirtualServer(): void {
-    assert.fail('a plan for a wanted virtual server deletes none');
-  }
-
   addRealServers(server: VirtualServerKey, reals: RealServerList, from: number): void {
     for (const key of inAddingOrder(server, reals, from)) {
       assert.ok(this.exists && !this.weights.has(key));
