@@ -178,11 +178,19 @@ function run(file, seconds, env) {
   });
 }
 
-/** Lines `file | "a" -> "b" | source line | reason`; others are comments. */
+/** Lines `file | "a" -> "b" | source line | reason`; others are comments. Says which of them have lost their line. */
 function readEquivalents() {
   const path = join(copy, 'test/mutation-equivalent.txt');
   const lines = existsSync(path) ? readFileSync(path, 'utf8').split('\n') : [];
-  return new Set(lines.map((line) => line.split(' | ').slice(0, -1).join(' | ')).filter((line) => line !== ''));
+  const found = new Set();
+  for (const line of lines.filter((one) => one !== '' && !one.startsWith('#'))) {
+    const [file, change, ...rest] = line.split(' | ').slice(0, -1);
+    const source = rest.join(' | ');
+    const isThere = readFileSync(join(copy, file), 'utf8').split('\n').some((one) => one.trim() === source);
+    if (isThere) found.add(`${file} | ${change} | ${source}`);
+    else console.log(`not in the source any more, take it out of test/mutation-equivalent.txt: ${line}`);
+  }
+  return found;
 }
 
 function describe(mutant) {
