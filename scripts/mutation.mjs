@@ -186,7 +186,9 @@ function readEquivalents() {
   for (const line of lines.filter((one) => one !== '' && !one.startsWith('#'))) {
     const [file, change, ...rest] = line.split(' | ').slice(0, -1);
     const source = rest.join(' | ');
-    const isThere = readFileSync(join(copy, file), 'utf8').split('\n').some((one) => one.trim() === source);
+    const isThere = readFileSync(join(copy, file), 'utf8')
+      .split('\n')
+      .some((one) => one.trim() === source);
     if (isThere) found.add(`${file} | ${change} | ${source}`);
     else console.log(`not in the source any more, take it out of test/mutation-equivalent.txt: ${line}`);
   }

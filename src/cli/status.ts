@@ -11,8 +11,8 @@ import { formatBindAddress } from '../config/bind-address.js';
 const PAGE = 1000;
 
 /**
- * Asks the daemon on this node what it is doing, and with `search` or as JSON for its Services, page by page; 1 when it does not answer,
- * is not healthy, or the node is going.
+ * Asks the daemon on this node what it is doing, and with `search` or as JSON for its Services, page by page; 1 when it
+ * does not answer, is not healthy, or the node is going.
  */
 export async function runStatus(options: StatusOptions, environment: Environment): Promise<number> {
   const { config } = await loadDaemonConfig(options);

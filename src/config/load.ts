@@ -22,7 +22,9 @@ export interface LoadedConfigFile extends LoadedConfig {
 
 type Mapping = Record<string, unknown>;
 
-/** Reads and checks a KubeProxyConfiguration file. Throws ConfigError, naming every problem, or that it cannot be read. */
+/**
+ * Reads and checks a KubeProxyConfiguration file. Throws ConfigError, naming every problem, or that it cannot be read.
+ */
 export async function loadConfigFile(path: string, overrides: ConfigOverrides = {}): Promise<LoadedConfigFile> {
   let text: string;
   try {
@@ -41,7 +43,10 @@ export function loadConfigText(text: string, source: string, overrides: ConfigOv
   return load(value, { source, overrides, warnings, lineOf });
 }
 
-/** Checks a configuration that is an object already (made from flags, say). Throws ConfigError with all problems at once. */
+/**
+ * Checks a configuration that is an object already (made from flags, say). Throws ConfigError with all problems at
+ * once.
+ */
 export function loadConfigDocument(document: unknown, source: string, overrides: ConfigOverrides = {}): LoadedConfig {
   return load(document, { source, overrides, warnings: [], lineOf: () => undefined });
 }

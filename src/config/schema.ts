@@ -83,7 +83,9 @@ const nodePortAddress = z.unknown().transform((value, context): Prefix | 'primar
   return z.NEVER;
 });
 
-/** An interface name or the beginning of one: IFNAMSIZ - 1 bytes, no `/`, no space (dev_valid_name in net/core/dev.c). */
+/**
+ * An interface name or the beginning of one: IFNAMSIZ - 1 bytes, no `/`, no space (dev_valid_name in net/core/dev.c).
+ */
 const interfaceName = z.custom<string>(
   (value) => typeof value === 'string' && /^[^\s/]{0,15}$/.test(value) && value !== '.' && value !== '..',
   { error: 'an interface name of at most 15 characters without spaces or "/"' },

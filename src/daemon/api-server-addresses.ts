@@ -20,12 +20,14 @@ export interface ApiServerAddressOptions {
 
 /** Names are looked up again every 5 to 10 minutes. */
 const RESOLVE_EVERY_MS = 300_000;
-/** An API server that is being upgraded takes itself out of default/kubernetes, and its name may not resolve meanwhile. */
+/**
+ * An API server that is being upgraded takes itself out of default/kubernetes, and its name may not resolve meanwhile.
+ */
 const KEEP_MS = 24 * 3_600_000;
 
 /**
- * Protects the addresses by which this node reaches the API server: what its name resolves to, the peers of connections, and
- * the endpoints of default/kubernetes. A VIP on one of them would cut the node off for good.
+ * Protects the addresses by which this node reaches the API server: what its name resolves to, the peers of
+ * connections, and the endpoints of default/kubernetes. A VIP on one of them would cut the node off for good.
  */
 export class ApiServerAddresses {
   readonly #resolved: RememberedAddresses;
@@ -36,7 +38,10 @@ export class ApiServerAddresses {
   readonly #stop = new AbortController();
   #loop: Promise<void> | undefined;
 
-  constructor(private readonly options: ApiServerAddressOptions) {
+  readonly #options: ApiServerAddressOptions;
+
+  constructor(options: ApiServerAddressOptions) {
+    this.#options = options;
     const now = (): number => options.clock.now();
     [this.#resolved, this.#peers, this.#endpoints] = [
       new RememberedAddresses(KEEP_MS, now),
@@ -47,7 +52,7 @@ export class ApiServerAddresses {
 
   /** Looks the names up and protects what they mean; resolves with all addresses known. Never rejects. */
   async resolve(): Promise<readonly Address[]> {
-    const found = await Promise.all(this.options.hosts.map((host) => this.#lookUp(host)));
+    const found = await Promise.all(this.#options.hosts.map((host) => this.#lookUp(host)));
     if (this.#resolved.see(usable(found.flat()))) this.#protectResolved();
     return this.#resolved.addresses;
   }
@@ -74,7 +79,7 @@ export class ApiServerAddresses {
   }
 
   async #run(): Promise<void> {
-    const { clock } = this.options;
+    const { clock } = this.#options;
     const { signal } = this.#stop;
     while (!signal.aborted) {
       await this.resolve();
@@ -90,9 +95,9 @@ export class ApiServerAddresses {
   async #lookUp(host: string): Promise<readonly string[]> {
     if (isIP(host) !== 0) return [host];
     try {
-      return await (this.options.resolve ?? allAddresses)(host);
+      return await (this.#options.resolve ?? allAddresses)(host);
     } catch (error) {
-      this.options.log.info({ host, error: errorMessage(error) }, "the API server's name could not be resolved");
+      this.#options.log.info({ host, error: errorMessage(error) }, "the API server's name could not be resolved");
       return [];
     }
   }
@@ -110,7 +115,7 @@ export class ApiServerAddresses {
   }
 
   #protect(source: string, { addresses }: RememberedAddresses, reason: string, mayBeClusterIP: boolean): void {
-    this.options.protect(source, { addresses, reason, mayBeClusterIP });
+    this.#options.protect(source, { addresses, reason, mayBeClusterIP });
   }
 }
 

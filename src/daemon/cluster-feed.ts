@@ -102,7 +102,10 @@ function sink<T>(
   };
 }
 
-/** True when both mean the same for traffic. Ports and hints are shared lists (parseEndpointSlice), so they are compared as such. */
+/**
+ * True when both mean the same for traffic. Ports and hints are shared lists (parseEndpointSlice), so they are compared
+ * as such.
+ */
 function isSameSlice(one: EndpointSlice, other: EndpointSlice): boolean {
   return (
     one.service === other.service &&

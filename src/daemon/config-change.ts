@@ -21,14 +21,19 @@ export interface ConfigChangeOptions {
 }
 
 /**
- * Watches the configuration file. One that cannot be used is reported, and what runs goes on: a typo in a ConfigMap would else
- * end the daemons of a whole cluster at once, and none of them would start again. One that means the same changes nothing.
+ * Watches the configuration file. One that cannot be used is reported, and what runs goes on: a typo in a ConfigMap
+ * would else end the daemons of a whole cluster at once, and none of them would start again. One that means the same
+ * changes nothing.
  */
 export class ConfigChange {
   #problem: string | undefined;
   #watch: ConfigWatch | undefined;
 
-  constructor(private readonly options: ConfigChangeOptions) {}
+  readonly #options: ConfigChangeOptions;
+
+  constructor(options: ConfigChangeOptions) {
+    this.#options = options;
+  }
 
   /** A note for the status page; undefined when the file is in order. */
   get problem(): string | undefined {
@@ -36,7 +41,7 @@ export class ConfigChange {
   }
 
   async start(): Promise<void> {
-    const { file, loaded, settleMs } = this.options;
+    const { file, loaded, settleMs } = this.#options;
     const onChange = (content: string): 'stop' | 'go on' => this.#changed(content);
     this.#watch = await watchConfig(file, {
       onChange,
@@ -50,7 +55,7 @@ export class ConfigChange {
   }
 
   #changed(content: string): 'stop' | 'go on' {
-    const { file, overrides, loaded, log, onRefused, onChanged } = this.options;
+    const { file, overrides, loaded, log, onRefused, onChanged } = this.#options;
     try {
       const { config } = loadConfigText(content, file, overrides);
       this.#problem = undefined;

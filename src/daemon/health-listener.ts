@@ -11,14 +11,17 @@ export interface HealthListenerOptions extends Pick<ListenerOptions, 'log' | 're
 }
 
 /**
- * The health server, which listens from the first moment: waiting for another instance and looking at 50,000 old iptables rules
- * may take longer than a liveness probe waits for a port.
+ * The health server, which listens from the first moment: waiting for another instance and looking at 50,000 old
+ * iptables rules may take longer than a liveness probe waits for a port.
  */
 export class HealthListener {
   #handler: RequestListener;
   #listener: Listener | undefined;
 
-  constructor(private readonly options: HealthListenerOptions) {
+  readonly #options: HealthListenerOptions;
+
+  constructor(options: HealthListenerOptions) {
+    this.#options = options;
     this.#handler = options.beginning;
   }
 
@@ -35,7 +38,7 @@ export class HealthListener {
 
   /** From now on a port that cannot be had is an error, where the configuration wants that. Rejects with ServeError. */
   async insist(): Promise<void> {
-    if (!this.options.hardFail || this.port !== undefined) return;
+    if (!this.#options.hardFail || this.port !== undefined) return;
     await this.#listener?.close();
     this.#listener = this.#make(true);
     await this.#listener?.start();
@@ -51,7 +54,7 @@ export class HealthListener {
   }
 
   #make(hardFail: boolean): Listener | undefined {
-    const { address, log, retryMs } = this.options;
+    const { address, log, retryMs } = this.#options;
     if (address === undefined) return undefined;
     return new Listener({
       name: 'health server',

@@ -27,8 +27,8 @@ export const MOST_NODES = 250;
 const GROWN = 2 * MOST_NODES;
 
 /**
- * Protects the addresses of all other Nodes: a VIP that takes one cuts this node off from that one. With `auto` the Nodes are
- * counted by a list of one object; a large cluster is spared the watch.
+ * Protects the addresses of all other Nodes: a VIP that takes one cuts this node off from that one. With `auto` the
+ * Nodes are counted by a list of one object; a large cluster is spared the watch.
  */
 export class NodeAddresses {
   readonly #stop = new AbortController();
@@ -39,10 +39,14 @@ export class NodeAddresses {
   /** The addresses are protected, or are not going to be, or the API server does not say. */
   readonly ready = new Promise<void>((resolve) => (this.#tellReady = resolve));
 
-  constructor(private readonly options: NodeAddressOptions) {}
+  readonly #options: NodeAddressOptions;
+
+  constructor(options: NodeAddressOptions) {
+    this.#options = options;
+  }
 
   start(): void {
-    if (this.options.mode === 'off') this.#tellReady();
+    if (this.#options.mode === 'off') this.#tellReady();
     else this.#loop ??= this.#run();
   }
 
@@ -54,9 +58,9 @@ export class NodeAddresses {
   }
 
   async #run(): Promise<void> {
-    if (this.options.mode === 'auto' && !(await this.#isSmall())) return this.#tellReady();
+    if (this.#options.mode === 'auto' && !(await this.#isSmall())) return this.#tellReady();
     if (this.#stop.signal.aborted) return;
-    const { client, log, clock } = this.options;
+    const { client, log, clock } = this.#options;
     this.#reflector = watchAllNodes({
       client,
       clock,
@@ -76,7 +80,7 @@ export class NodeAddresses {
 
   /** Asks until there is an answer; a list of one, so that a thousand nodes that start at once do no harm. */
   async #isSmall(): Promise<boolean> {
-    const { client, clock, log } = this.options;
+    const { client, clock, log } = this.#options;
     const { signal } = this.#stop;
     const backoff = new Backoff(clock);
     while (!signal.aborted) {
@@ -98,19 +102,19 @@ export class NodeAddresses {
   #put(name: string, { addresses }: NodeInfo): void {
     // Nodes change every few minutes, their addresses hardly ever.
     const identity = addresses.join();
-    if (name === this.options.nodeName || this.#protected.get(name) === identity) return;
+    if (name === this.#options.nodeName || this.#protected.get(name) === identity) return;
     this.#protected.set(name, identity);
     this.#protect(name, addresses);
-    if (this.options.mode === 'auto' && this.#protected.size > GROWN) this.#giveUp();
+    if (this.#options.mode === 'auto' && this.#protected.size > GROWN) this.#giveUp();
   }
 
   #remove(name: string): void {
-    if (this.#protected.delete(name)) this.options.protect(`node ${name}`, undefined);
+    if (this.#protected.delete(name)) this.#options.protect(`node ${name}`, undefined);
   }
 
   /** The cluster has grown far beyond what was counted. */
   #giveUp(): void {
-    const { log, protect } = this.options;
+    const { log, protect } = this.#options;
     log.info({ nodes: this.#protected.size }, 'too many Nodes by now to watch their addresses');
     void this.#reflector?.close();
     for (const name of this.#protected.keys()) protect(`node ${name}`, undefined);
@@ -118,6 +122,6 @@ export class NodeAddresses {
   }
 
   #protect(name: string, addresses: readonly Address[]): void {
-    this.options.protect(`node ${name}`, { addresses, reason: `an address of node ${name}` });
+    this.#options.protect(`node ${name}`, { addresses, reason: `an address of node ${name}` });
   }
 }

@@ -9,10 +9,10 @@ import { DUMMY_LINK } from '../reconcile/address-applier.js';
 type Clients = Pick<KernelClients, 'links' | 'ipset'>;
 
 /**
- * Takes those of `needed` off the dummy link that are bound to it and are no cluster IP. A Service with an API server's address
- * among its external IPs makes that address the node's own: nobody on the node could reach the API server any more, nor could
- * this daemon hear that the Service is gone. So it is done before anything is listed. Returns what was taken off; never
- * throws.
+ * Takes those of `needed` off the dummy link that are bound to it and are no cluster IP. A Service with an API server's
+ * address among its external IPs makes that address the node's own: nobody on the node could reach the API server any
+ * more, nor could this daemon hear that the Service is gone. So it is done before anything is listed. Returns what was
+ * taken off; never throws.
  */
 export function releaseAddresses(clients: Clients, needed: Iterable<Address>, log: Logger): readonly Address[] {
   try {
@@ -38,8 +38,8 @@ export function releaseAddresses(clients: Clients, needed: Iterable<Address>, lo
 }
 
 /**
- * A daemon in a pod usually reaches the API server by the cluster IP of default/kubernetes, which has to stay. Where the set of
- * cluster IPs is missing or empty nothing can be told, and nothing is done.
+ * A daemon in a pod usually reaches the API server by the cluster IP of default/kubernetes, which has to stay. Where
+ * the set of cluster IPs is missing or empty nothing can be told, and nothing is done.
  */
 function mayBeClusterIP({ ipset }: Clients, address: Address): boolean {
   const clusterIPs = clusterIPsOf(ipset, familyOf(address));

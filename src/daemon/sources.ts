@@ -17,7 +17,9 @@ import { AddressProtection } from './protection.js';
 import { type NodeNeeds, StartGate } from './start-gate.js';
 import { type SyncReporter } from './sync-reporter.js';
 
-/** How long to wait for the Node object once the caches have synced, as kube-proxy does: without it there is no zone. */
+/**
+ * How long to wait for the Node object once the caches have synced, as kube-proxy does: without it there is no zone.
+ */
 const NODE_WAIT_MS = 30_000;
 /** Longest wait for a name server before the first request: it may be a Service that this daemon has yet to serve. */
 const RESOLVE_MS = 2000;
@@ -39,7 +41,10 @@ export interface SourceParts {
   readonly onReady: () => void;
   /** How long to wait for this Node's object. */
   readonly nodeWaitMs?: number;
-  /** How long to wait for this Node's object when the source has said that there is none; as for one not heard of otherwise. */
+  /**
+   * How long to wait for this Node's object when the source has said that there is none; as for one not heard of
+   * otherwise.
+   */
   readonly absentNodeWaitMs?: number;
   /** A manifest, or an object in one, is not used. */
   readonly onSkippedManifest?: (file: string, what: string, reason: SkipReason) => void;
@@ -108,7 +113,10 @@ export class Sources {
     return this.#gate.isOpen;
   }
 
-  /** What has to come before the data plane may begin, with the failures that keep it from coming; undefined once it is there. */
+  /**
+   * What has to come before the data plane may begin, with the failures that keep it from coming; undefined once it is
+   * there.
+   */
   get waitsFor(): string | undefined {
     const { waitsFor } = this.#gate;
     if (waitsFor === undefined) return undefined;
@@ -127,8 +135,9 @@ export class Sources {
   }
 
   /**
-   * As kube-proxy has it: false while this Node is being deleted or drained by the cluster autoscaler, and where the API
-   * server knows no such Node (a wrong hostnameOverride, mostly). True while it has not said so: an outage is no verdict.
+   * As kube-proxy has it: false while this Node is being deleted or drained by the cluster autoscaler, and where the
+   * API server knows no such Node (a wrong hostnameOverride, mostly). True while it has not said so: an outage is no
+   * verdict.
    */
   get isNodeEligible(): boolean {
     const { node } = this.parts.dataPlane.cluster;

@@ -2,7 +2,9 @@ import { type KubeClock } from '../kube/clock.js';
 import { type KubeLog } from '../kube/sink.js';
 import { type NodeInfo } from '../model/node.js';
 
-/** What the configuration takes from the Node object: without it NodePorts or rules would be wrong, not merely coarser. */
+/**
+ * What the configuration takes from the Node object: without it NodePorts or rules would be wrong, not merely coarser.
+ */
 export interface NodeNeeds {
   /** nodePortAddresses `primary`. */
   readonly addresses: boolean;
@@ -13,7 +15,9 @@ export interface NodeNeeds {
 export interface StartGateOptions {
   readonly nodeName: string;
   readonly needs: NodeNeeds;
-  /** How long to wait for a Node that the configuration does not need, from when Services and EndpointSlices are listed. */
+  /**
+   * How long to wait for a Node that the configuration does not need, from when Services and EndpointSlices are listed.
+   */
   readonly nodeWaitMs: number;
   /** The same once the source has said that there is no such Node. */
   readonly absentNodeWaitMs: number;
@@ -28,8 +32,8 @@ export type Listed = 'services' | 'endpointslices' | 'nodes';
 const REMIND_MS = 60_000;
 
 /**
- * Holds the data plane back until what is known is enough to begin with: Services, EndpointSlices and this Node. A Node that
- * the configuration needs is waited for without limit, with the kernel left as it is; another one for a while.
+ * Holds the data plane back until what is known is enough to begin with: Services, EndpointSlices and this Node. A Node
+ * that the configuration needs is waited for without limit, with the kernel left as it is; another one for a while.
  */
 export class StartGate {
   readonly #listed = new Set<Listed>();
@@ -39,7 +43,11 @@ export class StartGate {
   #cancelWait: (() => void) | undefined;
   #cancelReminder = (): void => undefined;
 
-  constructor(private readonly options: StartGateOptions) {}
+  readonly #options: StartGateOptions;
+
+  constructor(options: StartGateOptions) {
+    this.#options = options;
+  }
 
   get isOpen(): boolean {
     return this.#isOpen;
@@ -54,7 +62,7 @@ export class StartGate {
     if (this.#isOpen) return undefined;
     const missing = (['services', 'endpointslices'] as const).filter((resource) => !this.#listed.has(resource));
     if (missing.length > 0) return `the first lists of ${missing.join(' and ')}`;
-    return `the Node object ${this.options.nodeName}${this.#why()}`;
+    return `the Node object ${this.#options.nodeName}${this.#why()}`;
   }
 
   /** The first list of a resource is complete. */
@@ -78,18 +86,21 @@ export class StartGate {
     if (this.#isOpen || this.#isClosed) return;
     if (!this.#listed.has('services') || !this.#listed.has('endpointslices')) return;
     if (this.#isNodeEnough()) return this.#open();
-    const { needs, nodeWaitMs, absentNodeWaitMs } = this.options;
+    const { needs, nodeWaitMs, absentNodeWaitMs } = this.#options;
     if (needs.addresses || needs.podCIDRs) return this.#remind();
     const isAbsent = this.#listed.has('nodes');
     if (isAbsent && absentNodeWaitMs === 0) return this.#giveUp();
     if (this.#cancelWait !== undefined) return;
     const wait = isAbsent ? absentNodeWaitMs : nodeWaitMs;
-    this.options.log.info({ node: this.options.nodeName, waitMs: wait }, 'Services are listed; waiting for this Node');
-    this.#cancelWait = this.options.clock.timer(wait, () => this.#giveUp());
+    this.#options.log.info(
+      { node: this.#options.nodeName, waitMs: wait },
+      'Services are listed; waiting for this Node',
+    );
+    this.#cancelWait = this.#options.clock.timer(wait, () => this.#giveUp());
   }
 
   #isNodeEnough(): boolean {
-    const { needs } = this.options;
+    const { needs } = this.#options;
     if (this.#node === undefined) return false;
     return (!needs.addresses || this.#node.addresses.length > 0) && (!needs.podCIDRs || this.#node.podCIDRs.length > 0);
   }
@@ -97,14 +108,14 @@ export class StartGate {
   /** Says now, and every minute, what is waited for. */
   #remind(): void {
     this.#cancelReminder();
-    const { log, nodeName, clock } = this.options;
+    const { log, nodeName, clock } = this.#options;
     const kept = 'what is in the kernel stays as it is meanwhile';
     log.warn({ node: nodeName }, `waiting for ${this.waitsFor}; ${kept}`);
     this.#cancelReminder = clock.timer(REMIND_MS, () => this.#remind());
   }
 
   #why(): string {
-    const { needs } = this.options;
+    const { needs } = this.#options;
     const parts = [
       ...(needs.addresses ? ['its addresses (nodePortAddresses "primary")'] : []),
       ...(needs.podCIDRs ? ['its podCIDRs (detectLocalMode NodeCIDR)'] : []),
@@ -113,7 +124,7 @@ export class StartGate {
   }
 
   #giveUp(): void {
-    const { log, nodeName } = this.options;
+    const { log, nodeName } = this.#options;
     const message = 'no Node object of this name yet: starting without its zone, addresses and pod CIDRs';
     log.warn({ node: nodeName }, message);
     this.#open();
@@ -123,6 +134,6 @@ export class StartGate {
     this.#isOpen = true;
     this.#cancelWait?.();
     this.#cancelReminder();
-    this.options.onOpen();
+    this.#options.onOpen();
   }
 }

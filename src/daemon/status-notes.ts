@@ -22,7 +22,9 @@ export interface NoteInputs {
   readonly skipped: () => Iterable<SkippedObject>;
 }
 
-/** What an operator should know, one line each: failures, silence, conflicts and skipped objects, named up to a bound. */
+/**
+ * What an operator should know, one line each: failures, silence, conflicts and skipped objects, named up to a bound.
+ */
 export function statusNotes({ state, claims, refusals, watches, skipped }: NoteInputs): string[] {
   const notes = [...state.failedSysctls.values()].map(({ message }) => message);
   if (state.lastFailure !== undefined) notes.push(`being retried: ${state.lastFailure}`);

@@ -72,8 +72,8 @@ export function chooseEndpoints(
 }
 
 /**
- * The common case, without a candidate object per endpoint: one slice, one matching port, no hints, every endpoint ready
- * and there once. undefined when it is not that case.
+ * The common case, without a candidate object per endpoint: one slice, one matching port, no hints, every endpoint
+ * ready and there once. undefined when it is not that case.
  */
 function readyInOneSlice(
   slices: readonly EndpointSlice[],
@@ -142,7 +142,8 @@ function collectCandidates(slices: readonly EndpointSlice[], family: Family, por
  * The same address and port twice, in one slice or in several: a Pod that moves from slice to slice, or two Pods, of
  * which the one that terminates has left its address to the other (or both use the node's). What runs beats what
  * terminates, on whichever node (kube-proxy's rule since 1.36); then ready, then serving, then local, where kube-proxy
- * calls the result undefined. Else as it does within a slice: of running ones the last counts, of terminating the first.
+ * calls the result undefined. Else as it does within a slice: of running ones the last counts, of terminating the
+ * first.
  */
 function supersedes(flags: number, other: number): boolean {
   const difference = worth(flags) - worth(other);

@@ -38,7 +38,9 @@ export interface ServiceExposures {
  */
 export const MAX_EXPOSURES = 10_000;
 
-/** The families a Service is served in: those of its cluster IPs, as in kube-proxy, whatever its other addresses are. */
+/**
+ * The families a Service is served in: those of its cluster IPs, as in kube-proxy, whatever its other addresses are.
+ */
 export function servedFamilies(service: Service, context: DesiredContext): readonly Family[] {
   const { clusterIPs } = service;
   return context.families.filter((family) => clusterIPs.some((address) => familyOf(address) === family));

@@ -60,8 +60,8 @@ function externalPortals(matches: RuleMatches): RuleChain {
 }
 
 /**
- * A pod of another node, of a Service with policy Local and no endpoint on this one: what the backend answered would go to
- * the pod directly, which asked somebody else.
+ * A pod of another node, of a Service with policy Local and no endpoint on this one: what the backend answered would go
+ * to the pod directly, which asked somebody else.
  */
 function fromOtherNodes(matches: RuleMatches): string[] {
   const { detectLocal, uplinks = [] } = matches.config;

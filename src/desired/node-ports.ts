@@ -11,8 +11,8 @@ export interface PrimaryAddress {
 }
 
 /**
- * As kube-proxy's detectNodeIPs: bindAddress (`bound`) where it is an address of the family, else the Node's first InternalIP
- * of the family, else its first ExternalIP.
+ * As kube-proxy's detectNodeIPs: bindAddress (`bound`) where it is an address of the family, else the Node's first
+ * InternalIP of the family, else its first ExternalIP.
  */
 export function primaryAddress(node: NodeInfo | undefined, bound: Address | undefined, family: Family): PrimaryAddress {
   if (bound !== undefined && familyOf(bound) === family)
@@ -23,7 +23,8 @@ export function primaryAddress(node: NodeInfo | undefined, bound: Address | unde
 
 /**
  * The addresses of one family on which NodePorts are served, sorted. Loopback never is: IPVS cannot serve it (martian
- * replies), and kube-proxy's IPVS mode leaves it out too; neither is IPv6 link-local, which has no meaning without a zone.
+ * replies), and kube-proxy's IPVS mode leaves it out too; neither is IPv6 link-local, which has no meaning without a
+ * zone.
  */
 export function nodePortAddresses(
   selection: NodePortSelection,

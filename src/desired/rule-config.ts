@@ -21,8 +21,8 @@ export interface RuleConfig {
   readonly randomFully: boolean;
   readonly detectLocal: LocalDetection;
   /**
-   * Interfaces by which packets of other machines come in. Where the cluster's pods are told by address alone, they tell
-   * those of other nodes from those of this one.
+   * Interfaces by which packets of other machines come in. Where the cluster's pods are told by address alone, they
+   * tell those of other nodes from those of this one.
    */
   readonly uplinks?: readonly string[] | undefined;
   /**

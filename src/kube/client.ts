@@ -42,13 +42,19 @@ export type KubeBody = AsyncGenerator<Buffer, void>;
 const MAX_STATUS_BODY = 64 * 1024;
 const TLS_ERROR = /^(ERR_SSL|ERR_TLS|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)/;
 
-/** GET requests to the API server over keep-alive HTTP/1.1, with the credentials of the configuration. Every failure is a KubeError. */
+/**
+ * GET requests to the API server over keep-alive HTTP/1.1, with the credentials of the configuration. Every failure is
+ * a KubeError.
+ */
 export class KubeClient {
   readonly #credentials: Credentials;
   readonly #clock: KubeClock;
 
+  readonly #options: KubeClientOptions;
+
   /** Throws KubeError when there is no usable configuration. */
-  constructor(private readonly options: KubeClientOptions) {
+  constructor(options: KubeClientOptions) {
+    this.#options = options;
     this.#clock = options.clock ?? systemClock;
     this.#credentials = new Credentials(options, this.#clock);
   }
@@ -104,7 +110,7 @@ export class KubeClient {
     const query = new URLSearchParams(request.query).toString();
     const path = `${server.pathname.replace(/\/$/, '')}${request.path}${query === '' ? '' : `?${query}`}`;
     const send = server.protocol === 'http:' ? httpRequest : httpsRequest;
-    const timeoutMs = this.options.headerTimeoutMs ?? 30_000;
+    const timeoutMs = this.#options.headerTimeoutMs ?? 30_000;
     return new Promise((resolve, reject) => {
       const outgoing = send({
         host: server.hostname.replace(/^\[|\]$/g, ''),
@@ -112,7 +118,7 @@ export class KubeClient {
         path,
         method: 'GET',
         agent,
-        headers: { accept: 'application/json', 'user-agent': this.options.userAgent ?? 'kube-proxy-ipvs', ...headers },
+        headers: { accept: 'application/json', 'user-agent': this.#options.userAgent ?? 'kube-proxy-ipvs', ...headers },
         signal: request.signal,
       });
       const cancel = this.#clock.timer(timeoutMs, () =>
@@ -123,7 +129,7 @@ export class KubeClient {
       outgoing.on('socket', (socket) => {
         socket.setKeepAlive(true, 30_000);
         const tellPeer = (): void => {
-          if (socket.remoteAddress !== undefined) this.options.onPeer?.(socket.remoteAddress);
+          if (socket.remoteAddress !== undefined) this.#options.onPeer?.(socket.remoteAddress);
         };
         if (socket.connecting) socket.once('connect', tellPeer);
         else tellPeer();
@@ -144,7 +150,7 @@ export class KubeClient {
 
   #record(connection: Connection, code: string, started: number): void {
     const seconds = (this.#clock.now() - started) / 1000;
-    this.options.onRequest?.({ verb: 'GET', method: 'GET', host: connection.server.host, code, seconds });
+    this.#options.onRequest?.({ verb: 'GET', method: 'GET', host: connection.server.host, code, seconds });
   }
 
   async #statusError(request: KubeRequest, response: IncomingMessage, body: KubeBody): Promise<KubeError> {

@@ -29,11 +29,13 @@ export class Credentials {
   #generation = 0;
   #agent: { readonly identity: string; readonly agent: HttpAgent } | undefined;
 
+  readonly #options: CredentialOptions;
+  readonly #clock: KubeClock;
+
   /** Throws KubeError when there is no usable configuration. */
-  constructor(
-    private readonly options: CredentialOptions,
-    private readonly clock: KubeClock,
-  ) {
+  constructor(options: CredentialOptions, clock: KubeClock) {
+    this.#options = options;
+    this.#clock = clock;
     this.#loaded = loadKubeConfig(options);
     this.#plugin = this.#makePlugin();
   }
@@ -72,7 +74,7 @@ export class Credentials {
   /** The server refused these credentials: read everything anew, unless somebody else has since. */
   refresh(generation: number): void {
     if (generation !== this.#generation) return;
-    this.#loaded = loadKubeConfig(this.options);
+    this.#loaded = loadKubeConfig(this.#options);
     this.#plugin?.close();
     this.#plugin = this.#makePlugin();
     this.#generation++;
@@ -85,7 +87,7 @@ export class Credentials {
 
   #makePlugin(): ExecPlugin | undefined {
     const { exec, cluster } = this.#loaded;
-    return exec === undefined ? undefined : new ExecPlugin(exec, cluster, this.clock);
+    return exec === undefined ? undefined : new ExecPlugin(exec, cluster, this.#clock);
   }
 
   async #authenticate(options: RequestOptions): Promise<void> {

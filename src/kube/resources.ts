@@ -6,8 +6,9 @@ import { type SkippedObjects } from './skipped-objects.js';
 import { type KubeLog, type ObjectParser, type ObjectProblem, type ResourceSink } from './sink.js';
 
 /**
- * What kube-proxy 1.36 selects: Services that are not for another proxy, and slices that are not of a headless Service. Headless
- * Services are told by their clusterIP, where they are parsed: a field selector for it is refused by older API servers.
+ * What kube-proxy 1.36 selects: Services that are not for another proxy, and slices that are not of a headless Service.
+ * Headless Services are told by their clusterIP, where they are parsed: a field selector for it is refused by older API
+ * servers.
  */
 export const SERVICE_SELECTOR = '!service.kubernetes.io/service-proxy-name';
 export const SLICE_SELECTOR = '!service.kubernetes.io/headless';
@@ -62,8 +63,8 @@ export function watchAllNodes<T>(options: WatchOptions<T>): Reflector<T> {
 }
 
 /**
- * How many Nodes there are, from a list of one: the API server says how many remain. Infinity where it does not say. Rejects
- * with KubeError.
+ * How many Nodes there are, from a list of one: the API server says how many remain. Infinity where it does not say.
+ * Rejects with KubeError.
  */
 export async function countNodes(client: Pick<KubeClient, 'open'>, signal: AbortSignal): Promise<number> {
   const operation = 'count nodes';

@@ -51,8 +51,8 @@ export interface ListEnvelope {
 }
 
 /**
- * Reads the envelope. Anything but a List with items is refused: a proxy's `200 {"status":"ok"}` must not read as an empty
- * cluster.
+ * Reads the envelope. Anything but a List with items is refused: a proxy's `200 {"status":"ok"}` must not read as an
+ * empty cluster.
  */
 export function parseEnvelope(operation: string, bytes: Buffer): ListEnvelope {
   const list = asObject(parseJson(operation, bytes));
@@ -95,8 +95,8 @@ function excerpt(bytes: Buffer): string {
 const MANAGED_FIELDS = Buffer.from('"managedFields":[');
 
 /**
- * The JSON text with an empty metadata.managedFields: nobody here reads it, and it is a third of the bytes and half of the
- * parser's time. The pattern cannot begin inside of a string, where its quotes would be escaped.
+ * The JSON text with an empty metadata.managedFields: nobody here reads it, and it is a third of the bytes and half of
+ * the parser's time. The pattern cannot begin inside of a string, where its quotes would be escaped.
  */
 function textWithoutManagedFields(bytes: Buffer): string {
   const found = bytes.indexOf(MANAGED_FIELDS);

@@ -1,7 +1,7 @@
 /**
  * One shared copy of values that repeat in every object (port lists, zones): thousands of slices, a few dozen distinct
- * values. Bounded by what the values cost, whatever comes from the cluster: when full it forgets all, which costs a second
- * copy of what is in use and nothing else.
+ * values. Bounded by what the values cost, whatever comes from the cluster: when full it forgets all, which costs a
+ * second copy of what is in use and nothing else.
  */
 export class SharedValues<T> {
   readonly #known = new Map<string, T>();

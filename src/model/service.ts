@@ -53,7 +53,8 @@ const names = new Interner();
 
 /**
  * Trims a Service to what decides packets. Returns undefined for what kube-proxy does not serve either (headless,
- * ExternalName, no cluster IP) and for objects without a usable identity; each bad field is reported and left out alone.
+ * ExternalName, no cluster IP) and for objects without a usable identity; each bad field is reported and left out
+ * alone.
  */
 export function parseService(object: unknown, reportAll: Report): Service | undefined {
   const report = boundedReport(reportAll);

@@ -58,7 +58,9 @@ export class Metrics {
     this.#showZeroes();
   }
 
-  /** Series that kube-proxy shows before anything happened, and all of ours whose labels are known: rates need the zero. */
+  /**
+   * Series that kube-proxy shows before anything happened, and all of ours whose labels are known: rates need the zero.
+   */
   #showZeroes(): void {
     this.#showOwnZeroes();
     const { syncDuration, lastSync, lastQueued, noLocalEndpoints, conntrackDuration, conntrackDeleted } =

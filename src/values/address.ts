@@ -72,9 +72,9 @@ export function isIpv6LinkLocal(address: Address): boolean {
 }
 
 /**
- * True for what may be a VIP or an endpoint: what the API's validation lets through (ValidateNonSpecialIP) and the kernel
- * takes. Left out are 0.0.0.0/8, loopback, multicast, 255.255.255.255, ::, and IPv6 link-local. 240.0.0.0/4 stays: the
- * kernel routes it, and clouds give it to Pods.
+ * True for what may be a VIP or an endpoint: what the API's validation lets through (ValidateNonSpecialIP) and the
+ * kernel takes. Left out are 0.0.0.0/8, loopback, multicast, 255.255.255.255, ::, and IPv6 link-local. 240.0.0.0/4
+ * stays: the kernel routes it, and clouds give it to Pods.
  */
 export function isServable(address: Address): boolean {
   if (address.length === 4 && (address.charCodeAt(0) === 0 || address === BROADCAST_4)) return false;

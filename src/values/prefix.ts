@@ -15,8 +15,8 @@ export interface Prefix {
 }
 
 /**
- * Parses `10.0.0.0/8` or `fd00::/64` as kube-proxy does (netutils.ParseCIDRSloppy), masking host bits; leading zeros are
- * decimal, and `::ffff:10.0.0.0/104` is 10.0.0.0/8. undefined when malformed.
+ * Parses `10.0.0.0/8` or `fd00::/64` as kube-proxy does (netutils.ParseCIDRSloppy), masking host bits; leading zeros
+ * are decimal, and `::ffff:10.0.0.0/104` is 10.0.0.0/8. undefined when malformed.
  */
 export function parsePrefix(text: string): Prefix | undefined {
   const slash = text.indexOf('/');

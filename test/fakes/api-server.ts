@@ -41,7 +41,9 @@ export interface SeenRequest {
   readonly status: number;
 }
 
-/** A list/watch API server for Services, EndpointSlices and Nodes that behaves as the recorded kube-apiserver 1.36 does. */
+/**
+ * A list/watch API server for Services, EndpointSlices and Nodes that behaves as the recorded kube-apiserver 1.36 does.
+ */
 export class FakeApiServer {
   readonly store: ApiStore;
   readonly faults = new FaultTable();
@@ -59,14 +61,17 @@ export class FakeApiServer {
   readonly #pager = new Pager();
   #bookmarks: NodeJS.Timeout | undefined;
 
-  constructor(private readonly options: ApiServerOptions = {}) {
+  readonly #options: ApiServerOptions;
+
+  constructor(options: ApiServerOptions = {}) {
+    this.#options = options;
     this.store = new ApiStore({ managedFields: options.managedFields ?? false });
     this.tokens = options.tokens === undefined ? undefined : new Set(options.tokens);
   }
 
   get url(): string {
     const host = this.#host.includes(':') ? `[${this.#host}]` : this.#host;
-    return `${this.options.tls === true ? 'https' : 'http'}://${host}:${this.#port}`;
+    return `${this.#options.tls === true ? 'https' : 'http'}://${host}:${this.#port}`;
   }
 
   /** Listens; port 0 takes a free one. Resolves with the URL. */
@@ -84,7 +89,7 @@ export class FakeApiServer {
     });
     this.#server = server;
     this.#port = (server.address() as AddressInfo).port;
-    const every = this.options.bookmarkEveryMs ?? 0;
+    const every = this.#options.bookmarkEveryMs ?? 0;
     if (every > 0) this.#bookmarks = setInterval(() => this.bookmark(), every).unref();
     return this.url;
   }
@@ -178,13 +183,13 @@ export class FakeApiServer {
       this.#handle(request, response).catch((error: unknown) => response.destroy(error as Error));
     };
     const server =
-      this.options.tls === true
+      this.#options.tls === true
         ? createHttpsServer(
             {
               key: SERVER_KEY,
               cert: SERVER_CERTIFICATE,
               ca: CA_CERTIFICATE,
-              requestCert: this.options.requireClientCertificate === true,
+              requestCert: this.#options.requireClientCertificate === true,
               rejectUnauthorized: false,
             },
             listener,
@@ -228,7 +233,7 @@ export class FakeApiServer {
 
   #isAuthorized(request: IncomingMessage): boolean {
     const { socket } = request;
-    if (this.options.requireClientCertificate === true && !(socket instanceof TLSSocket && socket.authorized)) {
+    if (this.#options.requireClientCertificate === true && !(socket instanceof TLSSocket && socket.authorized)) {
       return false;
     }
     const [scheme, token] = (request.headers.authorization ?? '').split(' ');
@@ -245,7 +250,7 @@ export class FakeApiServer {
 
   async #list({ query, collection, selector, fault, response, answer }: Context): Promise<void> {
     const asked = Number(query.get('limit') ?? 0);
-    const limit = Math.min(asked === 0 ? Infinity : asked, this.options.maxPage ?? Infinity);
+    const limit = Math.min(asked === 0 ? Infinity : asked, this.#options.maxPage ?? Infinity);
     const token = query.get('continue') ?? '';
     const size = limit === Infinity ? 0 : limit;
     const page =

@@ -77,9 +77,13 @@ interface PortFacts {
 }
 
 const OPTION: Readonly<Record<string, string>> = { TCP: '-t', UDP: '-u', SCTP: '--sctp-service' };
-/** kube-proxy sets mh-port; the fallback keeps both hashing schedulers from dropping what hashes to a draining backend. */
+/**
+ * kube-proxy sets mh-port; the fallback keeps both hashing schedulers from dropping what hashes to a draining backend.
+ */
 const SCHEDULER_FLAGS: Readonly<Record<string, string>> = { mh: ' -b mh-fallback,mh-port', sh: ' -b sh-fallback' };
-/** What kube-proxy 1.36 leaves out (cmd/kube-proxy/app/server.go): slices and Services are selected by different labels. */
+/**
+ * What kube-proxy 1.36 leaves out (cmd/kube-proxy/app/server.go): slices and Services are selected by different labels.
+ */
 const UNSELECTED_SLICE = 'service.kubernetes.io/headless';
 const UNSELECTED_SERVICE = 'service.kubernetes.io/service-proxy-name';
 
@@ -139,8 +143,8 @@ class Oracle {
 
   /**
    * Issue 8, C3: what the control plane allocates beats what a tenant writes, so cluster IP, NodePort, load balancer,
-   * external IP in this order; then the older Service, then the first by name, then its first port. An external IP that is the cluster IP of
-   * another Service is void, whatever the port.
+   * external IP in this order; then the older Service, then the first by name, then its first port. An external IP that
+   * is the cluster IP of another Service is void, whatever the port.
    */
   #claim(service: RawObject, ports: readonly PortFacts[]): void {
     for (const facts of ports) {
@@ -264,8 +268,9 @@ class Oracle {
   }
 
   /**
-   * pkg/proxy/serviceport.go: a family without ranges is open, and so is one with /0. A difference of ours: where no range of a family can be read
-   * though one seems to be meant for it, or none at all, nobody is let in (the unspecified address is nobody's).
+   * pkg/proxy/serviceport.go: a family without ranges is open, and so is one with /0. A difference of ours: where no
+   * range of a family can be read though one seems to be meant for it, or none at all, nobody is let in (the
+   * unspecified address is nobody's).
    */
   #balancerElements(facts: PortFacts, address: string, element: string): void {
     this.#element(facts, 'LOAD-BALANCER', element);

@@ -1,7 +1,7 @@
 // test-kernel: timeout=600
 /**
- * `plan`, `verify` and `status` typed as a person types them in the DaemonSet's pod, without options and through pipes: on an
- * empty node, beside the daemon, after somebody meddled, and before a takeover from kube-proxy's recorded state.
+ * `plan`, `verify` and `status` typed as a person types them in the DaemonSet's pod, without options and through pipes:
+ * on an empty node, beside the daemon, after somebody meddled, and before a takeover from kube-proxy's recorded state.
  */
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,7 +1,8 @@
 // test-kernel: timeout=600
 /**
- * What comes between a node and its API server: VIPs on the API server's address, before and after the start; a Node that cannot
- * be listed; a configuration with a typo; an API server that is away. The API server is another host, as on a worker node.
+ * What comes between a node and its API server: VIPs on the API server's address, before and after the start; a Node
+ * that cannot be listed; a configuration with a typo; an API server that is away. The API server is another host, as on
+ * a worker node.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';

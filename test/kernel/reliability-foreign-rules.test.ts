@@ -1,5 +1,8 @@
 // test-kernel: timeout=300
-/** Rules of others that lead to our chains: takeover, verification, repair, restart and clean-up leave them where they are. */
+/**
+ * Rules of others that lead to our chains: takeover, verification, repair, restart and clean-up leave them where they
+ * are.
+ */
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { iptablesRules, shell } from './harness/kernel-state.js';
@@ -11,7 +14,10 @@ const step = steps();
 let rig: Rig;
 let config: string;
 
-/** CNI portmap with `externalSetMarkChain`, dockershim's heirs, and an administrator: in chains of their own and in built-in ones. */
+/**
+ * CNI portmap with `externalSetMarkChain`, dockershim's heirs, and an administrator: in chains of their own and in
+ * built-in ones.
+ */
 const OTHERS: readonly string[] = [
   '-t nat -A CNI-DN-0123456789abcdef01234 -s 10.128.0.0/24 -p tcp -m tcp --dport 8080 -j KUBE-MARK-MASQ',
   '-t nat -A KUBE-HP-ABCDEFGHIJKLMNOP -s 10.128.0.9/32 -m comment --comment "web_default hostport 80" -j KUBE-MARK-MASQ',

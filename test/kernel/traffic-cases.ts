@@ -1,6 +1,7 @@
 /**
- * The table: which client, at which address of which Service, by which protocol and family, must meet what. traffic-table.ts says how to read a row,
- * traffic-world.ts what the Services are; `near` is a backend on the node under test, `far` one on the other node.
+ * The table: which client, at which address of which Service, by which protocol and family, must meet what.
+ * traffic-table.ts says how to read a row, traffic-world.ts what the Services are; `near` is a backend on the node
+ * under test, `far` one on the other node.
  */
 import { type Row, row } from './traffic-table.js';
 
@@ -182,9 +183,9 @@ function masqueradeRows(local: { client: boolean; bridged: boolean; farclient: b
 }
 
 /**
- * Only neighbour discovery passes, and 127.0.0.1, where the API server of the test is; and the administrator has a rule of his own against one NodePort. INPUT is
- * emptied, as by a firewall that is loaded at boot: the daemon comes after it. One host port is hand-made and marks its clients by KUBE-MARK-MASQ, as
- * CNI portmap may.
+ * Only neighbour discovery passes, and 127.0.0.1, where the API server of the test is; and the administrator has a rule
+ * of his own against one NodePort. INPUT is emptied, as by a firewall that is loaded at boot: the daemon comes after
+ * it. One host port is hand-made and marks its clients by KUBE-MARK-MASQ, as CNI portmap may.
  */
 const FIREWALL = `
 iptables-legacy -t nat -A PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j KUBE-MARK-MASQ

@@ -1,4 +1,6 @@
-/** A cluster fed to the pure core as the daemon feeds it, and its desired state printed as the tools print the kernel. */
+/**
+ * A cluster fed to the pure core as the daemon feeds it, and its desired state printed as the tools print the kernel.
+ */
 import { ClusterFeed } from '../../src/daemon/cluster-feed.js';
 import { type SetName, allSetDefinitions } from '../../src/desired/set-definitions.js';
 import { type Touched, newTouched } from '../../src/desired/desired-state.js';

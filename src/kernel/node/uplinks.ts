@@ -4,8 +4,9 @@ import { type Address, parseAddress } from '../../values/address.js';
 type Interfaces = () => NodeJS.Dict<readonly Pick<NetworkInterfaceInfo, 'address'>[]>;
 
 /**
- * The interfaces by which packets of other machines come in: those that hold an address of the Node object. They are looked
- * for when these addresses change, and as long as none is found; what comes in elsewhere counts as a pod of this node.
+ * The interfaces by which packets of other machines come in: those that hold an address of the Node object. They are
+ * looked for when these addresses change, and as long as none is found; what comes in elsewhere counts as a pod of this
+ * node.
  */
 export class Uplinks {
   #addresses = '';

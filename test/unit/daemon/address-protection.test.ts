@@ -1,4 +1,7 @@
-/** Which addresses no VIP may take: API servers by name, peer and endpoint; other nodes where the cluster is small enough. */
+/**
+ * Which addresses no VIP may take: API servers by name, peer and endpoint; other nodes where the cluster is small
+ * enough.
+ */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { type KubeClock, systemClock } from '../../../src/kube/clock.js';

@@ -1,4 +1,7 @@
-/** A configuration file that changes under a running daemon: a typo ends nothing, a change ends it, and the same in other words is no change. */
+/**
+ * A configuration file that changes under a running daemon: a typo ends nothing, a change ends it, and the same in
+ * other words is no change.
+ */
 import assert from 'node:assert/strict';
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,4 +1,7 @@
-/** From an API server to a data plane that may begin: when, with which protected addresses, and what is said of the Node. */
+/**
+ * From an API server to a data plane that may begin: when, with which protected addresses, and what is said of the
+ * Node.
+ */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';

@@ -267,7 +267,9 @@ const ADDRESSES = ['10.96.0.1', '10.96.0.2', '192.0.2.1'];
 const PORTS = [80, 81];
 const NAMES = ['a', 'b', 'c', 'd'];
 
-/** Claims as the daemon keeps them: whoever is affected is looked at again, and each Service acts on what it saw last. */
+/**
+ * Claims as the daemon keeps them: whoever is affected is looked at again, and each Service acts on what it saw last.
+ */
 class Kept {
   readonly claims = new Claims();
   readonly state = new Map<string, State>();

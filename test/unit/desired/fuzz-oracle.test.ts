@@ -1,4 +1,7 @@
-/** Small clusters of what the API server accepts, in odd combinations, against the oracle; fast-check shrinks what differs. */
+/**
+ * Small clusters of what the API server accepts, in odd combinations, against the oracle; fast-check shrinks what
+ * differs.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';

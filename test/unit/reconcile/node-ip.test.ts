@@ -1,6 +1,6 @@
 /**
- * Which address of the node decides, after detectNodeIPs of kube-proxy 1.36 (cmd/kube-proxy/app/server.go): one per family,
- * the first of the Node object, InternalIPs before ExternalIPs, and bindAddress before those where it is set.
+ * Which address of the node decides, after detectNodeIPs of kube-proxy 1.36 (cmd/kube-proxy/app/server.go): one per
+ * family, the first of the Node object, InternalIPs before ExternalIPs, and bindAddress before those where it is set.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
