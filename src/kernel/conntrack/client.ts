@@ -135,12 +135,7 @@ export class ConntrackClient {
     return result;
   }
 
-  async #findStale(
-    family: Family,
-    protocol: number,
-    stale: StaleFlows,
-    pause: () => Promise<void>,
-  ): Promise<Buffer[]> {
+  async #findStale(family: Family, protocol: number, stale: StaleFlows, pause: () => Promise<void>): Promise<Buffer[]> {
     const decode = (message: NetlinkMessage, found: Buffer[]): void => {
       if (!this.#reader.read(message) || this.#reader.flow.original.protocol !== protocol) return;
       if (stale.matches(this.#reader.flow)) found.push(this.#reader.identityOf(message));

@@ -4,6 +4,13 @@ import { test } from 'node:test';
 import { ConfigError } from '../../../src/config/errors.js';
 import { loadConfigText } from '../../../src/config/load.js';
 
+test('a long value is cut at 120 characters, a shorter one is shown whole', () => {
+  const shown = (length: number): string =>
+    new ConfigError('f', [{ path: 'p', value: 'x'.repeat(length), allowed: 'y' }]).message;
+  assert.ok(shown(118).includes(`"${'x'.repeat(118)}"`));
+  assert.ok(shown(119).includes(`"${'x'.repeat(116)}...`) && !shown(119).includes('x'.repeat(117)));
+});
+
 test('problems come in the order of the lines, whatever found them', () => {
   const text = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration

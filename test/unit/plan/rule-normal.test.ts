@@ -52,6 +52,12 @@ describe('rules are not the same', () => {
   ] as const) {
     test(`when ${what}`, () => assert.ok(!areSame(rule, other)));
   }
+
+  test('when one names an address that nobody can read, or one of the other family', () => {
+    for (const source of ['somewhere.example', 'fd00::1', '10.0.0.0/33']) {
+      assert.ok(!areSame(`-s ${source} -j RETURN`, '-j RETURN'), source);
+    }
+  });
 });
 
 test('rules are the same however they are written', () => {
