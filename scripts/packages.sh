@@ -56,6 +56,7 @@ for group in "$@"; do
       need xz xz-utils
       need zstd zstd
       need depmod kmod
+      need nft nftables
       ;;
     image)
       need debootstrap debootstrap

@@ -35,7 +35,7 @@ export const SYSCTLS: ReadonlyMap<string, string> = new Map([
 /** Virtual servers on these addresses are other people's. */
 export const FOREIGN_ADDRESS = /^\S+ (172\.30\.|\[fd00:172:30)/;
 const CUT = '--8<--';
-const PARTS = ['ipvsadm -Sn', 'ip -o addr show', 'ipset save', 'iptables-legacy-save', 'ip6tables-legacy-save'];
+const PARTS = ['ipvsadm -Sn', 'ip -o addr show', 'ipset save', '$IPTABLES-save', '$IP6TABLES-save'];
 
 /** Reads it all with one shell. Not atomic: compare again when it differs. */
 export async function readKernel(): Promise<KernelState> {

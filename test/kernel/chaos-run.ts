@@ -42,7 +42,7 @@ const WIPE = `modprobe ip_vs
 modprobe sctp 2>/dev/null || true
 ipvsadm -C
 for link in kube-ipvs0 eth0; do ip link del $link 2>/dev/null || true; done
-for program in iptables-legacy-restore ip6tables-legacy-restore; do
+for program in $IPTABLES-restore $IP6TABLES-restore; do
   printf '*%s\\nCOMMIT\\n' nat filter mangle | $program
 done
 ipset destroy`;

@@ -40,8 +40,8 @@ export function foreignSetup(foreign: Foreign): string {
   return [
     `ipset create ${FOREIGN_SET} hash:ip`,
     `ipset add ${FOREIGN_SET} 192.0.2.200`,
-    `iptables-legacy -w -A INPUT ${FOREIGN_RULE}`,
-    `ip6tables-legacy -w -A INPUT ${FOREIGN_RULE}`,
+    `$IPTABLES -w -A INPUT ${FOREIGN_RULE}`,
+    `$IP6TABLES -w -A INPUT ${FOREIGN_RULE}`,
   ].join('\n');
 }
 
@@ -211,7 +211,7 @@ function resetTables({ random }: Prey): Act {
 
 /** All rules away, then the sets that they held, one of which comes back as something else. */
 function destroySets({ expected, random }: Prey): Act {
-  const reset = ['iptables-legacy', 'ip6tables-legacy'].flatMap((program) =>
+  const reset = ['$IPTABLES', '$IP6TABLES'].flatMap((program) =>
     (['nat', 'filter', 'mangle'] as const).map((table) => {
       const rules = table === 'filter' ? `-A INPUT ${FOREIGN_RULE}\n` : '';
       return `${program}-restore <<'END'\n*${table}\n${rules}COMMIT\nEND`;
@@ -243,7 +243,7 @@ function ownChain(random: () => number): [table: string, chain: string] {
 }
 
 function iptables(random: () => number): string {
-  return random() < 0.6 ? 'iptables-legacy -w' : 'ip6tables-legacy -w';
+  return random() < 0.6 ? '$IPTABLES -w' : '$IP6TABLES -w';
 }
 
 function ipvs(name: string, lines: readonly string[]): Act {

@@ -106,7 +106,7 @@ step('beside a healthy daemon verify, plan and status have nothing to complain a
 step('verify names one of every kind of thing that somebody changed, and plan says what would mend it', async () => {
   rig.daemon.signal('SIGSTOP');
   await shell(`ipvsadm -D -t 10.96.0.10:80; ip addr del 10.96.0.11/32 dev kube-ipvs0
-    ipset del KUBE-CLUSTER-IP 10.96.0.10,tcp:80; iptables-legacy -t nat -D KUBE-SERVICES 1
+    ipset del KUBE-CLUSTER-IP 10.96.0.10,tcp:80; $IPTABLES -t nat -D KUBE-SERVICES 1
     echo 0 > /proc/sys/net/ipv4/vs/conntrack`);
   const { code, out } = await type('verify --json');
   assert.equal(code, 2);
@@ -134,8 +134,8 @@ step(
     ip -batch - <<'END'\n${fixtureLines('kube-proxy-1.36/kube-ipvs0.txt').map(addAddress).join('\n')}\nEND
     ipset restore <<'END'\n${['create', 'add'].map((name) => fixture(`ipset-${name}.txt`)).join('')}\nEND
     ipvsadm -R < ${FIXTURES}kube-proxy-1.36/ipvs.txt
-    iptables-legacy-restore --noflush < ${FIXTURES}kube-proxy-1.36/iptables.txt
-    ip6tables-legacy-restore --noflush < ${FIXTURES}kube-proxy-1.36/ip6tables.txt`);
+    $IPTABLES-restore --noflush < ${FIXTURES}kube-proxy-1.36/iptables.txt
+    $IP6TABLES-restore --noflush < ${FIXTURES}kube-proxy-1.36/ip6tables.txt`);
     const before = await ipsets();
     const changes = await plannedChanges();
     const kinds = new Set(

@@ -258,8 +258,8 @@ test('the way back: when kube-proxy has written its chains, cleanup --own-only r
   assert.match(early.output, /not removed: .*NO-ENDPOINTS/);
   // kube-proxy declares its chains, which empties them, and fills them again.
   await shell(`
-    iptables-legacy-restore --noflush < test/fixtures/kube-proxy-1.36/iptables.txt
-    ip6tables-legacy-restore --noflush < test/fixtures/kube-proxy-1.36/ip6tables.txt`);
+    $IPTABLES-restore --noflush < test/fixtures/kube-proxy-1.36/iptables.txt
+    $IP6TABLES-restore --noflush < test/fixtures/kube-proxy-1.36/ip6tables.txt`);
   const { code, output } = await rig.command('cleanup', '--own-only', '--config', config);
   assert.equal(code, 0, output);
   const after = await snapshot();
@@ -279,8 +279,8 @@ test('cleanup removes all of ours and nothing of others, and can be run twice', 
     ip link add other0 type dummy && ip addr add 10.99.9.9/32 dev other0
     ipvsadm -A -t 10.99.9.9:80 -s wlc && ipvsadm -a -t 10.99.9.9:80 -r 10.128.0.11:8080 -m -w 7
     ipset create mine hash:ip && ipset add mine 192.0.2.99
-    iptables-legacy -w -t filter -N MINE && iptables-legacy -w -A MINE -m set --match-set mine src -j ACCEPT
-    iptables-legacy -w -I INPUT -j MINE && iptables-legacy -w -t nat -A POSTROUTING -s 192.0.2.99 -j MASQUERADE`);
+    $IPTABLES -w -t filter -N MINE && $IPTABLES -w -A MINE -m set --match-set mine src -j ACCEPT
+    $IPTABLES -w -I INPUT -j MINE && $IPTABLES -w -t nat -A POSTROUTING -s 192.0.2.99 -j MASQUERADE`);
   for (const round of ['first', 'second']) {
     const { code, output } = await rig.command('cleanup', '--config', config);
     assert.equal(code, 0, output);

@@ -18,6 +18,7 @@ import { type VirtualServerKey, formatVirtualServer } from '../../src/values/vir
 import { writeRecording } from '../fakes/netlink-recording.js';
 import { recordingOptionSocket } from '../fakes/option-recording.js';
 import { RR, SERVERS, real, seenLines, sockoptSession } from '../support/netlink-sessions.js';
+import { loadModules } from './harness/kernel-state.js';
 
 /** As `ipvsadm -R` takes it. */
 const MIXED = `
@@ -49,8 +50,7 @@ const MIXED = `
 const client = new IpvsClient(openNetlinkSocket);
 
 before(() => {
-  const modules = ['ip_vs', 'ip_vs_rr', 'ip_vs_wrr', 'ip_vs_sh', 'ip_vs_mh', 'ip_vs_lc', 'ipv6'];
-  for (const module of modules) execFileSync('modprobe', [module]);
+  loadModules('ip_vs', 'ip_vs_rr', 'ip_vs_wrr', 'ip_vs_sh', 'ip_vs_mh', 'ip_vs_lc', 'ipv6');
   execFileSync('ipvsadm', ['-C']);
 });
 

@@ -10,6 +10,7 @@ import { IpsetError } from '../../src/kernel/ipset/error.js';
 import { type SetDefinition, addressPortEntry } from '../../src/values/ip-set.js';
 import { type Recording, recordingSocket, writeRecording } from '../fakes/netlink-recording.js';
 import { FLOWS, SETS, conntrackSession, ipsetSession, parseEntry, server } from '../support/netfilter-sessions.js';
+import { iptablesPrograms } from './harness/iptables-programs.js';
 
 function record(name: string, description: string, recording: Pick<Recording, 'datagrams' | 'text'>): void {
   const directory = process.env['RECORD_DIR'];
@@ -46,7 +47,7 @@ test('a set that rules refer to cannot be destroyed, but replaced; kube-proxy fi
   const client = new IpsetClient(openNetlinkSocket);
   const { server: set } = SETS;
   const match = ['-m', 'set', '--match-set', set.name, 'dst,dst', '-j', 'ACCEPT'];
-  execFileSync('iptables-legacy', ['-A', 'FORWARD', ...match]);
+  execFileSync(iptablesPrograms().IPTABLES, ['-A', 'FORWARD', ...match]);
   assert.throws(
     () => client.destroySet(set.name),
     (error) => error instanceof IpsetError && error.code === 'IPSET_ERR_BUSY',
@@ -58,7 +59,7 @@ test('a set that rules refer to cannot be destroyed, but replaced; kube-proxy fi
   // what kube-proxy runs at its start; it fails when an existing set differs, in maxelem above all
   const create = ['create', set.name, set.type, 'family', 'inet', 'hashsize', '1024', 'maxelem', '65536', '-exist'];
   assert.doesNotThrow(() => execFileSync('ipset', create, { stdio: 'pipe' }));
-  execFileSync('iptables-legacy', ['-D', 'FORWARD', ...match]);
+  execFileSync(iptablesPrograms().IPTABLES, ['-D', 'FORWARD', ...match]);
   client.close();
 });
 

@@ -21,9 +21,10 @@ import {
   real,
   tableLines,
 } from '../support/netlink-sessions.js';
+import { loadModules } from './harness/kernel-state.js';
 
 before(() => {
-  for (const module of ['ip_vs', 'ip_vs_rr', 'ip_vs_mh', 'dummy', 'ipv6']) execFileSync('modprobe', [module]);
+  loadModules('ip_vs', 'ip_vs_rr', 'ip_vs_mh', 'dummy', 'ipv6');
 });
 
 function output(command: string, ...args: string[]): string[] {

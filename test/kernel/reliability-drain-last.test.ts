@@ -9,7 +9,7 @@ import { after, before } from 'node:test';
 import { type Connection, type Outcome } from './harness/agent.js';
 import { run, shell } from './harness/kernel-state.js';
 import { type Lab } from './harness/lab.js';
-import { waitUntil } from './harness/wait.js';
+import { patience, waitUntil } from './harness/wait.js';
 import { steps } from './reliability-steps.js';
 import { realServers } from './reliability-state.js';
 import { createTrafficLab } from './traffic-lab.js';
@@ -105,7 +105,7 @@ async function connectOnce(
   family: Family,
   place: Place,
 ): Promise<Connection> {
-  const target = { protocol: 'TCP', ...addressOf(spec, kind, family), reset: true, timeout: 3000 } as const;
+  const target = { protocol: 'TCP', ...addressOf(spec, kind, family), reset: true, timeout: patience(3000) } as const;
   let last: Outcome | undefined;
   for (let i = 0; i < 4; i++) {
     const connection = await lab.agent.open(namespaceOf(place), target);
@@ -177,7 +177,11 @@ async function assertNew(
   for (const kind of kinds)
     for (const family of FAMILIES)
       for (const place of places) {
-        const target = { protocol: 'TCP', ...addressOf(spec, kind, family), timeout: what === 'timeout' ? 400 : 3000 };
+        const target = {
+          protocol: 'TCP',
+          ...addressOf(spec, kind, family),
+          timeout: what === 'timeout' ? 400 : patience(3000),
+        };
         const outcome = await lab.agent.request(namespaceOf(place), target as never);
         counts.tried++;
         const isLate = what === 'refused' && outcome.ms > AT_ONCE;
@@ -242,9 +246,15 @@ step('source ranges: who was let in stays connected while the last backend drain
 });
 
 step('a SYN from the port of a connection that conntrack still believes in is refused at once', async () => {
-  await shell('ip netns exec client iptables-legacy -A OUTPUT -p tcp --tcp-flags RST RST -j DROP');
-  await shell('ip netns exec client iptables-legacy -A OUTPUT -p tcp --tcp-flags FIN FIN -j DROP');
-  const target = { protocol: 'TCP', address: clusterIP(101, 4), port: 80, sourcePort: 40404, timeout: 3000 } as const;
+  await shell('ip netns exec client $IPTABLES -A OUTPUT -p tcp --tcp-flags RST RST -j DROP');
+  await shell('ip netns exec client $IPTABLES -A OUTPUT -p tcp --tcp-flags FIN FIN -j DROP');
+  const target = {
+    protocol: 'TCP',
+    address: clusterIP(101, 4),
+    port: 80,
+    sourcePort: 40404,
+    timeout: patience(3000),
+  } as const;
   const connection = await lab.agent.open('client', { ...target, reset: true });
   assert.equal(connection.outcome.result, 'answered');
   await setEndpoints(SOLO);
@@ -254,7 +264,7 @@ step('a SYN from the port of a connection that conntrack still believes in is re
   const outcome = await lab.agent.request('client', target);
   assert.equal(outcome.result, 'refused', JSON.stringify(outcome));
   assert.ok(outcome.ms < AT_ONCE, JSON.stringify(outcome));
-  await shell('ip netns exec client iptables-legacy -F OUTPUT');
+  await shell('ip netns exec client $IPTABLES -F OUTPUT');
   await setEndpoints(SOLO, 'near');
 });
 

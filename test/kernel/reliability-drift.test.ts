@@ -29,8 +29,8 @@ before(async () => {
     ip addr add 10.99.9.9/32 dev other0 && ip addr add 10.97.0.1/32 dev other0
     ${foreignServers()}
     ipset create mine hash:ip && ipset add mine 192.0.2.99
-    iptables-legacy -w -N MINE && iptables-legacy -w -A MINE -m set --match-set mine src -j ACCEPT
-    iptables-legacy -w -A INPUT -j MINE && iptables-legacy -w -t nat -A POSTROUTING -s 192.0.2.99 -j MASQUERADE`);
+    $IPTABLES -w -N MINE && $IPTABLES -w -A MINE -m set --match-set mine src -j ACCEPT
+    $IPTABLES -w -A INPUT -j MINE && $IPTABLES -w -t nat -A POSTROUTING -s 192.0.2.99 -j MASQUERADE`);
   rig = await Rig.create(fixtureCluster());
 });
 
@@ -200,10 +200,10 @@ END`);
 step('iptables: a jump, a rule and a whole chain deleted, a rule added, in both families', async () => {
   const from = rig.daemon.log.length;
   const { counts } = await damage(`
-    iptables-legacy -w -t nat -F KUBE-SERVICES
-    iptables-legacy -w -D INPUT $(iptables-legacy -w -S INPUT | grep -n KUBE-PROXY-FIREWALL | head -1 | cut -d: -f1 | awk '{print $1-1}')
-    iptables-legacy -w -I KUBE-FORWARD -s 192.0.2.66 -j DROP
-    ip6tables-legacy -w -t nat -F POSTROUTING`);
+    $IPTABLES -w -t nat -F KUBE-SERVICES
+    $IPTABLES -w -D INPUT $($IPTABLES -w -S INPUT | grep -n KUBE-PROXY-FIREWALL | head -1 | cut -d: -f1 | awk '{print $1-1}')
+    $IPTABLES -w -I KUBE-FORWARD -s 192.0.2.66 -j DROP
+    $IP6TABLES -w -t nat -F POSTROUTING`);
   assert.ok((counts['missing rule'] ?? 0) + (counts['changed rule'] ?? 0) >= 4, JSON.stringify(counts));
   const written = rig.daemon.log.slice(from).filter(({ msg }) => msg === 'iptables rules written');
   const text = JSON.stringify(written);
@@ -220,7 +220,7 @@ step('sets destroyed, one of them made anew with another type, and all our chain
   const sets = good.sets.filter((line) => line.startsWith('create KUBE-')).map((line) => line.split(' ')[1]!);
   const flush = (tool: string): string => `${tool}-save | grep -v KUBE- | sed 's/\\[[0-9:]*\\]//' | ${tool}-restore\n`;
   const { counts } = await damage(`
-    ${flush('iptables-legacy')}${flush('ip6tables-legacy')}
+    ${flush('$IPTABLES')}${flush('$IP6TABLES')}
     ipset restore <<'END'
 ${sets.map((name) => `destroy ${name}`).join('\n')}
 create KUBE-CLUSTER-IP hash:ip

@@ -29,11 +29,11 @@ const OTHERS: readonly string[] = [
 const CHAINS = ['nat CNI-DN-0123456789abcdef01234', 'nat KUBE-HP-ABCDEFGHIJKLMNOP', 'filter SITE-RULES'];
 
 async function forBothFamilies(script: (program: string) => string): Promise<void> {
-  await shell(['iptables-legacy -w', 'ip6tables-legacy -w'].map(script).join('\n'));
+  await shell(['$IPTABLES -w', '$IP6TABLES -w'].map(script).join('\n'));
 }
 
 const ofFamily = (rule: string, program: string): string =>
-  program.startsWith('ip6')
+  program.startsWith('$IP6TABLES')
     ? rule.replace(/(\d+\.){3}\d+\/(\d+)/, (_, __, bits) => `fd00:5::/${4 * Number(bits)}`)
     : rule;
 
@@ -57,8 +57,8 @@ before(async () => {
     ip link add eth0 type dummy && ip link set eth0 up
     ip addr add 10.200.0.2/24 dev eth0 && ip addr add fd00:200::2/64 dev eth0 nodad
     ipset restore -exist < test/fixtures/kube-proxy-1.36/ipset-create.txt
-    iptables-legacy-restore --noflush < test/fixtures/kube-proxy-1.36/iptables.txt
-    ip6tables-legacy-restore --noflush < test/fixtures/kube-proxy-1.36/ip6tables.txt`);
+    $IPTABLES-restore --noflush < test/fixtures/kube-proxy-1.36/iptables.txt
+    $IP6TABLES-restore --noflush < test/fixtures/kube-proxy-1.36/ip6tables.txt`);
   await forBothFamilies((program) =>
     [
       ...CHAINS.map((chain) => `${program} -t ${chain.replace(' ', ' -N ')}`),

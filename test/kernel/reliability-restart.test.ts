@@ -12,7 +12,7 @@ import { type Daemon } from './harness/daemon.js';
 import { ipvsRules, iptablesRules, shell } from './harness/kernel-state.js';
 import { Lab } from './harness/lab.js';
 import { OTHER_NODE } from './harness/layout.js';
-import { waitUntil } from './harness/wait.js';
+import { patience, waitUntil } from './harness/wait.js';
 import { netlinkWrites } from './reliability-netlink.js';
 import { type ServiceSpec, endpointSlice, serviceWithEndpoints } from './reliability-objects.js';
 import { FIXTURES, Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
@@ -28,10 +28,10 @@ const PODS = [
   { name: 'port-near', addresses: ['10.128.0.17'] },
   { name: 'port-far', addresses: ['10.128.1.17'], place: 'other' as const },
 ];
-const WEB = { protocol: 'TCP', address: '10.96.0.10', port: 80, timeout: 20_000 } as const;
-const DNS = { protocol: 'UDP', address: '10.96.0.11', port: 53, timeout: 20_000 } as const;
+const WEB = { protocol: 'TCP', address: '10.96.0.10', port: 80, timeout: patience(20_000) } as const;
+const DNS = { protocol: 'UDP', address: '10.96.0.11', port: 53, timeout: patience(20_000) } as const;
 /** Answered only as long as sets and rules masquerade: client and one backend are on the same other node. */
-const NODE_PORT = { protocol: 'TCP', address: '10.200.0.2', port: 30100, timeout: 20_000 } as const;
+const NODE_PORT = { protocol: 'TCP', address: '10.200.0.2', port: 30100, timeout: patience(20_000) } as const;
 const CHURN: readonly ServiceSpec[] = Array.from({ length: 100 }, (_, i) => ({
   name: `churn-${i}`,
   address: `10.96.3.${i + 1}`,
@@ -64,8 +64,8 @@ before(async () => {
     ip -batch - <<'END'\n${fixtureLines('kube-proxy-1.36/kube-ipvs0.txt').map(addAddress).join('\n')}\nEND
     ipset restore <<'END'\n${['create', 'add'].map((name) => fixture(`ipset-${name}.txt`)).join('')}\nEND
     ipvsadm -R < ${FIXTURES}kube-proxy-1.36/ipvs.txt
-    iptables-legacy-restore --noflush < ${FIXTURES}kube-proxy-1.36/iptables.txt
-    ip6tables-legacy-restore --noflush < ${FIXTURES}kube-proxy-1.36/ip6tables.txt`);
+    $IPTABLES-restore --noflush < ${FIXTURES}kube-proxy-1.36/iptables.txt
+    $IP6TABLES-restore --noflush < ${FIXTURES}kube-proxy-1.36/ip6tables.txt`);
   loads = await Promise.all([
     lab.agent.load('client', { ...WEB, rate: 200, connections: 20, interval: 200 }),
     lab.agent.load('client', { ...DNS, rate: 20, workers: 1, connections: 10, interval: 200 }),

@@ -12,13 +12,13 @@ export interface Snapshot {
 }
 
 /** Everything that the daemon writes, other people's included. */
-export async function snapshot(backend: 'legacy' | 'nft' = 'legacy'): Promise<Snapshot> {
+export async function snapshot(): Promise<Snapshot> {
   const [ipvs, addresses, sets, rules4, rules6] = await Promise.all([
     ipvsRules(),
     kubeIpvs0Addresses(),
     ipsets(),
-    iptablesRules(4, backend),
-    iptablesRules(6, backend),
+    iptablesRules(4),
+    iptablesRules(6),
   ]);
   return {
     ipvs,

@@ -7,13 +7,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { scaleCluster } from '../fakes/cluster-generator.js';
 import { type Daemon } from './harness/daemon.js';
 import { shell } from './harness/kernel-state.js';
-import { waitUntil } from './harness/wait.js';
+import { patience, waitUntil } from './harness/wait.js';
 import { node } from './reliability-objects.js';
 import { Rig } from './reliability-rig.js';
 import { steps } from './reliability-steps.js';
 
 const SERVICES = 8000;
-const LIMIT_MS = 2000;
+const LIMIT_MS = patience(2000);
 
 const step = steps();
 let rig: Rig;

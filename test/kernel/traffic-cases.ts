@@ -188,21 +188,21 @@ function masqueradeRows(local: { client: boolean; bridged: boolean; farclient: b
  * it. One host port is hand-made and marks its clients by KUBE-MARK-MASQ, as CNI portmap may.
  */
 const FIREWALL = `
-iptables-legacy -t nat -A PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j KUBE-MARK-MASQ
-iptables-legacy -t nat -A PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j DNAT --to-destination 10.128.0.11:8080
-iptables-legacy -F INPUT
-iptables-legacy -A INPUT -i lo -d 127.0.0.1 -j ACCEPT
-iptables-legacy -A INPUT -p tcp --dport 30004 -s 203.0.113.0/24 -j DROP
-for chain in INPUT FORWARD; do iptables-legacy -P $chain DROP; ip6tables-legacy -P $chain DROP; done
-for type in 133 134 135 136; do ip6tables-legacy -A INPUT -p ipv6-icmp --icmpv6-type $type -j ACCEPT; done
+$IPTABLES -t nat -A PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j KUBE-MARK-MASQ
+$IPTABLES -t nat -A PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j DNAT --to-destination 10.128.0.11:8080
+$IPTABLES -F INPUT
+$IPTABLES -A INPUT -i lo -d 127.0.0.1 -j ACCEPT
+$IPTABLES -A INPUT -p tcp --dport 30004 -s 203.0.113.0/24 -j DROP
+for chain in INPUT FORWARD; do $IPTABLES -P $chain DROP; $IP6TABLES -P $chain DROP; done
+for type in 133 134 135 136; do $IP6TABLES -A INPUT -p ipv6-icmp --icmpv6-type $type -j ACCEPT; done
 `;
 const NO_FIREWALL = `
-iptables-legacy -t nat -D PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j KUBE-MARK-MASQ
-iptables-legacy -t nat -D PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j DNAT --to-destination 10.128.0.11:8080
-for chain in INPUT FORWARD; do iptables-legacy -P $chain ACCEPT; ip6tables-legacy -P $chain ACCEPT; done
-iptables-legacy -D INPUT -i lo -d 127.0.0.1 -j ACCEPT
-iptables-legacy -D INPUT -p tcp --dport 30004 -s 203.0.113.0/24 -j DROP
-for type in 133 134 135 136; do ip6tables-legacy -D INPUT -p ipv6-icmp --icmpv6-type $type -j ACCEPT; done
+$IPTABLES -t nat -D PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j KUBE-MARK-MASQ
+$IPTABLES -t nat -D PREROUTING -p tcp -d 10.200.0.2 --dport 8001 -j DNAT --to-destination 10.128.0.11:8080
+for chain in INPUT FORWARD; do $IPTABLES -P $chain ACCEPT; $IP6TABLES -P $chain ACCEPT; done
+$IPTABLES -D INPUT -i lo -d 127.0.0.1 -j ACCEPT
+$IPTABLES -D INPUT -p tcp --dport 30004 -s 203.0.113.0/24 -j DROP
+for type in 133 134 135 136; do $IP6TABLES -D INPUT -p ipv6-icmp --icmpv6-type $type -j ACCEPT; done
 `;
 
 const HAND_MADE = row('policy DROP: hand-made host port', 'basic node TCP IPv4 :8001', 'outside other: near as node');

@@ -3,6 +3,7 @@ import { type Protocol } from '../../src/values/protocol.js';
 import { type Failure, type Histogram, type Outcome } from './harness/agent.js';
 import { type Lab, NODE } from './harness/lab.js';
 import { OTHER_NODE, OUTSIDE } from './harness/layout.js';
+import { patience } from './harness/wait.js';
 import {
   type AddressKind,
   type Expectation,
@@ -52,8 +53,8 @@ const AT_ONCE = 500;
 /** Milliseconds after which silence is believed. */
 const SILENCE = 400;
 /** Milliseconds that a refusal may take before it is asked for again, and an answer on a busy machine. */
-const REFUSAL_PATIENCE = 3000;
-const PATIENCE = 15_000;
+const REFUSAL_PATIENCE = patience(3000);
+const PATIENCE = patience(15_000);
 
 /** All cases of some rows, in the table's order. */
 export function casesOf(rows: readonly Row[], services: readonly ServiceSpec[]): Case[] {

@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { ROOT } from './agent.js';
-import { waitUntil } from './wait.js';
+import { patience, waitUntil } from './wait.js';
 
 /** One line of the log. */
 export interface LogLine {
@@ -93,10 +93,10 @@ export class Daemon {
     );
   }
 
-  /** Sends the signal and waits for the end; SIGKILL after `milliseconds`, which `signal` of the result then shows. */
+  /** Sends the signal and waits for the end; SIGKILL after `milliseconds` (on an emulated machine more), which `signal` of the result shows. */
   async stop(signal: NodeJS.Signals = 'SIGTERM', milliseconds = 60_000): Promise<Exit> {
     this.#process.kill(signal);
-    const timer = setTimeout(() => this.#process.kill('SIGKILL'), milliseconds);
+    const timer = setTimeout(() => this.#process.kill('SIGKILL'), patience(milliseconds));
     try {
       return await this.exited;
     } finally {

@@ -1,12 +1,13 @@
 /**
  * The kernel's state as its own tools print it: what the tests compare with, read without any of the product's code.
  */
-import { execFile } from 'node:child_process';
+import { execFile, execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 
 import { errorMessage } from '../../../src/values/errors.js';
+import { iptablesPrograms } from './iptables-programs.js';
 
 const execute = promisify(execFile);
 
@@ -22,9 +23,13 @@ export async function run(program: string, ...args: string[]): Promise<string> {
   }
 }
 
-/** Runs a shell script: one process start for many commands. Any failing command fails it. */
+/**
+ * Runs a shell script: one process start for many commands. Any failing command fails it. $IPTABLES and $IP6TABLES are
+ * the programs that work in this kernel (`$IPTABLES -w -N MINE`, `$IPTABLES-save`).
+ */
 export async function shell(script: string): Promise<string> {
-  return run('sh', '-ec', script);
+  const { IPTABLES, IP6TABLES } = iptablesPrograms();
+  return run('sh', '-ec', `IPTABLES=${IPTABLES}\nIP6TABLES=${IP6TABLES}\n${script}`);
 }
 
 function sortedLines(text: string): string[] {
@@ -85,23 +90,21 @@ export async function ipsets(): Promise<{ create: string[]; add: string[] }> {
   };
 }
 
-/** The backend of iptables that this kernel supports: legacy in user-mode-linux. */
-export async function iptablesBackend(): Promise<'legacy' | 'nft'> {
-  try {
-    await run('iptables-nft', '-w', '-t', 'filter', '-S', 'INPUT');
-    return 'nft';
-  } catch {
-    return 'legacy';
-  }
-}
-
 /** `iptables-save` of the working backend without comments and counters, so that two reads compare. */
-export async function iptablesRules(family: 4 | 6, backend: 'legacy' | 'nft' = 'legacy'): Promise<string[]> {
-  const text = await run(`${family === 4 ? 'iptables' : 'ip6tables'}-${backend}-save`);
+export async function iptablesRules(family: 4 | 6): Promise<string[]> {
+  const { IPTABLES, IP6TABLES } = iptablesPrograms();
+  const text = await run(`${family === 4 ? IPTABLES : IP6TABLES}-save`);
   return text
     .split('\n')
     .filter((line) => line !== '' && !line.startsWith('#'))
     .map((line) => line.replace(/^(:\S+ \S+) \[\d+:\d+\]$/, '$1'));
+}
+
+/** Loads the modules, but those that are there or part of the kernel's image, of which modprobe may not know. */
+export function loadModules(...names: readonly string[]): void {
+  for (const name of names) {
+    if (!existsSync(`/sys/module/${name}`)) execFileSync('modprobe', [name], { stdio: 'pipe' });
+  }
 }
 
 /** True when this kernel offers IPVS now or by loading the module. */
