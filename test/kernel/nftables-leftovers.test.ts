@@ -14,12 +14,12 @@ function kubeProxyTable(family: 'ip' | 'ip6', vip: string, endpoint: string): st
   return `
 table ${family} kube-proxy {
   comment "rules for kube-proxy"
-  set cluster-ips { type ${address}; comment "Active ClusterIPs"; elements = { ${vip} } }
+  set cluster-ips { type ${address}; comment "Active ClusterIPs"; elements = { ${vip} }; }
   map service-ips {
     type ${address} . inet_proto . inet_service : verdict
     elements = { ${vip} . tcp . 80 : goto service-ULMVA6XW-ns/web/tcp/p80 }
   }
-  chain mark-for-masquerade { meta mark set meta mark or 0x4000 }
+  chain mark-for-masquerade { meta mark set meta mark or 0x4000; }
   chain endpoint-5OJB2KTY-ns/web/tcp/p80__${endpoint === '10.128.0.66' ? '4' : '6'} {
     ${family} saddr ${endpoint} jump mark-for-masquerade
     meta l4proto tcp dnat to ${family === 'ip' ? endpoint : `[${endpoint}]`}:8080
@@ -27,17 +27,23 @@ table ${family} kube-proxy {
   chain service-ULMVA6XW-ns/web/tcp/p80 {
     numgen random mod 1 vmap { 0 : goto endpoint-5OJB2KTY-ns/web/tcp/p80__${endpoint === '10.128.0.66' ? '4' : '6'} }
   }
-  chain services { ${family} daddr . meta l4proto . th dport vmap @service-ips }
-  chain nat-prerouting { type nat hook prerouting priority dstnat; policy accept; jump services }
-  chain nat-output { type nat hook output priority -100; policy accept; jump services }
+  chain services { ${family} daddr . meta l4proto . th dport vmap @service-ips; }
+  chain nat-prerouting { type nat hook prerouting priority dstnat; policy accept; jump services; }
+  chain nat-output { type nat hook output priority -100; policy accept; jump services; }
 }`;
 }
 
 /** Tables of others: an administrator's, and one of the same name in a family that kube-proxy does not use. */
 const OTHERS = `
-table inet firewall { chain input { type filter hook input priority 0; policy accept; tcp dport 9 drop } }
-table ip kube-proxy-not { chain mine { counter } }
-table inet kube-proxy { chain mine { counter } }`;
+table inet firewall {
+  chain input { type filter hook input priority 0; policy accept; tcp dport 9 drop; }
+}
+table ip kube-proxy-not {
+  chain mine { counter; }
+}
+table inet kube-proxy {
+  chain mine { counter; }
+}`;
 const WEB: ServiceSpec = { name: 'web', address: '10.96.1.1', port: 80 };
 
 const step = steps();
@@ -55,7 +61,10 @@ before(async () => {
 after(() => rig?.close());
 
 async function foreignTables(): Promise<string[]> {
-  return (await run('nft', 'list', 'tables')).split('\n').filter((line) => /firewall|kube-proxy/.test(line)).sort();
+  return (await run('nft', 'list', 'tables'))
+    .split('\n')
+    .filter((line) => /firewall|kube-proxy/.test(line))
+    .sort();
 }
 
 async function load(text: string): Promise<void> {
