@@ -14,9 +14,12 @@ export interface Programs {
 
 let known: Backend | undefined;
 
-/** Found out once per process, by asking nf_tables for a chain of its own making. */
+/**
+ * Found out once per process, by a chain made in a network namespace that is gone at once: listing alone succeeds as well
+ * where nf_tables is there without its IPv4 half, as in user-mode-linux.
+ */
 export function iptablesBackend(): Backend {
-  known ??= spawnSync('iptables-nft', ['-w', '-t', 'filter', '-S', 'INPUT']).status === 0 ? 'nft' : 'legacy';
+  known ??= spawnSync('unshare', ['-n', 'iptables-nft', '-w', '-N', 'PROBE']).status === 0 ? 'nft' : 'legacy';
   return known;
 }
 
