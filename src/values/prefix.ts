@@ -45,6 +45,11 @@ export function hostPrefix(address: Address): Prefix {
   return { address, bits: addressLength(familyOf(address)) * 8 };
 }
 
+/** The block of `bits` that holds this address. */
+export function prefixOf(address: Address, bits: number): Prefix {
+  return { address: maskAddress(address, bits), bits };
+}
+
 /** True when `address` is of the prefix's family and inside it. */
 export function prefixContains(prefix: Prefix, address: Address): boolean {
   return address.length === prefix.address.length && maskAddress(address, prefix.bits) === prefix.address;

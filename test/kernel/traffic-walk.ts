@@ -233,7 +233,7 @@ export function namespaceOf(place: Place): string {
   return place === 'other' ? OTHER_NODE : place === 'outside' ? OUTSIDE : place;
 }
 
-function placeAddress(place: Place, family: Family): string {
+export function placeAddress(place: Place, family: Family): string {
   if (place === 'node') return family === 4 ? NODE4 : NODE6;
   if (place === 'other') return family === 4 ? OTHER4 : 'fd00:200::3';
   if (place === 'outside') return family === 4 ? OUTSIDE4 : OUTSIDE6;

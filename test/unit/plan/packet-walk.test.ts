@@ -1,0 +1,187 @@
+/**
+ * The walk of `explain` against the traffic table: what real packets proved there (test/kernel/traffic.test.ts) is what the walk must say of the
+ * same Services.
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { type ProxyConfig } from '../../../src/config/proxy-config.js';
+import { loadConfigDocument } from '../../../src/config/load.js';
+import { ruleSets } from '../../../src/daemon/rule-sets.js';
+import { newTouched } from '../../../src/desired/desired-state.js';
+import { ClusterState } from '../../../src/model/cluster-state.js';
+import { parseEndpointSlice } from '../../../src/model/endpoint-slice.js';
+import { parseNode } from '../../../src/model/node.js';
+import { parseService } from '../../../src/model/service.js';
+import { type Packet, type PacketWalk, type WalkVerdict, walkPacket } from '../../../src/plan/walk/packet-walk.js';
+import { DesiredUpdater } from '../../../src/reconcile/desired-updater.js';
+import { type Address, parseAddress } from '../../../src/values/address.js';
+import { type Protocol, isProtocol } from '../../../src/values/protocol.js';
+import { PHASES, type Phase } from '../../kernel/traffic-cases.js';
+import { formatExpectation } from '../../kernel/traffic-table.js';
+import { type Case, casesOf, placeAddress } from '../../kernel/traffic-walk.js';
+import {
+  BRIDGE_ADDRESSES,
+  NODE4,
+  NODE6,
+  NODE_NAME,
+  PODS,
+  SECOND4,
+  SERVICES,
+  nodeObject,
+  nodePort,
+  serviceObjects,
+} from '../../kernel/traffic-world.js';
+
+const NODE_SOURCES = [NODE4, NODE6, SECOND4, ...BRIDGE_ADDRESSES];
+const fail = (problem: string): never => assert.fail(problem);
+const address = (text: string): Address => parseAddress(text) ?? fail(text);
+
+/** The node and the Services of the traffic laboratory, under the configuration of one phase. */
+class World {
+  readonly updater: DesiredUpdater;
+
+  private constructor(readonly config: ProxyConfig) {
+    const { scheduler, nodePortAddresses: nodePorts, nodeIP } = config;
+    const state = new ClusterState();
+    const ignored = (): void => undefined;
+    this.updater = new DesiredUpdater(
+      state,
+      { nodeName: NODE_NAME, scheduler, families: [4, 6], nodePorts, nodeIP },
+      { conflict: ignored, refused: ignored },
+    );
+    state.setNode(parseNode(nodeObject(), fail));
+    state.setLocalAddresses(new Set([...NODE_SOURCES, '127.0.0.1', '::1'].map(address)));
+    for (const object of SERVICES.flatMap(serviceObjects)) {
+      if ((object as { kind: string }).kind === 'Service') state.setService(parseService(object, ignored)!);
+      else state.setSlice(parseEndpointSlice(object, NODE_NAME, fail)!);
+    }
+  }
+
+  static async create(config: Phase['config']): Promise<World> {
+    const api = { apiVersion: 'kubeproxy.config.k8s.io/v1alpha1', kind: 'KubeProxyConfiguration', mode: 'ipvs' };
+    const world = new World(loadConfigDocument({ ...api, ...config }, 'the table').config);
+    await world.updater.updateDirty(newTouched());
+    return world;
+  }
+
+  walk(one: Case, protocol: Protocol, inputPolicy: 'ACCEPT' | 'DROP'): PacketWalk {
+    const { cluster, desired, context } = this.updater;
+    const rules = ruleSets(this.config, [4, 6], cluster.node, false).find(({ family }) => family === one.family)!;
+    const destination = address(one.address);
+    const isFromNode = one.place === 'node';
+    const link = { client: 'v-client', bridged: 'cbr0' }[one.place as string] ?? 'eth0';
+    const packet: Packet = {
+      ...{ protocol, destination, port: one.port, isFromNode },
+      isFromPodHere: one.place === 'client' || one.place === 'bridged',
+      // The kernel chooses the destination's own address for what the node asks of itself.
+      source: isFromNode ? destination : address(placeAddress(one.place, one.family)),
+      comesBy: (name) => (name.endsWith('+') ? link.startsWith(name.slice(0, -1)) : link === name),
+    };
+    const { localAddresses, nodePortAddresses } = context;
+    const served = [...nodePortAddresses[4], ...nodePortAddresses[6]];
+    const isEverywhere = this.config.nodePortAddresses[one.family].all;
+    const servesHealthChecks = (at: Address): boolean => isEverywhere || served.includes(at);
+    return walkPacket(packet, { desired, rules, localAddresses, inputPolicy, servesHealthChecks });
+  }
+}
+
+/** What the walk cannot say, and why. */
+function inexpressible(one: Case): string | undefined {
+  if (one.way === 'PING' || one.way === 'ARP') return `${one.way}: no connection to a port`;
+  if (one.row.feature.includes('hand-made')) return "hand-made host port: a rule that is somebody else's";
+  if (one.row.feature.includes('administrator')) return "an administrator's DROP: a rule that is somebody else's";
+  return undefined;
+}
+
+/** The processes of the laboratory's host (traffic-lab.ts): what listens there answers, else the host refuses. */
+function hostAnswers({ way, port }: Case): boolean {
+  return port === 2222 || port === nodePort(6) || (way === 'TCP' && port === 9022);
+}
+
+function serverName(at: string, port: number): string {
+  if (port === 9022) return 'host';
+  if (port === 9023) return 'otherhost';
+  return PODS.find(({ addresses }) => addresses.includes(at))?.name ?? fail(`no server ${at}:${port}`);
+}
+
+/** What the table calls what the walk found; an address of the node as `self` may be called `node` there. */
+function inTableWords(one: Case, source: string, verdict: WalkVerdict): string[] {
+  const seen = (seenAs: 'client' | 'node'): string[] => {
+    if (seenAs === 'node') return ['node'];
+    const isNodes = NODE_SOURCES.includes(source);
+    return ['self', ...(isNodes ? ['node'] : []), ...(source === one.address ? ['target'] : [])];
+  };
+  switch (verdict.kind) {
+    case 'served': {
+      const names = [...new Set(verdict.backends.map((backend) => serverName(backend.address, backend.port)))];
+      const [first] = verdict.backends;
+      if (verdict.backends.every(({ answersThisWay }) => !answersThisWay)) return ['dropped'];
+      assert.equal(new Set(verdict.backends.map(({ seenAs }) => seenAs)).size, 1);
+      const by = names.sort((a, b) => (a === 'near' ? -1 : b === 'near' ? 1 : 0)).join(' ');
+      const how = verdict.persistenceTimeout > 0 ? 'one' : 'any';
+      return [...seen(first!.seenAs).map((as) => `${by} as ${as}`), `${how} of ${by}`];
+    }
+    case 'refused':
+    case 'dropped':
+      return [verdict.kind];
+    case 'host':
+      if (verdict.healthCheck !== undefined) {
+        const { localEndpoints } = verdict.healthCheck;
+        return [`health ${localEndpoints > 0 ? 200 : 503} ${localEndpoints}`];
+      }
+      return hostAnswers(one) ? seen('client').map((as) => `host as ${as}`) : ['refused'];
+    case 'not-ours':
+      return ['not-ours'];
+  }
+}
+
+describe('the walk of a packet says what real packets met', () => {
+  const left = new Map<string, number>();
+  for (const phase of PHASES)
+    test(phase.name, async () => {
+      const world = await World.create(phase.config);
+      const inputPolicy = phase.name.startsWith('policy DROP') ? 'DROP' : 'ACCEPT';
+      const wrong: string[] = [];
+      let compared = 0;
+      for (const one of casesOf(phase.rows, SERVICES)) {
+        const why = inexpressible(one);
+        if (why !== undefined) {
+          left.set(why, (left.get(why) ?? 0) + 1);
+          continue;
+        }
+        const protocol = isProtocol(one.way) ? one.way : 'TCP';
+        const { verdict, steps } = world.walk(one, protocol, inputPolicy);
+        const source = one.place === 'node' ? one.address : placeAddress(one.place, one.family);
+        const words = inTableWords(one, source, verdict);
+        compared++;
+        const wanted = formatExpectation(one.expected);
+        if (words.includes(wanted)) continue;
+        const way = steps.map(({ at, text }) => `    ${at}: ${text}`).join('\n');
+        wrong.push(
+          `${one.row.feature}: ${one.at} ${one.way} ${one.address}:${one.port} from ${one.place}: wanted ${wanted}, walked to ${words.join(' / ')}\n${way}`,
+        );
+      }
+      assert.equal(wrong.length, 0, `${wrong.length} of ${compared}:\n${wrong.slice(0, 5).join('\n')}`);
+    });
+
+  test('what it cannot express is named, and little', () => {
+    for (const [why, count] of left) console.log(`not expressible: ${count} cases: ${why}`);
+    assert.deepEqual([...left.keys()].sort(), [
+      'ARP: no connection to a port',
+      'PING: no connection to a port',
+      "an administrator's DROP: a rule that is somebody else's",
+      "hand-made host port: a rule that is somebody else's",
+    ]);
+  });
+});
+
+test('every step of every case reads as a sentence, and names the rule that it follows from', async () => {
+  const world = await World.create(PHASES[1]!.config);
+  for (const one of casesOf(PHASES[1]!.rows, SERVICES)) {
+    if (!isProtocol(one.way)) continue;
+    for (const { at, text, rule } of world.walk(one, one.way, 'DROP').steps) {
+      assert.doesNotMatch(text, /undefined|KUBE-(?!MARK|LOAD|NODE|SOURCE|SERVICES)/, `${at}: ${text}`);
+      if (/^(nat|filter|mangle) KUBE/.test(at)) assert.ok(rule?.includes('-j '), at);
+    }
+  }
+});
