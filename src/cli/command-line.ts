@@ -1,6 +1,6 @@
 /** From arguments to one handler's exit code: the program and its commands, as commander declares them. */
 import { arch, platform, versions } from 'node:process';
-import { Command, CommanderError, type Option } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { normaliseGoFlags } from './go-flags.js';
 import { BOOLEAN_FLAGS, describeKubeProxyFlags } from './kube-proxy-flags.js';
 import { type CommandHandlers, type ComparisonOptions, type OutputOptions } from './options.js';
@@ -71,6 +71,7 @@ function buildProgram(handlers: CommandHandlers, report: Report): Command {
   });
   addDaemonCommands(program, handlers, report);
   addInspectionCommands(program, handlers, report);
+  addPacketCommands(program, handlers, report);
   addConfigCommands(program, handlers, report);
   return program;
 }
@@ -177,6 +178,29 @@ function addInspectionCommands(program: Command, handlers: CommandHandlers, repo
     .option(...TIMEOUT_OPTION)
     .option('--diff', 'show what is there now (-) and what would take its place (+)')
     .option('--exit-code', 'exit with 2 when there is something to change');
+}
+
+function addPacketCommands(program: Command, handlers: CommandHandlers, report: Report): void {
+  const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
+  declare(program, report, {
+    name: 'explain',
+    description: 'what happens to a packet on this node, rule by rule; exit code 2 when the kernel differs',
+    action: (values, [destination = '']) => {
+      const output = text(values.output);
+      const options = { ...comparisonOptions(values), destination, wide: output === 'wide' };
+      const json = options.json || output === 'json';
+      return handlers.explain({ ...options, json, from: text(values.from), interface: text(values.interface) });
+    },
+  })
+    .argument('<destination>', 'ADDRESS:PORT[/PROTOCOL], as 10.96.0.1:443 or [fd00::1]:53/UDP')
+    .option('--from <ip>', "the client's address; default: this node itself")
+    .option(
+      '--interface <name>',
+      'by which the packet comes in, for detectLocalMode BridgeInterface and InterfaceNamePrefix',
+    )
+    .addOption(new Option('-o, --output <format>', 'wide: with rules and set entries').choices(['wide', 'json']))
+    .option(...JSON_OPTION)
+    .option(...TIMEOUT_OPTION);
 }
 
 function addConfigCommands(program: Command, handlers: CommandHandlers, report: Report): void {

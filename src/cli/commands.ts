@@ -3,6 +3,7 @@ import { type Environment } from '../daemon/environment.js';
 import { type DaemonOptions, loadDaemonConfig } from '../daemon/daemon-options.js';
 import { errorMessage } from '../values/errors.js';
 import { runConfigCheck, runConfigPrint } from './config.js';
+import { runExplain } from './explain.js';
 import { withNodeDefaults } from './node-defaults.js';
 import { type CommandHandlers } from './options.js';
 import { runPlan } from './plan.js';
@@ -28,6 +29,7 @@ export function commandHandlers(environment: Environment): CommandHandlers {
     status: (options) => runStatus(here(options), environment),
     verify: async (options) => runVerify(await checked(options), environment),
     plan: async (options) => runPlan(await checked(options), environment),
+    explain: async (options) => runExplain(await checked(options), environment),
     preflight: async (options) => runPreflight(await checked(options), environment),
     configCheck: (options) => runConfigCheck(file(options), environment),
     configPrint: (options) => runConfigPrint(options.writeTo === undefined ? file(options) : options, environment),

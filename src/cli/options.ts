@@ -28,6 +28,17 @@ export interface PlanOptions extends ComparisonOptions {
   readonly exitCode: boolean;
 }
 
+export interface ExplainOptions extends ComparisonOptions {
+  /** `ADDRESS:PORT[/PROTOCOL]` */
+  readonly destination: string;
+  /** The client's address; undefined: this node. */
+  readonly from?: string | undefined;
+  /** By which the packet comes in. */
+  readonly interface?: string | undefined;
+  /** With the rules and the set entries. */
+  readonly wide: boolean;
+}
+
 export interface PreflightOptions extends OutputOptions {
   /** Load modules and write sysctls instead of only reporting. */
   readonly fix: boolean;
@@ -59,6 +70,7 @@ export interface CommandHandlers {
   status(options: StatusOptions): Promise<number>;
   verify(options: VerifyOptions): Promise<number>;
   plan(options: PlanOptions): Promise<number>;
+  explain(options: ExplainOptions): Promise<number>;
   preflight(options: PreflightOptions): Promise<number>;
   configCheck(options: ConfigCheckOptions): Promise<number>;
   configPrint(options: ConfigPrintOptions): Promise<number>;

@@ -1,3 +1,5 @@
+import { type ProxyConfig } from '../config/proxy-config.js';
+import { type RuleSet } from '../desired/rule-set.js';
 import { CommandRunner } from '../kernel/command.js';
 import { type Inspection, inspect } from '../reconcile/inspect.js';
 import { inspectRules, inspectSysctls } from '../reconcile/inspect-node.js';
@@ -5,6 +7,7 @@ import { type SkipReason } from '../kube/manifests.js';
 import { Metrics } from '../serve/metrics.js';
 import { type Environment } from './environment.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
+import { type DataPlane } from './data-plane.js';
 import { Uplinks } from '../kernel/node/uplinks.js';
 import { ruleSets } from './rule-sets.js';
 import { openDataPlaneToLook } from './run.js';
@@ -25,6 +28,24 @@ export interface DryRunOptions extends DaemonOptions {
  * manifests is not used is told on standard error.
  */
 export async function dryRun(options: DryRunOptions, environment: Environment): Promise<Inspection> {
+  return dryRunWith(options, environment, ({ inspection }) => inspection);
+}
+
+/** What a dry run has found. */
+export interface DryRun {
+  readonly inspection: Inspection;
+  /** With the cluster's state and the desired one; open until `look` is done. */
+  readonly dataPlane: DataPlane;
+  readonly config: ProxyConfig;
+  readonly rules: readonly RuleSet[];
+}
+
+/** As `dryRun`, and `look` makes of what was found what it resolves to. */
+export async function dryRunWith<T>(
+  options: DryRunOptions,
+  environment: Environment,
+  look: (found: DryRun) => T | Promise<T>,
+): Promise<T> {
   const { config } = await loadDaemonConfig(options);
   const log = environment.logger('silent');
   const metrics = new Metrics({ version: environment.version });
@@ -63,7 +84,7 @@ export async function dryRun(options: DryRunOptions, environment: Environment): 
     const rules = ruleSets(config, families, dataPlane.cluster.node, iptables.randomFully, new Uplinks());
     await inspectRules(dataPlane.iptables, rules, found);
     inspectSysctls(dataPlane.sysctls, found);
-    return found;
+    return await look({ inspection: found, dataPlane, config, rules });
   } finally {
     await sources.close();
     await dataPlane.stop();

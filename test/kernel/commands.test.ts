@@ -1,7 +1,8 @@
 // test-kernel: timeout=600
 /**
- * `plan`, `verify` and `status` typed as a person types them in the DaemonSet's pod, without options and through pipes:
- * on an empty node, beside the daemon, after somebody meddled, and before a takeover from kube-proxy's recorded state.
+ * `plan`, `verify`, `explain`, `events` and `status` typed as a person types them in the DaemonSet's pod, without
+ * options and through pipes: on an empty node, beside the daemon, after somebody meddled, and before a takeover from
+ * kube-proxy's recorded state.
  */
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -103,6 +104,27 @@ step('beside a healthy daemon verify, plan and status have nothing to complain a
   assert.deepEqual(reference((await ipsets()).add), fixtureLines('kube-proxy-1.36/ipset-add.txt').sort());
 });
 
+step('explain follows packets to a Service, says whom the backend sees, and that the kernel has it so', async () => {
+  const outside = await type('explain --from 203.0.113.9 10.96.0.10:80');
+  assert.equal(outside.code, 0, outside.err + outside.out);
+  assert.match(outside.out, /^TCP 10\.96\.0\.10:80 from 203\.0\.113\.9 \(elsewhere\)\n/);
+  assert.match(
+    outside.out,
+    /=> served by default\/clusterip-basic, by one of these \(rr\):\n(.* sees an address of this node\n)+/,
+  );
+  assert.match(outside.out, /the kernel has it so\n$/);
+  const pod = await type('explain --from 10.128.0.9 10.96.0.10:80/TCP -o json');
+  const { verdict, packet } = JSON.parse(pod.out) as {
+    packet: { from: string };
+    verdict: { backends: { seenAs: string }[] };
+  };
+  assert.ok(verdict.backends.every(({ seenAs }) => seenAs === 'client'));
+  assert.ok(packet.from.length > 0);
+  console.log((await type('explain --from 203.0.113.9 10.96.0.10:80 -o wide')).out);
+  const wrong = await type('explain 10.96.0.10');
+  assert.deepEqual([wrong.code, /not a destination/.test(wrong.err)], [1, true]);
+});
+
 step('verify names one of every kind of thing that somebody changed, and plan says what would mend it', async () => {
   rig.daemon.signal('SIGSTOP');
   await shell(`ipvsadm -D -t 10.96.0.10:80; ip addr del 10.96.0.11/32 dev kube-ipvs0
@@ -119,6 +141,17 @@ step('verify names one of every kind of thing that somebody changed, and plan sa
     'missing set_entry KUBE-CLUSTER-IP 10.96.0.10,tcp:80',
     'missing virtual_server TCP 10.96.0.10:80',
   ]);
+  const explained = await type('explain 10.96.0.10:80');
+  assert.equal(explained.code, 2);
+  assert.match(explained.out, /=> served by default\/clusterip-basic/);
+  assert.match(explained.out, /THE KERNEL DIFFERS; a sync would\n/);
+  for (const line of [
+    'add virtual server TCP 10.96.0.10:80',
+    'add set entry KUBE-CLUSTER-IP 10.96.0.10,tcp:80',
+    'change chain nat KUBE-SERVICES',
+  ])
+    assert.ok(explained.out.includes(`\n  ${line}`), `${line} in ${explained.out}`);
+  assert.doesNotMatch(explained.out, /10\.96\.0\.11/, 'the difference of another Service');
   const { out: diff } = await type('plan --diff');
   assert.match(diff, /^ {4}- net\.ipv4\.vs\.conntrack = 0\n {4}\+ net\.ipv4\.vs\.conntrack = 1$/m);
   assert.match(diff, /^ {4}\+ -A KUBE-SERVICES .*$/m);

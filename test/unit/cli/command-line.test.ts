@@ -17,6 +17,9 @@ interface Call {
     strict?: boolean;
     writeTo?: string;
     timeoutMs?: number;
+    destination?: string;
+    from?: string;
+    wide?: boolean;
   };
 }
 
@@ -32,6 +35,7 @@ async function runWith(...args: string[]): Promise<{ code: number; calls: Call[]
     status: record('status', 0),
     verify: record('verify', 2),
     plan: record('plan', 0),
+    explain: record('explain', 0),
     preflight: record('preflight', 1),
     configCheck: record('config check', 1),
     configPrint: record('config print', 0),
@@ -191,6 +195,20 @@ describe('command line', () => {
     assert.deepEqual([init.command, init.fix], ['preflight', true]);
   });
 
+  it('explain takes a destination, whose packet it is and how to print', async () => {
+    const one = await single('explain', '--from', '10.0.0.1', '10.96.0.1:443/TCP', '-o', 'wide', '--config', 'f');
+    assert.deepEqual(
+      [one.command, one.destination, one.from, one.wide],
+      ['explain', '10.96.0.1:443/TCP', '10.0.0.1', true],
+    );
+    assert.deepEqual(
+      [(await single('explain', 'x', '-o', 'json')).json, (await single('explain', 'x')).json],
+      [true, false],
+    );
+    assert.match((await runWith('explain')).err, /missing required argument 'destination'/);
+    assert.match((await runWith('explain', 'x', '-o', 'yaml')).err, /Allowed choices are wide, json/);
+  });
+
   it('explains wrong arguments and exits with 1, running nothing', async () => {
     for (const args of [
       ['--confg=f'],
@@ -274,7 +292,7 @@ describe('command line', () => {
     const fail = (): Promise<number> => Promise.reject(new TypeError('boom'));
     const handlers = {
       ...{ run: fail, cleanup: fail, status: fail, verify: fail, plan: fail, preflight: fail },
-      ...{ configCheck: fail, configPrint: fail },
+      ...{ configCheck: fail, configPrint: fail, explain: fail },
     };
     const silent = { out: () => undefined, err: () => undefined };
     await assert.rejects(runCommandLine([], handlers, '1', silent), /boom/);

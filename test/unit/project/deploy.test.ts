@@ -131,6 +131,7 @@ describe('deploy', () => {
       status: handler('status'),
       verify: handler('verify'),
       plan: handler('plan'),
+      explain: handler('explain'),
       preflight: async ({ fix }: { fix: boolean }) => (started.push(`preflight fix=${fix}`), 0),
       configCheck: handler('config check'),
       configPrint: handler('config print'),
