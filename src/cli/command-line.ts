@@ -201,6 +201,18 @@ function addPacketCommands(program: Command, handlers: CommandHandlers, report: 
     .addOption(new Option('-o, --output <format>', 'wide: with rules and set entries').choices(['wide', 'json']))
     .option(...JSON_OPTION)
     .option(...TIMEOUT_OPTION);
+  declare(program, report, {
+    name: 'events',
+    description: 'what changed of late: Services, endpoints, repairs, refusals',
+    action: (values) => {
+      const options = outputOptions(values);
+      const sinceMs = typeof values.since === 'number' ? values.since : undefined;
+      return handlers.events({ ...options, json: options.json || values.output === 'json', sinceMs });
+    },
+  })
+    .option('--since <duration>', 'only the last, say, 10m; default: all that is remembered, 1,000 at most', duration)
+    .addOption(new Option('-o, --output <format>', 'json instead of lines').choices(['json']))
+    .option(...JSON_OPTION);
 }
 
 function addConfigCommands(program: Command, handlers: CommandHandlers, report: Report): void {

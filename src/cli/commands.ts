@@ -3,6 +3,7 @@ import { type Environment } from '../daemon/environment.js';
 import { type DaemonOptions, loadDaemonConfig } from '../daemon/daemon-options.js';
 import { errorMessage } from '../values/errors.js';
 import { runConfigCheck, runConfigPrint } from './config.js';
+import { runEvents } from './events.js';
 import { runExplain } from './explain.js';
 import { withNodeDefaults } from './node-defaults.js';
 import { type CommandHandlers } from './options.js';
@@ -27,6 +28,7 @@ export function commandHandlers(environment: Environment): CommandHandlers {
     run: (options) => runLoudly(options, environment),
     cleanup: (options) => runCleanup(here(options), environment),
     status: (options) => runStatus(here(options), environment),
+    events: (options) => runEvents(here(options), environment),
     verify: async (options) => runVerify(await checked(options), environment),
     plan: async (options) => runPlan(await checked(options), environment),
     explain: async (options) => runExplain(await checked(options), environment),

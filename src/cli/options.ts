@@ -10,6 +10,11 @@ export interface StatusOptions extends OutputOptions {
   readonly search?: string | undefined;
 }
 
+export interface EventsOptions extends OutputOptions {
+  /** What happened in the last so many milliseconds; undefined: all that is remembered. */
+  readonly sinceMs?: number | undefined;
+}
+
 /** Of commands that compare the kernel with the cluster. */
 export interface ComparisonOptions extends OutputOptions {
   /** Longest wait for the cluster's state, in milliseconds; undefined: what dryRun takes. */
@@ -68,6 +73,7 @@ export interface CommandHandlers {
   run(options: DaemonOptions): Promise<number>;
   cleanup(options: CleanupOptions): Promise<number>;
   status(options: StatusOptions): Promise<number>;
+  events(options: EventsOptions): Promise<number>;
   verify(options: VerifyOptions): Promise<number>;
   plan(options: PlanOptions): Promise<number>;
   explain(options: ExplainOptions): Promise<number>;

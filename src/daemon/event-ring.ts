@@ -1,10 +1,19 @@
 /** What changed of late, kept as data: words are made of it when somebody asks. */
-import { type RealServerKey, type VirtualServerKey, formatRealServer, formatVirtualServer } from '../values/virtual-server.js';
+import { type RealServerKey, formatRealServer, formatVirtualServer } from '../values/virtual-server.js';
+import { formatAddress } from '../values/address.js';
+import { type Conflict } from '../desired/conflict-pairs.js';
 import { type DriftEntry } from '../reconcile/drift.js';
-import { type EndpointLoss, type LossReason } from './service-change.js';
 
 /** Kept of each sort in one event; the counts go on. */
 export const NAMED = 10;
+
+/** `gone`: no slice names it any more; `left-out`: it is ready, but not chosen for this node. */
+export type LossReason = 'gone' | 'not-ready' | 'terminating' | 'left-out';
+
+export interface EndpointLoss {
+  readonly real: RealServerKey;
+  readonly reason: LossReason;
+}
 
 export type EventDetail =
   | { readonly kind: 'service-added' | 'service-removed'; readonly service: string; readonly virtualServers: number }
@@ -26,12 +35,7 @@ export type EventDetail =
     }
   | { readonly kind: 'repaired'; readonly repairs: readonly DriftEntry[] }
   | { readonly kind: 'refused'; readonly service: string; readonly text: string }
-  | {
-      readonly kind: 'conflict';
-      readonly server: VirtualServerKey;
-      readonly losers: readonly string[];
-      readonly loserCount: number;
-    }
+  | { readonly kind: 'conflict'; readonly conflict: Conflict }
   | { readonly kind: 'failed' | 'skipped'; readonly messages: readonly string[]; readonly count: number }
   | { readonly kind: 'started'; readonly virtualServers: number };
 
@@ -96,7 +100,7 @@ export function eventText(detail: EventDetail, draining: DrainingConnections): s
     case 'refused':
       return `refused of ${detail.service}: ${detail.text}`;
     case 'conflict':
-      return `conflict: ${formatVirtualServer(detail.server)} is not for ${listed(detail.losers, detail.loserCount)}: an older Service has it`;
+      return conflictText(detail.conflict);
     case 'failed':
       return `failed and tried again: ${listed(detail.messages, detail.count)}`;
     case 'skipped':
@@ -104,6 +108,15 @@ export function eventText(detail: EventDetail, draining: DrainingConnections): s
     case 'started':
       return `took over the kernel state: ${count(detail.virtualServers, 'virtual server')}`;
   }
+}
+
+function conflictText({ winner, loser, example }: Conflict): string {
+  return `conflict: ${loser} does not get ${formatClaimed(example)}, which ${winner} has`;
+}
+
+/** What two Services claim. */
+export function formatClaimed(example: Conflict['example']): string {
+  return 'server' in example ? formatVirtualServer(example.server) : formatAddress(example.clusterIP);
 }
 
 function endpointsText(detail: Extract<EventDetail, { kind: 'endpoints' }>, draining: DrainingConnections): string {

@@ -10,11 +10,9 @@ export class RepairLog {
   /** `now` in Unix milliseconds. */
   add({ object, count }: Pick<DriftEntry, 'object' | 'count'>, now: number): void {
     const minute = Math.floor(now / MINUTE_MS);
-    let counts = this.#minutes.get(minute);
-    if (counts === undefined) {
-      this.#forget(minute);
-      this.#minutes.set(minute, (counts = new Map()));
-    }
+    this.#forget(minute);
+    const counts = this.#minutes.get(minute) ?? new Map<DriftObject, number>();
+    this.#minutes.set(minute, counts);
     counts.set(object, (counts.get(object) ?? 0) + count);
   }
 
@@ -28,6 +26,7 @@ export class RepairLog {
 
   /** Also what seems to lie in the future: the clock was set back. */
   #forget(now: number): void {
-    for (const minute of this.#minutes.keys()) if (minute <= now - MINUTES || minute > now) this.#minutes.delete(minute);
+    for (const minute of this.#minutes.keys())
+      if (minute <= now - MINUTES || minute > now) this.#minutes.delete(minute);
   }
 }

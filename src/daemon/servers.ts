@@ -15,7 +15,7 @@ import { hasEarlierState } from './earlier-state.js';
 import { type HealthListener } from './health-listener.js';
 import { healthSource } from './health-source.js';
 import { type Sources } from './sources.js';
-import { statusSource } from './status-source.js';
+import { drainingConnections, statusSource, versionsOf } from './status-source.js';
 import { type SyncReporter } from './sync-reporter.js';
 import { tableSizes } from './sync-report.js';
 
@@ -67,7 +67,10 @@ export class Servers {
       node: nodeName,
       version: environment.version,
       startedAt: new Date(environment.startedAt),
+      repairs: observer.events.repairs,
+      versions: versionsOf(dataPlane),
     });
+    observer.events.draining = (service, real) => drainingConnections(dataPlane, service, real);
     this.parts.health.serve(healthHandler(health, metrics));
     const scraped = {
       contentType: metrics.contentType,
@@ -83,6 +86,7 @@ export class Servers {
       metrics: scraped,
       status,
       configz: () => configz(document),
+      events: (sinceMs) => observer.events.report(sinceMs),
       access: config.statusAccess,
     });
     this.#add('metrics server', config.metricsBindAddress, metricsServer, 'metricsBindAddress');

@@ -9,15 +9,7 @@ import {
 } from '../values/virtual-server.js';
 import { type DesiredService } from '../desired/service.js';
 import { type EndpointSlice, READY, TERMINATING } from '../model/endpoint-slice.js';
-import { type EventDetail, NAMED } from './event-ring.js';
-
-/** `gone`: no slice names it any more; `left-out`: it is ready, but not chosen for this node. */
-export type LossReason = 'gone' | 'not-ready' | 'terminating' | 'left-out';
-
-export interface EndpointLoss {
-  readonly real: RealServerKey;
-  readonly reason: LossReason;
-}
+import { type EventDetail, type LossReason, NAMED } from './event-ring.js';
 
 /** What came of a Service's update; nothing when it left all as it was. `slices` are the Service's now. */
 export function serviceEvents(
@@ -29,7 +21,11 @@ export function serviceEvents(
   const [was, is] = [before?.virtualServers.length ?? 0, after?.virtualServers.length ?? 0];
   if (was === 0 || is === 0) {
     if (was === is) return [];
-    return [is > 0 ? { kind: 'service-added', service, virtualServers: is } : { kind: 'service-removed', service, virtualServers: was }];
+    return [
+      is > 0
+        ? { kind: 'service-added', service, virtualServers: is }
+        : { kind: 'service-removed', service, virtualServers: was },
+    ];
   }
   const events: EventDetail[] = [];
   const { added, removed, pools } = compareServers(before!, after!);
@@ -53,7 +49,10 @@ interface Pools {
   readonly family: Family;
 }
 
-function compareServers(before: DesiredService, after: DesiredService): { added: number; removed: number; pools: Pools[] } {
+function compareServers(
+  before: DesiredService,
+  after: DesiredService,
+): { added: number; removed: number; pools: Pools[] } {
   const old = new Map(before.virtualServers.map(({ key, realServers }) => [key, realServers]));
   const pools: Pools[] = [];
   let added = 0;
@@ -64,8 +63,8 @@ function compareServers(before: DesiredService, after: DesiredService): { added:
       continue;
     }
     old.delete(key);
-    // The virtual servers of a port mostly share one pool.
-    if (was === is || pools.some((pool) => pool.was === was && pool.is === is)) continue;
+    // The virtual servers of a port follow each other and share one pool, or two where a policy is Local.
+    if (was === is || pools.slice(-2).some((pool) => pool.was === was && pool.is === is)) continue;
     pools.push({ was, is, family: virtualServerFamily(key) });
   }
   return { added, removed: old.size, pools };

@@ -1,4 +1,6 @@
+import { release } from 'node:os';
 import {
+  type RealServerKey,
   formatRealServer,
   formatVirtualServer,
   realServerKeyLength,
@@ -13,6 +15,7 @@ import {
   type StatusSource,
 } from '../serve/status.js';
 import { type DataPlane } from './data-plane.js';
+import { type RepairLog } from './repair-log.js';
 import { type NoteInputs, statusNotes } from './status-notes.js';
 import { tableSizes } from './sync-report.js';
 import { type SyncState } from './sync-reporter.js';
@@ -24,6 +27,8 @@ export interface StatusInputs extends Pick<NoteInputs, 'watches' | 'skipped'> {
   readonly node: string;
   readonly version: string;
   readonly startedAt: Date;
+  readonly repairs: Pick<RepairLog, 'lastHour'>;
+  readonly versions: StatusReport['versions'];
   /** What an operator should know besides. */
   readonly notes: () => readonly string[];
 }
@@ -64,6 +69,8 @@ function statusReport(inputs: StatusInputs): StatusReport {
       connections: dataPlane.drains.connections(server, real),
       deadline: msLeft === Infinity ? undefined : new Date(Date.now() + msLeft),
     })),
+    repairs: inputs.repairs.lastHour(Date.now()),
+    versions: inputs.versions,
     notes: [
       ...inputs.notes(),
       ...statusNotes({
@@ -127,4 +134,26 @@ function statusService(dataPlane: StatusDataPlane, service: string): StatusServi
       };
     }),
   };
+}
+
+/** Of what this daemon stands on, for the status page. */
+export function versionsOf({ options }: Pick<DataPlane, 'options'>): StatusReport['versions'] {
+  const { backend, version } = options.iptables;
+  return {
+    kernel: release(),
+    iptables: `${version} (${backend})`,
+    families: options.families.map((family) => `IPv${family}`).join(', '),
+  };
+}
+
+/** Connections that a backend of the Service still has while it drains, over all of its virtual servers. */
+export function drainingConnections(
+  { updater, drains }: Pick<DataPlane, 'updater' | 'drains'>,
+  service: string,
+  real: RealServerKey,
+): number {
+  let connections = 0;
+  for (const { key } of updater.desired.services.get(service)?.virtualServers ?? [])
+    connections += drains.connections(key, real);
+  return connections;
 }

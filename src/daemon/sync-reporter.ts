@@ -11,12 +11,16 @@ import { type RulesOutcome } from '../reconcile/rules-keeper.js';
 import { type ConntrackCleanup, type SyncRecord } from '../reconcile/sync-record.js';
 import { type SysctlOutcome } from '../reconcile/sysctl-keeper.js';
 import { type Metrics } from '../serve/metrics.js';
+import { formatClaimed } from './event-ring.js';
+import { EventRecorder } from './event-recorder.js';
 import { type ReportedDataPlane, isWorthALine, syncFields, syncSentence } from './sync-report.js';
 
 const MAX_LOGGED_FAILURES = 5;
 /** Measured are so many changes of one sync at most: a histogram needs no more. */
 const MOST_TRIGGERS = 10_000;
 const MAX_NAMED_REFUSALS = 21;
+/** Of one sync: the ring is for other things, too. */
+const MAX_CONFLICT_EVENTS = 20;
 const MAX_LOGGED_CONFLICTS = 100;
 
 /** A kernel parameter that could not be set; the message names the fix. */
@@ -79,10 +83,14 @@ export class SyncReporter {
   #sent: Record<string, number> = {};
   #queuedDuring = false;
 
+  readonly events: EventRecorder;
+
   constructor(
     readonly metrics: Metrics,
     readonly log: Logger,
-  ) {}
+  ) {
+    this.events = new EventRecorder(log);
+  }
 
   /** A change came from the cluster. */
   changeQueued(): void {
@@ -127,6 +135,7 @@ export class SyncReporter {
       state.waitingSince = this.#queuedDuring ? performance.now() : undefined;
       state.lastFailure = undefined;
       state.failureCount = 0;
+      this.events.succeeded();
     } else state.waitingSince ??= performance.now();
     if (record.error === undefined) this.#ended(record);
   }
@@ -171,6 +180,7 @@ export class SyncReporter {
     this.state.breakingOffSince ??= performance.now();
     this.state.lastFailure = errorMessage(error);
     this.metrics.syncFailed('sync');
+    this.events.failed([errorMessage(error)]);
     this.log.error({ error: errorMessage(error) }, 'sync failed; it will be tried again');
   }
 
@@ -185,6 +195,7 @@ export class SyncReporter {
       metrics.noLocalEndpoints(family, 'external', external);
     }
     this.#countMessages(dataPlane);
+    if (record.adopted) this.events.add({ kind: 'started', virtualServers: dataPlane.ipvs.applied.size });
     if (!isWorthALine(record)) return;
     const fields = syncFields(record);
     state.lastSync = { at: new Date(), seconds: record.ms / 1000, result: syncSentence(record) };
@@ -205,8 +216,9 @@ export class SyncReporter {
 
   /** One line per pair of Services, however many addresses and ports they quarrel about. */
   conflicts(pairs: readonly Conflict[]): void {
+    for (const conflict of pairs.slice(0, MAX_CONFLICT_EVENTS)) this.events.add({ kind: 'conflict', conflict });
     for (const { winner, loser, example } of pairs.slice(0, MAX_LOGGED_CONFLICTS)) {
-      const what = 'server' in example ? formatVirtualServer(example.server) : formatAddress(example.clusterIP);
+      const what = formatClaimed(example);
       this.log.warn({ winner, loser, example: what }, 'two Services claim the same address: only one can have it');
     }
     const more = pairs.length - MAX_LOGGED_CONFLICTS;
@@ -216,10 +228,16 @@ export class SyncReporter {
   /** Part of a Service is left out for what it would do to the node; told once, until that is over. */
   refused(service: string, { reason, text }: Refusal): void {
     this.metrics.objectSkipped('services', reason);
+    this.events.add({ kind: 'refused', service, text });
     this.log.warn(
       { resource: 'services', object: service, problem: text },
       'part of an object is refused and left out',
     );
+  }
+
+  /** Until the first sync has ended everything is new, and no event. */
+  updated(...change: Parameters<EventRecorder['serviceChanged']>): void {
+    if (this.state.lastSuccess !== undefined) this.events.serviceChanged(...change);
   }
 
   rulesChecked({ differences, drift, error, family }: RulesOutcome): void {
@@ -274,6 +292,7 @@ export class SyncReporter {
   }
 
   #countDrift(drift: Drift): void {
+    this.events.repaired(drift);
     for (const { object, kind, count } of drift.counts.values()) this.metrics.driftRepaired(object, kind, count);
   }
 
@@ -281,6 +300,7 @@ export class SyncReporter {
     this.state.lastFailure = failures[0]!.message;
     this.state.failureCount = failures.length;
     this.metrics.syncFailed('kernel');
+    this.events.failed(failures.map(({ message }) => message));
     const worthALine = failures.filter(({ isOnTrial }) => isOnTrial !== true);
     if (worthALine.length === 0) return;
     const messages = worthALine.slice(0, MAX_LOGGED_FAILURES).map(({ message }) => message);
@@ -294,11 +314,13 @@ export class SyncReporter {
   #refused({ newlySkipped }: SyncRecord, refusals: ReportedDataPlane['reconciler']['refusals']): void {
     for (const [object, count] of Object.entries(refusals.skipped)) this.metrics.refusedObjects(object, count);
     this.state.refused = { count: refusals.skippedCount, messages: refusals.messages(MAX_NAMED_REFUSALS) };
-    if (newlySkipped.length > 0)
-      this.log.warn(
-        { refused: newlySkipped.slice(0, MAX_LOGGED_FAILURES), count: newlySkipped.length },
-        'the kernel keeps refusing these: skipped, and tried again now and then; the others are in the kernel',
-      );
+    if (newlySkipped.length === 0) return;
+    const named = newlySkipped.slice(0, MAX_LOGGED_FAILURES);
+    this.events.add({ kind: 'skipped', messages: named, count: newlySkipped.length });
+    this.log.warn(
+      { refused: named, count: newlySkipped.length },
+      'the kernel keeps refusing these: skipped, and tried again now and then; the others are in the kernel',
+    );
   }
 
   #verified({ ms, sysctls }: NonNullable<SyncRecord['verified']>, drift: Drift): void {

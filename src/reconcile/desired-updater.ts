@@ -9,8 +9,9 @@ import { type SetEntry } from '../values/ip-set.js';
 import { type Refusal, serviceExposures } from '../desired/exposures.js';
 import { type PrimaryAddress, nodePortAddresses, primaryAddress, servesNodePorts } from '../desired/node-ports.js';
 import { type NodePortSelection } from '../values/node-port-selection.js';
-import { desiredServiceSteps } from '../desired/service.js';
+import { type DesiredService, desiredServiceSteps } from '../desired/service.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
+import { type EndpointSlice } from '../model/endpoint-slice.js';
 import { API_SERVER_SERVICE } from '../model/service.js';
 import { StopFlag } from './pacer.js';
 
@@ -32,6 +33,13 @@ export interface DesiredEvents {
   conflicts(pairs: readonly Conflict[]): void;
   /** Part of a Service is left out though it is well-formed; once, until that is over. */
   refused(service: string, refusal: Refusal): void;
+  /** A Service was worked out anew, whatever came of it; `slices` are its own now. */
+  updated?(
+    service: string,
+    before: DesiredService | undefined,
+    after: DesiredService | undefined,
+    slices: readonly EndpointSlice[],
+  ): void;
 }
 
 const NO_REFUSALS: readonly Refusal[] = [];
@@ -125,10 +133,10 @@ export class DesiredUpdater {
     this.#noteRefusals(key, found?.refusals ?? NO_REFUSALS);
     const affected = this.claims.update(key, service?.createdAt ?? 0, found?.ports ?? []);
     const owns = (server: VirtualServerKey): boolean => this.claims.owns(key, server);
+    const slices = this.cluster.slicesOf(key);
     const next =
-      service === undefined
-        ? undefined
-        : yield* desiredServiceSteps(service, this.cluster.slicesOf(key), context, owns, found!.ports);
+      service === undefined ? undefined : yield* desiredServiceSteps(service, slices, context, owns, found!.ports);
+    this.events.updated?.(key, this.desired.services.get(key), next, slices);
     yield* this.desired.updateSteps(key, next, touched);
     return affected;
   }

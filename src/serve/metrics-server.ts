@@ -15,13 +15,15 @@ export interface MetricsServerSources {
   readonly configz: () => object;
   /** Who may see /configz, and the status page unless it is off. */
   readonly access: StatusAccess;
+  /** The body of /events: what changed in the last so many milliseconds. */
+  readonly events?: (sinceMs: number) => object;
   readonly now?: () => Date;
 }
 
 /**
  * What kube-proxy's metrics server has (/metrics, /metrics/slis, /proxyMode, /healthz, /configz) and the status page
- * (/status as HTML, /status.json). It says nothing secret, but /configz and /status name every Service and setting:
- * only the node itself gets them unless `access` says otherwise.
+ * (/status as HTML, /status.json, and /events?since=SECONDS). It says nothing secret, but /configz, /status and /events
+ * name every Service and setting: only the node itself gets them unless `access` says otherwise.
  */
 export function metricsHandler(sources: MetricsServerSources): RequestListener {
   const { metrics, configz, access } = sources;
@@ -61,7 +63,16 @@ function statusRoutes(sources: MetricsServerSources, access: 'loopback' | 'all')
         sendText(response, 503, 'too many ask for this page at once; try again\n');
       }
     });
+  const { events } = sources;
   return {
+    ...(events === undefined
+      ? {}
+      : {
+          '/events': guarded(access, (_request, response, query) => {
+            const seconds = Number(query.get('since') ?? NaN);
+            sendJson(response, 200, events(seconds >= 0 ? seconds * 1000 : Infinity));
+          }),
+        }),
     '/status': page((response, shown) => sendHtml(response, statusHtml(shown, now()))),
     '/status.json': page((response, shown) => sendJson(response, 200, shown)),
     '/status/': (request, response) => {

@@ -59,6 +59,10 @@ export interface StatusReport {
   readonly lastSync: StatusEvent | undefined;
   readonly lastVerification: StatusEvent | undefined;
   readonly drains: readonly StatusDrain[];
+  /** What was found to differ in the last hour and was repaired, by object. */
+  readonly repairs: Readonly<Record<string, number>>;
+  /** By name: `kernel`, `iptables`, `families`. */
+  readonly versions: Readonly<Record<string, string>>;
   /** Things an operator should know: failures being retried, silent watches, claim conflicts and skipped objects by name. */
   readonly notes: readonly string[];
 }

@@ -12,6 +12,7 @@ import { ROOT } from './harness/agent.js';
 import { ipsets, ipvsRules, kubeIpvs0Addresses, shell } from './harness/kernel-state.js';
 import { Lab } from './harness/lab.js';
 import { FIXTURES, Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
+import { waitUntil } from './harness/wait.js';
 import { steps } from './reliability-steps.js';
 
 const PLACE = '/var/lib/kube-proxy/config.conf';
@@ -100,7 +101,17 @@ step('beside a healthy daemon verify, plan and status have nothing to complain a
   assert.deepEqual([plan.code, plan.out], [0, 'nothing to change\n'], plan.err);
   const status = await type('status');
   assert.equal(status.code, 0, status.err);
-  assert.match(status.out, /\bnode-0\b/);
+  assert.match(
+    status.out,
+    /^node node-0, version \S+: healthy\nup for [^;]+; kernel \S+, iptables \S+ \(legacy\), IPv4, IPv6\n/,
+  );
+  assert.match(
+    status.out,
+    /\nwritten: [1-9][0-9]* virtual servers, [1-9][0-9]* real servers, 0 draining real servers\n/,
+  );
+  assert.match(status.out, /\nlast sync: \d+ s ago, took over the kernel state: /);
+  assert.ok(status.out.split('\n').length <= 12 + status.out.split('\nnote: ').length, status.out);
+  console.log(status.out);
   assert.deepEqual(reference((await ipsets()).add), fixtureLines('kube-proxy-1.36/ipset-add.txt').sort());
 });
 
@@ -123,6 +134,55 @@ step('explain follows packets to a Service, says whom the backend sees, and that
   console.log((await type('explain --from 203.0.113.9 10.96.0.10:80 -o wide')).out);
   const wrong = await type('explain 10.96.0.10');
   assert.deepEqual([wrong.code, /not a destination/.test(wrong.err)], [1, true]);
+});
+
+interface Slice {
+  readonly kind: string;
+  readonly metadata: { readonly labels?: Readonly<Record<string, string>> };
+  readonly endpoints: readonly { readonly addresses: readonly string[]; readonly conditions: object }[];
+}
+
+/** What `events` prints once it matches. */
+async function eventsWith(pattern: RegExp): Promise<string> {
+  let out = '';
+  await waitUntil(
+    `events to have ${pattern}`,
+    async () => {
+      ({ out } = await type('events'));
+      return pattern.test(out);
+    },
+    60_000,
+    () => out,
+  );
+  return out;
+}
+
+step('events has what changed and why, and status what was repaired', async () => {
+  const first = await type('events');
+  assert.equal(first.code, 0, first.err);
+  assert.match(first.out, /^\d{4}-\S+Z took over the kernel state: [1-9][0-9]* virtual servers\n/);
+  const slice = (fixtureCluster() as unknown as Slice[]).find(
+    ({ kind, metadata }) =>
+      kind === 'EndpointSlice' && metadata.labels?.['kubernetes.io/service-name'] === 'clusterip-basic',
+  )!;
+  const [gone, ...others] = slice.endpoints;
+  const unready = { ...gone!, conditions: { ready: false, serving: false, terminating: false } };
+  rig.set({ ...slice, endpoints: [unready, ...others] });
+  const address = gone!.addresses[0]!;
+  await eventsWith(
+    new RegExp(`^\\S+Z default/clusterip-basic lost ${address.replaceAll('.', '\\.')}:[0-9]+: not ready$`, 'm'),
+  );
+  rig.set(slice);
+  await eventsWith(new RegExp(`^\\S+Z default/clusterip-basic gained ${address.replaceAll('.', '\\.')}:[0-9]+$`, 'm'));
+  await shell('ipvsadm -D -t 10.96.0.10:80');
+  console.log(await eventsWith(/repaired: 1 missing virtual_server \(TCP 10\.96\.0\.10:80\)/));
+  const { events, total } = JSON.parse((await type('events --since 1h -o json')).out) as {
+    total: number;
+    events: { sequence: number; at: string; kind: string; service?: string; text: string }[];
+  };
+  assert.equal(events.length, total);
+  assert.ok(events.some(({ kind, service }) => kind === 'endpoints' && service === 'default/clusterip-basic'));
+  assert.match((await type('status')).out, /\nrepaired in the last hour: 1 virtual_server\n/);
 });
 
 step('verify names one of every kind of thing that somebody changed, and plan says what would mend it', async () => {

@@ -20,6 +20,7 @@ interface Call {
     destination?: string;
     from?: string;
     wide?: boolean;
+    sinceMs?: number;
   };
 }
 
@@ -36,6 +37,7 @@ async function runWith(...args: string[]): Promise<{ code: number; calls: Call[]
     verify: record('verify', 2),
     plan: record('plan', 0),
     explain: record('explain', 0),
+    events: record('events', 0),
     preflight: record('preflight', 1),
     configCheck: record('config check', 1),
     configPrint: record('config print', 0),
@@ -209,6 +211,13 @@ describe('command line', () => {
     assert.match((await runWith('explain', 'x', '-o', 'yaml')).err, /Allowed choices are wide, json/);
   });
 
+  it('events takes how far back, and how to print', async () => {
+    const some = await single('events', '--since', '10m', '-o', 'json');
+    assert.deepEqual([some.command, some.sinceMs, some.json], ['events', 600_000, true]);
+    assert.deepEqual([(await single('events')).sinceMs, (await single('events')).json], [undefined, false]);
+    assert.match((await runWith('events', '--since', 'yesterday')).err, /yesterday/);
+  });
+
   it('explains wrong arguments and exits with 1, running nothing', async () => {
     for (const args of [
       ['--confg=f'],
@@ -292,7 +301,7 @@ describe('command line', () => {
     const fail = (): Promise<number> => Promise.reject(new TypeError('boom'));
     const handlers = {
       ...{ run: fail, cleanup: fail, status: fail, verify: fail, plan: fail, preflight: fail },
-      ...{ configCheck: fail, configPrint: fail, explain: fail },
+      ...{ configCheck: fail, configPrint: fail, explain: fail, events: fail },
     };
     const silent = { out: () => undefined, err: () => undefined };
     await assert.rejects(runCommandLine([], handlers, '1', silent), /boom/);

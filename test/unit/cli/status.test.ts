@@ -13,6 +13,7 @@ import {
 import { serve } from '../../support/http.js';
 
 const AT = new Date('2026-11-21T07:00:00.000Z');
+const VERSIONS = { kernel: '6.1.0', iptables: '1.8.9 (nft)', families: 'IPv4, IPv6' };
 const HEALTHY: StatusHealth = { healthy: true, nodeEligible: true, lastUpdated: AT, reasons: [] };
 
 /** 2,345 Services, one page of those that match. */
@@ -30,12 +31,14 @@ function servicesOf({ search, offset, limit }: ServiceQuery): { total: number; s
 async function status(
   t: TestContext,
   health: StatusHealth,
-  more: { json?: boolean; search?: string } = {},
+  more: { json?: boolean; search?: string; report?: Partial<StatusReport> } = {},
 ): Promise<{ code: number; text: string }> {
   const report: StatusReport = {
     ...{ node: 'node-0', version: '0.1.0', startedAt: AT, health },
     ...{ counts: { Services: 3 }, kernel: { counts: { 'virtual servers': 5 }, syncingFor: undefined } },
     ...{ lastSync: undefined, lastVerification: undefined, drains: [], notes: ['something to know'] },
+    ...{ repairs: { virtual_server: 3, rule: 1 }, versions: VERSIONS },
+    ...more.report,
   };
   const source = { status: () => report, services: servicesOf };
   const metrics = { text: () => Promise.resolve(''), contentType: 'text/plain' };
@@ -57,9 +60,30 @@ describe('status', () => {
     const { code, text } = await status(t, HEALTHY);
     assert.equal(code, 0);
     assert.match(text, /^node node-0, version 0\.1\.0: healthy\n/);
-    assert.match(text, / 3 Services wanted\n/);
-    assert.match(text, / 5 virtual servers written\n/);
+    assert.match(text, /\nup for [^;]+; kernel 6\.1\.0, iptables 1\.8\.9 \(nft\), IPv4, IPv6\n/);
+    assert.match(text, /\nwanted: 3 Services\n/);
+    assert.match(text, /\nwritten: 5 virtual servers\n/);
+    assert.match(text, /\nlast sync: none yet\nlast verification: none yet\ndrains: none\n/);
+    assert.match(text, /\nrepaired in the last hour: 3 virtual_server, 1 rule\n/);
     assert.match(text, /note: something to know\n/);
+  });
+
+  test('drains are counted and some of them named; notes are bounded', async (t) => {
+    const drain = (i: number): StatusReport['drains'][number] => ({
+      ...{ virtualServer: `TCP 10.96.0.${i}:80`, realServer: '10.0.0.1:8080', connections: 2 },
+      deadline: new Date(AT.getTime() + i * 1000),
+    });
+    const drains = Array.from({ length: 5 }, (_, i) => drain(i));
+    const notes = Array.from({ length: 40 }, (_, i) => `note ${i}`);
+    const lastSync = { at: AT, seconds: 0.0123, result: '2 real servers added' };
+    const { text } = await status(t, HEALTHY, { report: { drains, notes, lastSync } });
+    assert.match(text, /\nlast sync: [0-9]+ (s|min|h|d) ago, 2 real servers added \(0\.012 s\)\n/);
+    assert.match(
+      text,
+      /\ndrains: 5 with 10 connections, until 2026-11-21T07:00:04\.000Z at the latest: TCP 10\.96\.0\.0:80 -> /,
+    );
+    assert.match(text, / and 2 more\n/);
+    assert.match(text, /\nnote: note 11\nand 28 more notes \(--json has them\)\n$/);
   });
 
   test('not healthy: exit code 1 and why', async (t) => {

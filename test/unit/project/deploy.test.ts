@@ -132,6 +132,7 @@ describe('deploy', () => {
       verify: handler('verify'),
       plan: handler('plan'),
       explain: handler('explain'),
+      events: handler('events'),
       preflight: async ({ fix }: { fix: boolean }) => (started.push(`preflight fix=${fix}`), 0),
       configCheck: handler('config check'),
       configPrint: handler('config print'),

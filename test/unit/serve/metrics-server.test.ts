@@ -21,6 +21,8 @@ describe('metrics server', () => {
     lastSync: { at: NOW, seconds: 0.002, result: '1 real server changed' },
     lastVerification: undefined,
     drains: [{ virtualServer: 'TCP 10.96.0.1:443', realServer: '10.1.2.3:443', connections: 7, deadline: NOW }],
+    repairs: {},
+    versions: {},
     notes: ['a & b'],
   };
 

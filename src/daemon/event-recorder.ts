@@ -1,0 +1,89 @@
+import { type Logger } from 'pino';
+import { type DesiredService } from '../desired/service.js';
+import { type EndpointSlice } from '../model/endpoint-slice.js';
+import { type Drift } from '../reconcile/drift.js';
+import { type DrainingConnections, type EventDetail, EventRing, NAMED, eventText } from './event-ring.js';
+import { RepairLog } from './repair-log.js';
+import { serviceEvents } from './service-change.js';
+
+/** What of an event a reader gets; the keys are part of the interface. */
+export interface ReportedEvent {
+  readonly sequence: number;
+  readonly at: Date;
+  readonly kind: EventDetail['kind'];
+  readonly service: string | undefined;
+  readonly text: string;
+}
+
+export interface EventsReport {
+  /** Since the daemon's start; the oldest are forgotten. */
+  readonly total: number;
+  readonly events: readonly ReportedEvent[];
+}
+
+/** Writes down what changes, for `events`, `status` and the log at debug level. Makes words only for somebody who reads them. */
+export class EventRecorder {
+  readonly ring = new EventRing();
+  readonly repairs = new RepairLog();
+  /** Asked when an event is read. */
+  draining: DrainingConnections = () => 0;
+  #lastFailure = '';
+
+  constructor(
+    readonly log: Pick<Logger, 'isLevelEnabled' | 'debug'>,
+    readonly now: () => number = Date.now,
+  ) {}
+
+  serviceChanged(
+    service: string,
+    before: DesiredService | undefined,
+    after: DesiredService | undefined,
+    slices: readonly EndpointSlice[],
+  ): void {
+    for (const event of serviceEvents(service, before, after, slices)) this.add(event);
+  }
+
+  repaired(drift: Drift): void {
+    if (drift.counts.size === 0) return;
+    const repairs = [...drift.counts.values()];
+    for (const repair of repairs) this.repairs.add(repair, this.now());
+    this.add({ kind: 'repaired', repairs: repairs.map((one) => ({ ...one, names: one.names.slice(0, NAMED) })) });
+  }
+
+  /** The same failure, tried again and again, is one event. */
+  failed(messages: readonly string[]): void {
+    const identity = `${messages.length} ${messages[0]}`;
+    if (identity === this.#lastFailure) return;
+    this.#lastFailure = identity;
+    this.add({ kind: 'failed', messages: messages.slice(0, 3), count: messages.length });
+  }
+
+  succeeded(): void {
+    this.#lastFailure = '';
+  }
+
+  add(detail: EventDetail): void {
+    this.ring.add(detail, this.now());
+    if (!this.log.isLevelEnabled('debug')) return;
+    const service = serviceOf(detail);
+    this.log.debug(
+      { event: detail.kind, ...(service && { service }) },
+      eventText(detail, () => 0),
+    );
+  }
+
+  /** From the oldest to the newest, of those not older than `sinceMs` milliseconds. */
+  report(sinceMs = Infinity): EventsReport {
+    const events: ReportedEvent[] = [];
+    for (const { at, sequence, detail } of this.ring.list(this.now() - sinceMs))
+      events.push({
+        ...{ sequence, at: new Date(at), kind: detail.kind, service: serviceOf(detail) },
+        text: eventText(detail, this.draining),
+      });
+    return { total: this.ring.total, events };
+  }
+}
+
+function serviceOf(detail: EventDetail): string | undefined {
+  return 'service' in detail ? detail.service : undefined;
+}
