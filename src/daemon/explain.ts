@@ -9,6 +9,7 @@ import { parseSavedRules } from '../plan/rule-save.js';
 import { type Packet, type PacketWalk, walkPacket } from '../plan/walk/packet-walk.js';
 import { type Change } from '../reconcile/change.js';
 import { type DryRun, type DryRunOptions, dryRunWith } from './dry-run.js';
+import { formatClaimed } from './event-ring.js';
 import { type Environment } from './environment.js';
 
 export type { PacketWalk, WalkBackend, WalkStep, WalkVerdict } from '../plan/walk/packet-walk.js';
@@ -129,13 +130,14 @@ function notesOf(question: PacketQuestion, packet: Packet, { dataPlane, config }
       `detectLocalMode ${mode}: taken ${packet.isFromPodHere ? '' : 'not '}to come in by an interface of local pods; --interface says it`,
     );
   if (others > 0) notes.push(`filter INPUT has ${others} rules of others, which are not looked into`);
-  const losers = updater.claims.losers(addressServerKey(protocol, destination, port));
-  if (losers.length > 0) notes.push(`claimed in vain by ${losers.slice(0, 10).join(', ')}`);
+  const key = addressServerKey(protocol, destination, port);
+  const owner = updater.desired.virtualServers.get(key)?.service;
+  for (const { winner, loser, example } of updater.claims.pairs)
+    if (winner === owner) notes.push(`${loser} claims what ${winner} has, for one ${formatClaimed(example)}`);
   const text = formatAddress(destination);
   for (const [service, refusals] of updater.refusals)
     for (const refusal of refusals)
       if (refusal.text.includes(` ${text} `)) notes.push(`Service ${service}: ${refusal.text}`);
-  const key = addressServerKey(protocol, destination, port);
   if (!updater.desired.virtualServers.has(key)) notes.push(...servicesAt(cluster.services.values(), destination));
   return notes.slice(0, MAX_NOTES);
 }

@@ -1,4 +1,5 @@
-import { type DriftEntry, type DriftObject } from '../reconcile/drift.js';
+import { type DriftObject } from '../values/drift.js';
+import { type DriftEntry } from '../reconcile/drift.js';
 
 const MINUTE_MS = 60_000;
 const MINUTES = 60;

@@ -1,5 +1,5 @@
 import { type Logger } from 'pino';
-import { FAMILIES, type Family, formatAddress } from '../values/address.js';
+import { FAMILIES, type Family } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
 import { formatVirtualServer } from '../values/virtual-server.js';
 import { type Conflict } from '../desired/conflict-pairs.js';

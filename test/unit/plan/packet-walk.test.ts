@@ -8,6 +8,7 @@ import { type ProxyConfig } from '../../../src/config/proxy-config.js';
 import { loadConfigDocument } from '../../../src/config/load.js';
 import { ruleSets } from '../../../src/daemon/rule-sets.js';
 import { newTouched } from '../../../src/desired/desired-state.js';
+import { Uplinks } from '../../../src/kernel/node/uplinks.js';
 import { ClusterState } from '../../../src/model/cluster-state.js';
 import { parseEndpointSlice } from '../../../src/model/endpoint-slice.js';
 import { parseNode } from '../../../src/model/node.js';
@@ -33,6 +34,7 @@ import {
 } from '../../kernel/traffic-world.js';
 
 const NODE_SOURCES = [NODE4, NODE6, SECOND4, ...BRIDGE_ADDRESSES];
+const UPLINKS = new Uplinks(() => ({ eth0: [{ address: NODE4 }, { address: NODE6 }] }));
 const fail = (problem: string): never => assert.fail(problem);
 const address = (text: string): Address => parseAddress(text) ?? fail(text);
 
@@ -47,7 +49,7 @@ class World {
     this.updater = new DesiredUpdater(
       state,
       { nodeName: NODE_NAME, scheduler, families: [4, 6], nodePorts, nodeIP },
-      { conflict: ignored, refused: ignored },
+      { conflicts: ignored, refused: ignored },
     );
     state.setNode(parseNode(nodeObject(), fail));
     state.setLocalAddresses(new Set([...NODE_SOURCES, '127.0.0.1', '::1'].map(address)));
@@ -66,7 +68,9 @@ class World {
 
   walk(one: Case, protocol: Protocol, inputPolicy: 'ACCEPT' | 'DROP'): PacketWalk {
     const { cluster, desired, context } = this.updater;
-    const rules = ruleSets(this.config, [4, 6], cluster.node, false).find(({ family }) => family === one.family)!;
+    const rules = ruleSets(this.config, [4, 6], cluster.node, false, UPLINKS).find(
+      ({ family }) => family === one.family,
+    )!;
     const destination = address(one.address);
     const isFromNode = one.place === 'node';
     const link = { client: 'v-client', bridged: 'cbr0' }[one.place as string] ?? 'eth0';
