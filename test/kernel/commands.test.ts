@@ -7,9 +7,10 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before } from 'node:test';
+import { REQUIRED_MODULES, schedulerModule } from '../../src/kernel/node/modules.js';
 import { type Change } from '../../src/reconcile/change.js';
 import { ROOT } from './harness/agent.js';
-import { ipsets, ipvsRules, kubeIpvs0Addresses, shell } from './harness/kernel-state.js';
+import { ipsets, ipvsRules, kubeIpvs0Addresses, loadModules, shell } from './harness/kernel-state.js';
 import { Lab } from './harness/lab.js';
 import { FIXTURES, Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
 import { waitUntil } from './harness/wait.js';
@@ -26,6 +27,8 @@ let lab: Lab;
 let rig: Rig;
 
 before(async () => {
+  // As preflight --fix leaves a node: commands that only look load nothing.
+  loadModules('ipv6', ...REQUIRED_MODULES, schedulerModule('rr'));
   lab = await Lab.create({ pods: [] });
   rig = await Rig.create(fixtureCluster());
   mkdirSync('/var/lib/kube-proxy', { recursive: true });

@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
+import { iptablesBackend } from './harness/iptables-programs.js';
 import { iptablesRules, shell } from './harness/kernel-state.js';
 import { waitUntil } from './harness/wait.js';
 import { Rig, fixtureCluster } from './reliability-rig.js';
@@ -138,7 +139,10 @@ step(
         'filter KUBE-IPVS-FILTER',
       ])
         for (const family of [4, 6])
-          assert.ok(output.includes(`IPv${family} ${chain}, used by -A `), `${chain} IPv${family}\n${output}`);
+          assert.ok(
+            output.includes(`IPv${family} ${chain} (${iptablesBackend()}), used by -A `),
+            `${chain} IPv${family}\n${output}`,
+          );
       assert.ok(output.includes('-A CNI-DN-0123456789abcdef01234 '), output);
       assert.deepEqual(await bothForeign(), wanted);
       for (const family of [4, 6] as const) {
