@@ -44,7 +44,11 @@ export async function runCleanup(options: CleanupOptions, environment: Environme
     const parts = { ipvs, ipset, links, iptables: await allBackends(run, isPresent), excludeCIDRs, dryRun };
     const report = options.ownOnly ? await cleanupOwn(parts) : await cleanup(parts);
     const nftables = options.ownOnly || !isPresent('nf_tables') ? NO_TABLES : removeNftables(environment, dryRun);
-    return tell({ ...report, ...nftables, failures: [...report.failures, ...nftables.failures] }, options, environment);
+    return print(
+      { ...report, ...nftables, failures: [...report.failures, ...nftables.failures] },
+      options,
+      environment,
+    );
   } finally {
     for (const client of [ipvs, ipset, links]) client?.close();
     lock?.release();
@@ -63,7 +67,7 @@ function removeNftables({ openNetlinkSocket: open }: Environment, dryRun: boolea
   }
 }
 
-function tell(report: CleanupReport & Nftables, options: CleanupOptions, { out, err }: Environment): number {
+function print(report: CleanupReport & Nftables, options: CleanupOptions, { out, err }: Environment): number {
   const { virtualServers, addresses, sets, chains, kept, nftables, failures, remarks } = report;
   if (options.json) out(`${JSON.stringify({ dryRun: options.dryRun, ...report })}\n`);
   else {

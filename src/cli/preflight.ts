@@ -11,7 +11,7 @@ import {
 } from '../kernel/node/modules.js';
 import { Sysctl } from '../kernel/node/sysctl.js';
 import { closeKernelClients, openKernelClients } from '../kernel/clients.js';
-import { type WantedSysctl, ensureSysctls, isRight } from '../reconcile/sysctl-keeper.js';
+import { type DesiredSysctl, ensureSysctls, isRight } from '../reconcile/sysctl-keeper.js';
 import { errorMessage } from '../values/errors.js';
 import { type Environment } from '../daemon/environment.js';
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
@@ -129,19 +129,19 @@ function describeIptables(detected: Awaited<ReturnType<typeof detectIptables>>):
   return [`${backend} ${version}: ${reason}`, ...leftOut].join('; ');
 }
 
-function checkSysctls(wanted: readonly WantedSysctl[], fix: boolean): Check[] {
+function checkSysctls(desired: readonly DesiredSysctl[], fix: boolean): Check[] {
   const sysctl = new Sysctl();
-  const name = ({ name: one }: WantedSysctl): string => `sysctl ${one}`;
+  const name = ({ name: one }: DesiredSysctl): string => `sysctl ${one}`;
   if (fix) {
-    const { changed, failures } = ensureSysctls(sysctl, wanted, 'start');
+    const { changed, failures } = ensureSysctls(sysctl, desired, 'start');
     return [
       ...changed.map((text): Check => ({ name: `sysctl ${text}`, state: 'ok', detail: 'set' })),
-      ...failures.map(({ wanted: one, message }): Check => {
+      ...failures.map(({ desired: one, message }): Check => {
         return { name: name(one), state: one.required ? 'failed' : 'ok', detail: message };
       }),
     ];
   }
-  return wanted.map((one): Check => {
+  return desired.map((one): Check => {
     try {
       const current = sysctl.readNumber(one.name);
       if (isRight(one, current, 'start')) return { name: name(one), state: 'ok', detail: String(current) };

@@ -5,7 +5,7 @@ import { type BindAddress } from './bind-address.js';
 
 export type PerFamily<T> = Readonly<Record<Family, T>>;
 
-/** How traffic from this node's own pods is told from the rest, so that only the rest is masqueraded. */
+/** How traffic from this node's own pods is distinguished from the rest, so that only the rest is masqueraded. */
 export type DetectLocal =
   /** Families without a CIDR cannot tell: nothing is masqueraded for being "from outside". */
   | { readonly mode: 'ClusterCIDR'; readonly cidrs: PerFamily<readonly Prefix[]> }

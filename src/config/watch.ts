@@ -49,7 +49,7 @@ export async function watchConfig(path: string, options: ConfigWatchOptions): Pr
   const poll = setInterval(() => void compare(), options.pollMs ?? 60_000).unref();
   try {
     watcher = watch(dirname(path), { persistent: false }, schedule);
-    // Without inotify (instance limit reached, odd file system) the poll remains.
+    // Without inotify (instance limit reached, unusual file system) the poll remains.
     watcher.on('error', () => watcher?.close());
   } catch {
     watcher = undefined;

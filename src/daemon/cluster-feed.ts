@@ -7,7 +7,7 @@ import { type ObjectParser, type ResourceSink } from '../kube/sink.js';
 
 export type ResourceName = 'services' | 'endpointslices' | 'nodes';
 
-/** Told what came from the cluster. */
+/** Notified of what came from the cluster. */
 export interface FeedEvents {
   changed(resource: ResourceName): void;
   synced(resource: ResourceName): void;

@@ -1,7 +1,7 @@
 import { type LoadedConfig, type LoadedConfigFile, loadConfigDocument, loadConfigFile } from '../config/load.js';
 import { type ConfigOverrides } from '../config/resolve.js';
 
-/** What the dataPlane is told by the command line; every command knows it. */
+/** What the data plane is given by the command line; every command knows it. */
 export interface DaemonOptions {
   /** The configuration file; undefined when the configuration is in the flags alone. */
   readonly configFile: string | undefined;

@@ -26,9 +26,9 @@ import { LinkMonitor } from '../reconcile/link-monitor.js';
 import { type ObservedSources } from '../reconcile/observer.js';
 import { StopFlag } from '../reconcile/pacer.js';
 import { Reconciler } from '../reconcile/reconciler.js';
-import { RulesKeeper } from '../reconcile/rules-keeper.js';
+import { IptablesKeeper } from '../reconcile/iptables-keeper.js';
 import { BoundedFrequencyRunner } from '../reconcile/runner.js';
-import { SetApplier } from '../reconcile/set-applier.js';
+import { IpsetApplier } from '../reconcile/ipset-applier.js';
 import { type SyncRecord } from '../reconcile/sync-record.js';
 import { SysctlKeeper } from '../reconcile/sysctl-keeper.js';
 import { PreflightError } from './preflight-checks.js';
@@ -74,7 +74,7 @@ export class DataPlane {
   readonly ipvs: IpvsApplier;
   readonly drains: DrainTracker;
   readonly iptables: Iptables;
-  readonly rules: RulesKeeper;
+  readonly rules: IptablesKeeper;
   readonly sysctls: SysctlKeeper;
   readonly reconciler: Reconciler;
   readonly runner: BoundedFrequencyRunner;
@@ -183,10 +183,10 @@ export class DataPlane {
     });
   }
 
-  #newRulesKeeper(): RulesKeeper {
+  #newRulesKeeper(): IptablesKeeper {
     const { config, families, iptables, world, reporter } = this.options;
     const uplinks = new Uplinks();
-    return new RulesKeeper({
+    return new IptablesKeeper({
       iptables: this.iptables,
       ruleSets: () => ruleSets(config, families, this.cluster.node, iptables.randomFully, uplinks),
       clock: world.clock,
@@ -203,7 +203,7 @@ export class DataPlane {
       updater: this.updater,
       ipvs: this.ipvs,
       addresses: new AddressApplier(clients.links, () => this.cluster.localAddresses),
-      sets: new SetApplier(clients.ipset, sources.definitions),
+      sets: new IpsetApplier(clients.ipset, sources.definitions),
       drains: this.drains,
       rules: this.rules,
       sysctls: this.sysctls,

@@ -25,7 +25,7 @@ export interface DryRunOptions extends DaemonOptions {
 /**
  * Reads the cluster and the kernel and compares them; changes nothing. Rejects, saying what it waited for, when the cluster's
  * state does not come in time, when a manifest cannot be used, and when `environment.stop` aborts first. What of the
- * manifests is not used is told on standard error.
+ * manifests is not used is reported on standard error.
  */
 export async function dryRun(options: DryRunOptions, environment: Environment): Promise<Inspection> {
   return dryRunWith(options, environment, ({ inspection }) => inspection);
@@ -77,7 +77,7 @@ export async function dryRunWith<T>(
       environment.stop,
       () => sources.waitsFor ?? 'the addresses of other nodes',
     );
-    manifests.tell(environment.err);
+    manifests.report(environment.err);
     for (const note of sources.notes) environment.err(`kube-proxy-ipvs: ${note}\n`);
     const { families, iptables } = dataPlane.options;
     const found = await inspect(dataPlane.updater, dataPlane.sources, dataPlane.ipvs.excludeCIDRs);
@@ -102,7 +102,7 @@ class ManifestReport {
   }
 
   /** Throws for a broken file: half of the objects is not what is asked about. */
-  tell(err: Environment['err']): void {
+  report(err: Environment['err']): void {
     for (const line of this.#ignored) err(`kube-proxy-ipvs: ignored: ${line}\n`);
     if (this.#broken.length > 0) throw new Error(`manifests that cannot be read: ${this.#broken.join('; ')}`);
   }

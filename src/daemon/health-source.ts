@@ -65,7 +65,7 @@ function reasonsToBeRed(inputs: HealthInputs, now: number): HealthReason[] {
 }
 
 /**
- * kube-proxy does not listen before the API server has told it the Node, and is green from then on. Here the port
+ * kube-proxy does not listen before the API server has sent it the Node, and is green from then on. Here the port
  * answers at once: 503 until then, unless the kernel goes on serving what an earlier run left there.
  */
 function starting({ isSynced, isNodeKnown, hadKernelState }: HealthInputs): HealthReason[] {

@@ -35,9 +35,9 @@ export class NodeAddresses {
   #loop: Promise<void> | undefined;
   #reflector: Reflector<NodeInfo> | undefined;
   readonly #protected = new Map<string, string>();
-  #tellReady = (): void => undefined;
+  #notifyReady = (): void => undefined;
   /** The addresses are protected, or are not going to be, or the API server does not say. */
-  readonly ready = new Promise<void>((resolve) => (this.#tellReady = resolve));
+  readonly ready = new Promise<void>((resolve) => (this.#notifyReady = resolve));
 
   readonly #options: NodeAddressOptions;
 
@@ -46,19 +46,19 @@ export class NodeAddresses {
   }
 
   start(): void {
-    if (this.#options.mode === 'off') this.#tellReady();
+    if (this.#options.mode === 'off') this.#notifyReady();
     else this.#loop ??= this.#run();
   }
 
   async close(): Promise<void> {
     this.#stop.abort();
-    this.#tellReady();
+    this.#notifyReady();
     await this.#loop;
     await this.#reflector?.close();
   }
 
   async #run(): Promise<void> {
-    if (this.#options.mode === 'auto' && !(await this.#isSmall())) return this.#tellReady();
+    if (this.#options.mode === 'auto' && !(await this.#isSmall())) return this.#notifyReady();
     if (this.#stop.signal.aborted) return;
     const { client, log, clock } = this.#options;
     this.#reflector = watchAllNodes({
@@ -72,7 +72,7 @@ export class NodeAddresses {
         upsert: (name, node) => this.#put(name, node),
         delete: (name) => this.#remove(name),
         replaceEnd: () => undefined,
-        synced: () => this.#tellReady(),
+        synced: () => this.#notifyReady(),
       },
     });
     this.#reflector.start();
@@ -92,7 +92,7 @@ export class NodeAddresses {
         return isSmall;
       } catch (error) {
         log.info({ error: errorMessage(error) }, 'Nodes could not be counted');
-        this.#tellReady();
+        this.#notifyReady();
         await sleep(clock, backoff.next(), signal);
       }
     }

@@ -18,9 +18,9 @@ export function releaseAddresses(clients: Clients, needed: Iterable<Address>, lo
   try {
     const link = clients.links.findLink(DUMMY_LINK);
     if (link === undefined) return [];
-    const wanted = new Set(needed);
+    const candidates = new Set(needed);
     const bound = clients.links.listAddresses(link.index).map(({ address }) => address);
-    const found = bound.filter((address) => wanted.has(address) && !mayBeClusterIP(clients, address));
+    const found = bound.filter((address) => candidates.has(address) && !mayBeClusterIP(clients, address));
     if (found.length === 0) return [];
     for (const address of found) clients.links.deleteAddress(link.index, address);
     for (const { address, error } of clients.links.flush())
@@ -39,7 +39,7 @@ export function releaseAddresses(clients: Clients, needed: Iterable<Address>, lo
 
 /**
  * A daemon in a pod usually reaches the API server by the cluster IP of default/kubernetes, which has to stay. Where
- * the set of cluster IPs is missing or empty nothing can be told, and nothing is done.
+ * the set of cluster IPs is missing or empty nothing can be decided, and nothing is done.
  */
 function mayBeClusterIP({ ipset }: Clients, address: Address): boolean {
   const clusterIPs = clusterIPsOf(ipset, familyOf(address));

@@ -117,18 +117,18 @@ export class Servers {
     const basis = [updater.desired.healthChecksRevision, cluster.localAddresses, cluster.node] as const;
     if (basis.every((value, i) => value === this.#healthChecksBasis?.[i])) return;
     this.#healthChecksBasis = basis;
-    const wanted = new Map<number, ServiceHealth>();
+    const desired = new Map<number, ServiceHealth>();
     for (const key of updater.desired.healthChecks) {
       const check = updater.desired.services.get(key)?.healthCheck;
       const [namespace = '', name = ''] = key.split('/');
-      if (check !== undefined) wanted.set(check.port, { namespace, name, localEndpoints: check.localEndpoints });
+      if (check !== undefined) desired.set(check.port, { namespace, name, localEndpoints: check.localEndpoints });
     }
     const { nodePortAddresses } = updater.context;
     const isEverywhere = FAMILIES.every((family) => config.nodePortAddresses[family].all);
     const addresses = isEverywhere ? ('all' as const) : [...nodePortAddresses[4], ...nodePortAddresses[6]];
-    const identity = JSON.stringify([[...wanted], isEverywhere ? 'all' : (addresses as string[]).map(String)]);
+    const identity = JSON.stringify([[...desired], isEverywhere ? 'all' : (addresses as string[]).map(String)]);
     if (identity === this.#lastHealthChecks) return;
     this.#lastHealthChecks = identity;
-    void this.#serviceHealth.update(wanted, addresses);
+    void this.#serviceHealth.update(desired, addresses);
   }
 }

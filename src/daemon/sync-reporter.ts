@@ -7,7 +7,7 @@ import { type Refusal } from '../desired/exposures.js';
 import { messagesSent } from '../kernel/clients.js';
 import { type Drift } from '../reconcile/drift.js';
 import { WorkStopped } from '../reconcile/pacer.js';
-import { type RulesOutcome } from '../reconcile/rules-keeper.js';
+import { type RulesOutcome } from '../reconcile/iptables-keeper.js';
 import { type ConntrackCleanup, type SyncRecord } from '../reconcile/sync-record.js';
 import { type SysctlOutcome } from '../reconcile/sysctl-keeper.js';
 import { type Metrics } from '../serve/metrics.js';
@@ -119,7 +119,7 @@ export class SyncReporter {
     this.afterSync();
   }
 
-  /** Everything that one sync has to tell. */
+  /** Everything that one sync has to report. */
   syncEnded(record: SyncRecord, dataPlane: ReportedDataPlane): void {
     const { state, metrics } = this;
     metrics.syncRunning(false);
@@ -130,7 +130,7 @@ export class SyncReporter {
     }
     if (record.error === undefined) this.#synced(record, dataPlane);
     else this.#brokeOff(record.error);
-    this.#told(record);
+    this.#report(record);
     if (record.ok) {
       state.waitingSince = this.#queuedDuring ? performance.now() : undefined;
       state.lastFailure = undefined;
@@ -202,8 +202,8 @@ export class SyncReporter {
     this.log.info(fields, record.adopted ? 'took over the kernel state and synced' : 'synced');
   }
 
-  /** What a sync has to tell even if it broke off. */
-  #told(record: SyncRecord): void {
+  /** What a sync has to report even if it broke off. */
+  #report(record: SyncRecord): void {
     for (const text of record.warnings) this.log.warn(text);
     for (const { operation, code } of record.failures) this.metrics.netlinkFailed(operation, code);
     if (record.failures.length > 0) this.#failed(record);
@@ -225,7 +225,7 @@ export class SyncReporter {
     if (more > 0) this.log.warn({ pairs: more }, 'more Services claim addresses of others');
   }
 
-  /** Part of a Service is left out for what it would do to the node; told once, until that is over. */
+  /** Part of a Service is left out for what it would do to the node; reported once, until that is over. */
   refused(service: string, { reason, text }: Refusal): void {
     this.metrics.objectSkipped('services', reason);
     this.events.add({ kind: 'refused', service, text });
@@ -270,11 +270,11 @@ export class SyncReporter {
     const { failedSysctls } = this.state;
     const before = new Map(failedSysctls);
     failedSysctls.clear();
-    for (const { wanted, message } of failures) {
-      failedSysctls.set(wanted.name, { message, required: wanted.required });
-      if (before.get(wanted.name)?.message === message) continue;
-      if (wanted.required) this.log.error({ sysctl: wanted.name }, message);
-      else this.log.warn({ sysctl: wanted.name }, message);
+    for (const { desired, message } of failures) {
+      failedSysctls.set(desired.name, { message, required: desired.required });
+      if (before.get(desired.name)?.message === message) continue;
+      if (desired.required) this.log.error({ sysctl: desired.name }, message);
+      else this.log.warn({ sysctl: desired.name }, message);
     }
     for (const name of before.keys())
       if (!failedSysctls.has(name)) this.log.info({ sysctl: name }, 'the sysctl is right again');
@@ -310,7 +310,7 @@ export class SyncReporter {
     );
   }
 
-  /** What the kernel keeps refusing is told once, and shown as long as it is so. */
+  /** What the kernel keeps refusing is reported once, and shown as long as it is so. */
   #refused({ newlySkipped }: SyncRecord, refusals: ReportedDataPlane['reconciler']['refusals']): void {
     for (const [object, count] of Object.entries(refusals.skipped)) this.metrics.refusedObjects(object, count);
     this.state.refused = { count: refusals.skippedCount, messages: refusals.messages(MAX_NAMED_REFUSALS) };

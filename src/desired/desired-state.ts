@@ -19,12 +19,12 @@ export function newTouched(): Touched {
   return { servers: new Set(), addresses: new Set(), entries: new Map() };
 }
 
-/** Removes from `touched` what `wanted` does not name. */
-export function keepTouched(touched: Touched, wanted: Touched): void {
-  for (const server of touched.servers) if (!wanted.servers.has(server)) touched.servers.delete(server);
-  for (const address of touched.addresses) if (!wanted.addresses.has(address)) touched.addresses.delete(address);
+/** Removes from `touched` what `kept` does not name. */
+export function keepTouched(touched: Touched, kept: Touched): void {
+  for (const server of touched.servers) if (!kept.servers.has(server)) touched.servers.delete(server);
+  for (const address of touched.addresses) if (!kept.addresses.has(address)) touched.addresses.delete(address);
   for (const [set, entries] of touched.entries)
-    for (const entry of entries) if (wanted.entries.get(set)?.has(entry) !== true) entries.delete(entry);
+    for (const entry of entries) if (kept.entries.get(set)?.has(entry) !== true) entries.delete(entry);
 }
 
 export function touchEntry(touched: Touched, set: SetName, entry: SetEntry): void {

@@ -2,7 +2,7 @@ import { type Family } from '../values/address.js';
 import { type Prefix } from '../values/prefix.js';
 
 /**
- * How traffic of this node's (or cluster's) pods is told from that of others; prefixes are of the rule set's
+ * How traffic of this node's (or cluster's) pods is distinguished from that of others; prefixes are of the rule set's
  * family.
  */
 export type LocalDetection =
@@ -21,8 +21,8 @@ export interface RuleConfig {
   readonly randomFully: boolean;
   readonly detectLocal: LocalDetection;
   /**
-   * Interfaces by which packets of other machines come in. Where the cluster's pods are told by address alone, they
-   * tell those of other nodes from those of this one.
+   * Interfaces by which packets of other machines come in. Where the cluster's pods are recognised by address
+   * alone, they distinguish those of other nodes from those of this one.
    */
   readonly uplinks?: readonly string[] | undefined;
   /**

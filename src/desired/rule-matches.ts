@@ -11,7 +11,7 @@ const VIP_SOURCE = ['IPVS-IPS', 'src'] as const;
 
 /** The matches of one family's rules. */
 export class RuleMatches {
-  /** What comes from local pods, one match each; empty when nothing tells them apart. */
+  /** What comes from local pods, one match each; empty when nothing distinguishes them. */
   readonly localPods: readonly string[];
   readonly fromVip: string;
   readonly notFromVip: string;
@@ -48,7 +48,7 @@ export class RuleMatches {
 }
 
 /**
- * A SYN, whatever conntrack makes of it: one from the port of a connection that conntrack still believes in opens a
+ * A SYN, whatever conntrack makes of it: one from the port of a connection that conntrack still holds opens a
  * new connection all the same, and a packet in the middle of a connection whose conntrack entry was lost (state
  * NEW) belongs to a connection that IPVS still knows.
  */

@@ -187,7 +187,7 @@ const startByFork: StartProgram = (command, args) =>
   });
 
 /**
- * A program that exits without reading its input makes the pipe break; its exit code tells why, so EPIPE is dropped.
+ * A program that exits without reading its input makes the pipe break; its exit code says why, so EPIPE is dropped.
  */
 function feed(stdin: Writable, input: string | undefined): void {
   stdin.on('error', () => undefined);

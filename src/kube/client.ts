@@ -19,7 +19,7 @@ export interface RequestRecord {
 export interface KubeClientOptions extends CredentialOptions {
   readonly clock?: KubeClock;
   readonly onRequest?: (record: RequestRecord) => void;
-  /** Told the address of the peer each time that a request has a connection: the API server, or a proxy before it. */
+  /** Notified of the address of the peer each time that a request has a connection: the API server, or a proxy before it. */
   readonly onPeer?: (address: string) => void;
   /** Longest wait for the answer's headers. */
   readonly headerTimeoutMs?: number;
@@ -128,11 +128,11 @@ export class KubeClient {
       );
       outgoing.on('socket', (socket) => {
         socket.setKeepAlive(true, 30_000);
-        const tellPeer = (): void => {
+        const notifyPeer = (): void => {
           if (socket.remoteAddress !== undefined) this.#options.onPeer?.(socket.remoteAddress);
         };
-        if (socket.connecting) socket.once('connect', tellPeer);
-        else tellPeer();
+        if (socket.connecting) socket.once('connect', notifyPeer);
+        else notifyPeer();
       });
       outgoing.on('response', (response) => {
         cancel();

@@ -5,7 +5,7 @@ import { type ListEnvelope, parseEnvelope, parseJson } from './wire.js';
 /** Sends one request of a list; `query` has its limit and continue token. */
 export type OpenPage = (query: Readonly<Record<string, string>>) => Promise<KubeBody>;
 
-/** Told what a list brings, as it comes. */
+/** Notified of what a list brings, as it comes. */
 export interface PageReader {
   /** Bytes came. */
   readonly heard: () => void;

@@ -188,16 +188,16 @@ export class ManifestSource<Service, Slice, Node> {
 
   /** A list per kind; only objects that changed are delivered anew, and those that are gone are deleted. */
   async #deliver(files: ReadonlyMap<string, KnownFile>): Promise<void> {
-    const wanted = new Map<string, { readonly owner: string; readonly manifest: ManifestObject }>();
+    const desired = new Map<string, { readonly owner: string; readonly manifest: ManifestObject }>();
     for (const [name, { objects }] of files) {
-      for (const manifest of objects) this.#claim(wanted, name, manifest);
+      for (const manifest of objects) this.#claim(desired, name, manifest);
     }
     const delivered = new Map<string, string>();
     let count = 0;
     for (const kind of ['Node', 'Service', 'EndpointSlice'] as const) {
       const feed = this.#feeds[kind];
       feed.beginList();
-      for (const [identity, { manifest }] of wanted) {
+      for (const [identity, { manifest }] of desired) {
         if (manifest.kind !== kind) continue;
         const { json, key } = manifest;
         if (this.#delivered.get(identity) === json) feed.keep(key);
@@ -212,15 +212,15 @@ export class ManifestSource<Service, Slice, Node> {
   }
 
   #claim(
-    wanted: Map<string, { readonly owner: string; readonly manifest: ManifestObject }>,
+    desired: Map<string, { readonly owner: string; readonly manifest: ManifestObject }>,
     name: string,
     manifest: ManifestObject,
   ): void {
     if (manifest.kind === 'Node' && manifest.key !== this.#options.nodeName) return;
     const identity = `${manifest.kind} ${manifest.key}`;
-    const owner = wanted.get(identity)?.owner;
+    const owner = desired.get(identity)?.owner;
     if (owner === undefined) {
-      wanted.set(identity, { owner: name, manifest });
+      desired.set(identity, { owner: name, manifest });
       return;
     }
     this.#options.onSkipped?.(

@@ -7,8 +7,8 @@ import { type KubeLog, type ObjectParser, type ObjectProblem, type ResourceSink 
 
 /**
  * What kube-proxy 1.36 selects: Services that are not for another proxy, and slices that are not of a headless Service.
- * Headless Services are told by their clusterIP, where they are parsed: a field selector for it is refused by older API
- * servers.
+ * Headless Services are recognised by their clusterIP, where they are parsed: a field selector for it is refused by
+ * older API servers.
  */
 export const SERVICE_SELECTOR = '!service.kubernetes.io/service-proxy-name';
 export const SLICE_SELECTOR = '!service.kubernetes.io/headless';

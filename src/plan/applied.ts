@@ -10,8 +10,8 @@ export interface AppliedVirtualServer {
   readonly realServers: RealServerList;
   /** Weight 0: draining. */
   readonly draining: RealServerList;
-  /** Any other weight or forwarding method: somebody edited them. */
-  readonly odd: RealServerList;
+  /** Any other weight or forwarding method: somebody modified them. */
+  readonly modified: RealServerList;
 }
 
 /** Same scheduler, flags and timeout. */

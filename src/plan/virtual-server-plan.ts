@@ -25,7 +25,8 @@ export interface IpvsOperations {
   deleteRealServer(server: VirtualServerKey, real: RealServerKey): void;
 }
 
-export interface WantedVirtualServer {
+/** Of a DesiredVirtualServer, what the kernel is to hold. */
+export interface DesiredServer {
   readonly settings: VirtualServerSettings;
   readonly realServers: RealServerList;
 }
@@ -33,7 +34,7 @@ export interface WantedVirtualServer {
 const EMPTY = '' as RealServerList;
 
 /**
- * Emits what turns `applied` into `wanted` and returns what the kernel then holds. Additions come before removals, so a
+ * Emits what turns `applied` into `desired` and returns what the kernel then holds. Additions come before removals, so a
  * virtual server that has a usable backend before and after has one at every moment between. A removed TCP backend is
  * left with weight 0 (the drain tracker deletes it later); a UDP or SCTP one is deleted at once, as kube-proxy does:
  * UDP has no end of connection to wait for, and an SCTP association lives on until its peers find the path dead.
@@ -42,43 +43,43 @@ const EMPTY = '' as RealServerList;
  */
 export function planVirtualServer(
   key: VirtualServerKey,
-  wanted: WantedVirtualServer,
+  desired: DesiredServer,
   applied: AppliedVirtualServer | undefined,
   operations: IpvsOperations,
   rotation: number,
 ): AppliedVirtualServer {
   if (applied === undefined) {
-    operations.addVirtualServer(key, wanted.settings);
-    addRotated(key, wanted.realServers, operations, rotation);
-    return { settings: wanted.settings, realServers: wanted.realServers, draining: EMPTY, odd: EMPTY };
+    operations.addVirtualServer(key, desired.settings);
+    addRotated(key, desired.realServers, operations, rotation);
+    return { settings: desired.settings, realServers: desired.realServers, draining: EMPTY, modified: EMPTY };
   }
-  if (!sameSettings(applied.settings, wanted.settings)) operations.setVirtualServer(key, wanted.settings);
-  if (applied.realServers === wanted.realServers && applied.odd === '' && applied.draining === '')
-    return { ...applied, settings: wanted.settings };
-  const draining = planRealServers(key, wanted.realServers, applied, operations, rotation);
-  return { settings: wanted.settings, realServers: wanted.realServers, draining, odd: EMPTY };
+  if (!sameSettings(applied.settings, desired.settings)) operations.setVirtualServer(key, desired.settings);
+  if (applied.realServers === desired.realServers && applied.modified === '' && applied.draining === '')
+    return { ...applied, settings: desired.settings };
+  const draining = planRealServers(key, desired.realServers, applied, operations, rotation);
+  return { settings: desired.settings, realServers: desired.realServers, draining, modified: EMPTY };
 }
 
 function planRealServers(
   key: VirtualServerKey,
-  wanted: RealServerList,
+  desired: RealServerList,
   applied: AppliedVirtualServer,
   operations: IpvsOperations,
   rotation: number,
 ): RealServerList {
   const family = virtualServerFamily(key);
-  const wantedKeys = realServerKeys(wanted, family);
+  const desiredKeys = realServerKeys(desired, family);
   const active = new Set(realServerKeys(applied.realServers, family));
   const draining = new Set(realServerKeys(applied.draining, family));
-  const odd = new Set(realServerKeys(applied.odd, family));
+  const modified = new Set(realServerKeys(applied.modified, family));
   const added: RealServerKey[] = [];
-  for (const real of wantedKeys) {
+  for (const real of desiredKeys) {
     if (active.delete(real)) continue;
-    if (draining.delete(real) || odd.delete(real)) operations.setRealServer(key, real, 1);
+    if (draining.delete(real) || modified.delete(real)) operations.setRealServer(key, real, 1);
     else added.push(real);
   }
   addRotated(key, realServerList(added), operations, rotation);
-  for (const real of [...active, ...odd]) {
+  for (const real of [...active, ...modified]) {
     if (!drains(key)) operations.deleteRealServer(key, real);
     else {
       operations.setRealServer(key, real, 0);

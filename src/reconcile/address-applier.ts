@@ -39,7 +39,7 @@ export class AddressApplier {
     return created ? 'created' : 'found';
   }
 
-  /** The link was removed behind our back: look again at the next sync. */
+  /** The link was removed out of band: look again at the next sync. */
   forgetLink(): void {
     this.#index = undefined;
   }
@@ -47,7 +47,7 @@ export class AddressApplier {
   /**
    * An address that a Service asks for and that no interface of the node's own has (kube-proxy binds those nowhere).
    */
-  isWanted(address: Address, desired: DesiredState): boolean {
+  isDesired(address: Address, desired: DesiredState): boolean {
     return desired.hasAddress(address) && !this.localAddresses().has(address);
   }
 
@@ -64,14 +64,14 @@ export class AddressApplier {
     const most = Math.max(FEWEST, WALK_LENGTH / desired.addressCount);
     let queued = 0;
     for (const address of addresses) {
-      if (this.isWanted(address, desired) !== (pass === 'add')) continue;
+      if (this.isDesired(address, desired) !== (pass === 'add')) continue;
       round.record.addresses++;
       const isFull = pass === 'add' ? this.links.addAddress(index, address) : this.links.deleteAddress(index, address);
       if (isFull || ++queued >= most) {
         this.#flush(round);
         queued = 0;
       }
-      if (pacer.isDue) await pacer.breathe();
+      if (pacer.isDue) await pacer.yieldIfDue();
     }
     this.#flush(round);
   }

@@ -7,31 +7,31 @@ import { Pacer } from './pacer.js';
 /**
  * Takes over what is in the kernel, this program's from an earlier run or kube-proxy's: afterwards `applied` knows it
  * and `touched` names what is to be changed. `touched` comes in naming all that is desired, so that a start on an empty
- * node, where nothing is found, has next to nothing to do here. Changes nothing in the kernel.
+ * node, where nothing is observed, has next to nothing to do here. Changes nothing in the kernel.
  */
 export async function adopt(parts: Comparison, observed: ObservedKernel, touched: Touched): Promise<void> {
   const pacer = parts.stop?.pacer() ?? new Pacer();
   const isOurs = ownershipAtStart(parts, observed);
-  for (const [key, seen] of observed.servers) {
-    if (pacer.isDue) await pacer.breathe();
+  for (const [key, observedEntries] of observed.servers) {
+    if (pacer.isDue) await pacer.yieldIfDue();
     if (!isOurs(key)) continue;
-    parts.applied.set(key, seen);
+    parts.applied.set(key, observedEntries);
     touched.servers.add(key);
   }
   if (observed.bound.isComplete) touched.addresses.clear();
   for (const address of observed.local) if (!observed.bound.has(address)) touched.addresses.delete(address);
   for (const address of observed.bound.others) {
-    if (pacer.isDue) await pacer.breathe();
-    if (parts.isWanted(address)) touched.addresses.delete(address);
+    if (pacer.isDue) await pacer.yieldIfDue();
+    if (parts.isDesired(address)) touched.addresses.delete(address);
     else if (isExtraAddress(address, parts)) touched.addresses.add(address);
   }
-  for (const [set, seen] of observed.sets) {
-    const wanted = parts.desired.entries(set);
-    if (seen === wanted) touched.entries.delete(set);
+  for (const [set, observedEntries] of observed.sets) {
+    const desiredEntries = parts.desired.entries(set);
+    if (observedEntries === desiredEntries) touched.entries.delete(set);
     else
-      for (const entry of seen.keys()) {
-        if (pacer.isDue) await pacer.breathe();
-        if (wanted.has(entry)) touched.entries.get(set)?.delete(entry);
+      for (const entry of observedEntries.keys()) {
+        if (pacer.isDue) await pacer.yieldIfDue();
+        if (desiredEntries.has(entry)) touched.entries.get(set)?.delete(entry);
         else if (!mayFollowFromNode(set, parts.isNodeKnown)) touchEntry(touched, set, entry);
       }
   }

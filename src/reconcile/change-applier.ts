@@ -10,14 +10,14 @@ import { type KernelRefusals, type Trial } from './kernel-refusals.js';
 import { type PendingWork } from './pending-work.js';
 import { type Prerequisites } from './prerequisites.js';
 import { Round } from './round.js';
-import { type SetApplier } from './set-applier.js';
+import { type IpsetApplier } from './ipset-applier.js';
 import { type SyncRecord } from './sync-record.js';
 
 export interface ChangeApplierOptions {
   readonly updater: DesiredUpdater;
   readonly ipvs: IpvsApplier;
   readonly addresses: AddressApplier;
-  readonly sets: SetApplier;
+  readonly sets: IpsetApplier;
   readonly drains: DrainTracker;
   readonly prerequisites: Prerequisites;
   readonly pending: PendingWork;

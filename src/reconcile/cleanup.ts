@@ -1,6 +1,6 @@
 /**
  * Removes everything that this program or kube-proxy's iptables-based modes made, and nothing else. Can be run twice, and after a run
- * that broke off: each part is found by its own traces, and the traces that tell whose a virtual server is go last.
+ * that broke off: each part is recognised by its own traces, and the traces that say whose a virtual server is go last.
  */
 import { errorMessage } from '../values/errors.js';
 import { type Prefix } from '../values/prefix.js';
@@ -11,15 +11,15 @@ import { type IpsetClient, isTemporarySet } from '../kernel/ipset/client.js';
 import { IpsetError } from '../kernel/ipset/error.js';
 import { type IpvsClient } from '../kernel/ipvs/client.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
-import { type ChainName, KNOWN_RULES, KUBE_PROXY_IPVS_CHAINS } from '../plan/known-rules.js';
+import { type ChainName, KNOWN_RULES, KUBE_PROXY_IPVS_CHAINS } from '../plan/iptables-known-rules.js';
 import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ownership.js';
-import { removeChains } from '../plan/rule-diff.js';
-import { isIptablesModeChain } from '../plan/rule-leftovers.js';
+import { removeChains } from '../plan/iptables-rule-diff.js';
+import { isIptablesModeChain } from '../plan/iptables-rule-leftovers.js';
 import { parseSavedRules } from '../plan/rule-save.js';
 import { FAMILIES, formatAddress } from '../values/address.js';
 import { DUMMY_LINK } from './address-applier.js';
 import { ownershipTraces, readAddresses } from './observer.js';
-import { readSets } from './set-keeper.js';
+import { readSets } from './ipset-keeper.js';
 
 export interface CleanupParts {
   /** undefined where the kernel has none: then there is nothing of it to be removed. */

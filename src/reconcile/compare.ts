@@ -1,6 +1,6 @@
 /**
- * Kernel against belief: what differs goes into `touched`, to be repaired like any other change, and what the applier
- * believes is corrected. At the start, when nothing is believed yet, adopt.ts takes its place.
+ * Observed against applied: what differs goes into `touched`, to be repaired like any other change, and `applied` is
+ * corrected. At the start, when nothing is applied yet, adopt.ts takes its place.
  */
 import { type Address, FAMILIES, type Family, formatAddress, isIpv6LinkLocal } from '../values/address.js';
 import { type SetEntry, formatSetEntry } from '../values/ip-set.js';
@@ -26,12 +26,12 @@ import { Pacer, type StopFlag } from './pacer.js';
 
 export interface Comparison {
   readonly desired: DesiredState;
-  /** What the kernel is believed to hold; corrected here. */
+  /** What the kernel holds as far as this program knows; corrected here. */
   readonly applied: Map<VirtualServerKey, AppliedVirtualServer>;
   /** Whether an address belongs on the dummy link. */
-  readonly isWanted: (address: Address) => boolean;
+  readonly isDesired: (address: Address) => boolean;
   readonly excludeCIDRs: readonly Prefix[];
-  /** False: this Node's own addresses are not known yet, so nothing says that what follows from them is wanted no more. */
+  /** False: this Node's own addresses are not known yet, so nothing says that what follows from them is desired no more. */
   readonly isNodeKnown?: boolean;
   /** Set, the work breaks off. */
   readonly stop?: StopFlag;
@@ -47,8 +47,8 @@ export interface Disturbed {
 }
 
 /**
- * Notes every difference in `touched` and adds it to `drift`; changes nothing in the kernel. `isOurs` tells which virtual
- * servers that were found are this program's business.
+ * Notes every difference in `touched` and adds it to `drift`; changes nothing in the kernel. `isOurs` says which of the
+ * observed virtual servers are this program's business.
  */
 export async function compareWithKernel(
   parts: Comparison,
@@ -76,24 +76,24 @@ async function compareServers(
   const { desired, applied } = parts;
   const isThere = (key: VirtualServerKey): boolean =>
     observed.servers.has(key) || (observed.onlyDifferent && applied.has(key));
-  for (const [key, seen] of observed.servers) {
+  for (const [key, observedServer] of observed.servers) {
     if (!isOurs(key)) continue;
-    if (pacer.isDue) await pacer.breathe();
-    const believed = applied.get(key);
-    const isWanted = desired.virtualServers.has(key);
-    if (isWanted && believed !== undefined && isSame(believed, seen)) continue;
+    if (pacer.isDue) await pacer.yieldIfDue();
+    const appliedServer = applied.get(key);
+    const isDesired = desired.virtualServers.has(key);
+    if (isDesired && appliedServer !== undefined && isSame(appliedServer, observedServer)) continue;
     if (disturbed.has(key)) {
       suspects.add(key);
       continue;
     }
-    if (!isWanted) drift.add('virtual_server', 'extra', () => formatVirtualServer(key));
-    else if (believed !== undefined) compareServer(key, believed, seen, drift);
-    applied.set(key, seen);
+    if (!isDesired) drift.add('virtual_server', 'extra', () => formatVirtualServer(key));
+    else if (appliedServer !== undefined) compareServer(key, appliedServer, observedServer, drift);
+    applied.set(key, observedServer);
     touched.servers.add(key);
   }
   for (const key of applied.keys()) if (!isThere(key) && !disturbed.has(key)) applied.delete(key);
   for (const key of desired.virtualServers.keys()) {
-    if (pacer.isDue) await pacer.breathe();
+    if (pacer.isDue) await pacer.yieldIfDue();
     if (isThere(key) || disturbed.has(key) || parts.refusals?.isServerSkipped(key) === true) continue;
     touched.servers.add(key);
     drift.add('virtual_server', 'missing', () => formatVirtualServer(key));
@@ -102,11 +102,11 @@ async function compareServers(
 
 export type IsOurs = (key: VirtualServerKey) => boolean;
 
-/** Tells which of the virtual servers that were found are this program's to change, or to delete, while it runs. */
-export function ownership({ desired, applied, isWanted, excludeCIDRs }: Comparison): IsOurs {
+/** Says which of the observed virtual servers are this program's to change, or to delete, while it runs. */
+export function ownership({ desired, applied, isDesired, excludeCIDRs }: Comparison): IsOurs {
   return (key) => {
     if (desired.virtualServers.has(key)) return true;
-    return (applied.has(key) || isOnVip(key, isWanted)) && !isExcluded(key, excludeCIDRs);
+    return (applied.has(key) || isOnVip(key, isDesired)) && !isExcluded(key, excludeCIDRs);
   };
 }
 
@@ -128,10 +128,10 @@ export function ownershipAtStart(parts: Comparison, observed: ObservedKernel): I
 }
 
 function endpointsOf(desired: DesiredState): ReadonlySet<RealServerKey> {
-  const found = new Set<RealServerKey>();
+  const endpoints = new Set<RealServerKey>();
   for (const { key, realServers } of desired.virtualServers.values())
-    for (const real of realServerKeys(realServers, virtualServerFamily(key))) found.add(real);
-  return found;
+    for (const real of realServerKeys(realServers, virtualServerFamily(key))) endpoints.add(real);
+  return endpoints;
 }
 
 function hasOnly(
@@ -139,15 +139,15 @@ function hasOnly(
   family: Family,
   endpoints: ReadonlySet<RealServerKey>,
 ): boolean {
-  const lists = server === undefined ? [] : [server.realServers, server.draining, server.odd];
+  const lists = server === undefined ? [] : [server.realServers, server.draining, server.modified];
   const reals = lists.flatMap((list) => realServerKeys(list, family));
   return reals.length > 0 && reals.every((real) => endpoints.has(real));
 }
 
 /** Nobody else has business on a VIP, even while its address is off the dummy link (somebody removed that). */
-function isOnVip(key: VirtualServerKey, isWantedAddress: Comparison['isWanted']): boolean {
+function isOnVip(key: VirtualServerKey, isDesiredAddress: Comparison['isDesired']): boolean {
   const identity = virtualServerIdentity(key);
-  return identity.kind === 'address' && isWantedAddress(identity.address);
+  return identity.kind === 'address' && isDesiredAddress(identity.address);
 }
 
 function isSame(a: AppliedVirtualServer, b: AppliedVirtualServer): boolean {
@@ -156,29 +156,29 @@ function isSame(a: AppliedVirtualServer, b: AppliedVirtualServer): boolean {
     sameSettings(a.settings, b.settings) &&
     a.realServers === b.realServers &&
     a.draining === b.draining &&
-    a.odd === b.odd
+    a.modified === b.modified
   );
 }
 
 function compareServer(
   key: VirtualServerKey,
-  believed: AppliedVirtualServer,
-  seen: AppliedVirtualServer,
+  applied: AppliedVirtualServer,
+  observed: AppliedVirtualServer,
   drift: Drift,
 ): void {
-  if (!sameSettings(believed.settings, seen.settings))
+  if (!sameSettings(applied.settings, observed.settings))
     drift.add('virtual_server', 'changed', () => formatVirtualServer(key));
   const family = virtualServerFamily(key);
   const keys = (list: RealServerList): Set<string> => new Set(realServerKeys(list, family));
-  const [wanted, draining] = [keys(believed.realServers), keys(believed.draining)];
-  const [active, idle, odd] = [keys(seen.realServers), keys(seen.draining), keys(seen.odd)];
+  const [kept, draining] = [keys(applied.realServers), keys(applied.draining)];
+  const [active, idle, modified] = [keys(observed.realServers), keys(observed.draining), keys(observed.modified)];
   const name = (real: string) => (): string => `${formatVirtualServer(key)} -> ${formatRealServer(real as never)}`;
-  for (const real of wanted) {
+  for (const real of kept) {
     if (active.has(real)) continue;
-    drift.add('real_server', idle.has(real) || odd.has(real) ? 'changed' : 'missing', name(real));
+    drift.add('real_server', idle.has(real) || modified.has(real) ? 'changed' : 'missing', name(real));
   }
-  for (const real of [...active, ...idle, ...odd]) {
-    if (wanted.has(real)) continue;
+  for (const real of [...active, ...idle, ...modified]) {
+    if (kept.has(real)) continue;
     if (!draining.has(real)) drift.add('real_server', 'extra', name(real));
     else if (!idle.has(real)) drift.add('real_server', 'changed', name(real));
   }
@@ -192,16 +192,16 @@ async function compareAddresses(
   drift: Drift,
   pacer: Pacer,
 ): Promise<void> {
-  const { desired, isWanted } = parts;
+  const { desired, isDesired } = parts;
   for (const address of observed.bound.isComplete ? [] : desired.addresses()) {
-    if (pacer.isDue) await pacer.breathe();
-    if (!isWanted(address) || observed.bound.has(address) || disturbed.has(address)) continue;
+    if (pacer.isDue) await pacer.yieldIfDue();
+    if (!isDesired(address) || observed.bound.has(address) || disturbed.has(address)) continue;
     if (parts.refusals?.isAddressSkipped(address) === true) continue;
     touched.addresses.add(address);
     drift.add('address', 'missing', () => formatAddress(address));
   }
   for (const address of observed.bound.others) {
-    if (pacer.isDue) await pacer.breathe();
+    if (pacer.isDue) await pacer.yieldIfDue();
     if (!isExtraAddress(address, parts) || disturbed.has(address)) continue;
     touched.addresses.add(address);
     drift.add('address', 'extra', () => formatAddress(address));
@@ -209,9 +209,9 @@ async function compareAddresses(
 }
 
 /** Whether an address on the dummy link has no business there. */
-export function isExtraAddress(address: Address, { isWanted }: Pick<Comparison, 'isWanted'>): boolean {
+export function isExtraAddress(address: Address, { isDesired }: Pick<Comparison, 'isDesired'>): boolean {
   // The kernel gives every link that is up an fe80:: address by itself.
-  return !isWanted(address) && !isIpv6LinkLocal(address);
+  return !isDesired(address) && !isIpv6LinkLocal(address);
 }
 
 /** Source ranges that hold the node's own address let it in by an entry of its own: those stay until that is known. */
@@ -228,22 +228,22 @@ async function compareEntries(
   pacer: Pacer,
 ): Promise<void> {
   const definitions = allSetDefinitions();
-  for (const [set, seen] of observed.sets) {
-    const wanted = desired.entries(set);
-    if (seen === wanted) continue;
+  for (const [set, observedEntries] of observed.sets) {
+    const desiredEntries = desired.entries(set);
+    if (observedEntries === desiredEntries) continue;
     const changed = disturbed.get(set);
     const note = (entry: SetEntry, kind: 'missing' | 'extra'): void => {
       if (changed?.has(entry) === true || refusals?.isEntrySkipped(set, entry) === true) return;
       touchEntry(touched, set, entry);
       drift.add('set_entry', kind, () => `${set} ${formatSetEntry(definitions.get(set)!.type, entry)}`);
     };
-    for (const entry of wanted.keys()) {
-      if (!seen.has(entry)) note(entry, 'missing');
-      if (pacer.isDue) await pacer.breathe();
+    for (const entry of desiredEntries.keys()) {
+      if (!observedEntries.has(entry)) note(entry, 'missing');
+      if (pacer.isDue) await pacer.yieldIfDue();
     }
-    for (const entry of seen.keys()) {
-      if (!wanted.has(entry) && !mayFollowFromNode(set, isNodeKnown)) note(entry, 'extra');
-      if (pacer.isDue) await pacer.breathe();
+    for (const entry of observedEntries.keys()) {
+      if (!desiredEntries.has(entry) && !mayFollowFromNode(set, isNodeKnown)) note(entry, 'extra');
+      if (pacer.isDue) await pacer.yieldIfDue();
     }
   }
 }

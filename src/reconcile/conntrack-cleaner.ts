@@ -64,7 +64,7 @@ export class ConntrackCleaner {
     const pacer = new Pacer(undefined, undefined, 1);
     const isRepeated = this.#failures > 0;
     try {
-      const { deleted, failures } = await conntrack.deleteStale(flowsOf(stale), () => pacer.breathe());
+      const { deleted, failures } = await conntrack.deleteStale(flowsOf(stale), () => pacer.yieldIfDue());
       return { family, ms: clock.now() - start, deleted, failures, error: undefined, isRepeated };
     } catch (cause) {
       const servers = stale.slice(0, MAX_NAMED).map(({ server }) => server);

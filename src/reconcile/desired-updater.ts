@@ -112,11 +112,11 @@ export class DesiredUpdater {
         const steps = this.#update(key, context, touched);
         let step = steps.next();
         // A Service with thousands of virtual servers is not worked out in one go.
-        for (; step.done !== true; step = steps.next()) if (pacer.isDue) await pacer.breathe();
+        for (; step.done !== true; step = steps.next()) if (pacer.isDue) await pacer.yieldIfDue();
         dirty.delete(key);
         for (const other of step.value) dirty.add(other);
         updated++;
-        if (pacer.isDue) await pacer.breathe();
+        if (pacer.isDue) await pacer.yieldIfDue();
       }
     } finally {
       for (const key of dirty) this.cluster.markDirty(key);

@@ -36,7 +36,7 @@ export interface DrainOptions {
   /** Milliseconds that a real server may drain; 0: until its last connection has gone, however long that takes. */
   readonly timeout: number;
   readonly onEnd: (how: DrainEnd, count: number) => void;
-  /** Connections of each real server of one virtual server, which is believed to have `expected` of them. */
+  /** Connections of each real server of one virtual server, of which about `expected` are applied. */
   readonly connectionsOf: (server: VirtualServerKey, expected: number) => Map<RealServerKey, number>;
 }
 
@@ -57,7 +57,7 @@ export class DrainTracker {
     return this.#size;
   }
 
-  /** Milliseconds until they should be looked at again: no change of the cluster tells that the last connection ended. */
+  /** Milliseconds until they should be looked at again: no change of the cluster reports that the last connection ended. */
   get dueIn(): number {
     if (this.#drains.size === 0) return Infinity;
     return Math.max(POLL_MS, this.#pollAt - this.options.clock.now());
@@ -109,7 +109,7 @@ export class DrainTracker {
     try {
       for (const [server, drains] of due) {
         if (this.#drains.get(server) === drains) this.#pollServer(server, drains, now, writer);
-        await pacer.breathe();
+        await pacer.yieldIfDue();
       }
     } finally {
       writer.flush();

@@ -14,7 +14,7 @@ type GrowingEntry = DriftEntry & { count: number; names: string[] };
 /** Names kept of each kind, and in all for a log line; the counts go on. */
 const MAX_NAMES = 20;
 
-/** What was found different from what this program had left in the kernel. */
+/** What was observed to differ from what this program had left in the kernel. */
 export class Drift {
   readonly counts = new Map<string, GrowingEntry>();
   #last: GrowingEntry | undefined;

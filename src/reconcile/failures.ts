@@ -45,7 +45,7 @@ export interface RefusedChange extends Failure {
 /** These are about the kernel's state, or the caller's rights, or pass by themselves. */
 const PASSING = new Set([
   ...['ENOMEM', 'ENOBUFS', 'EINTR', 'EAGAIN', 'EBUSY', 'EPERM', 'ENODEV', 'EIO', 'ETIMEDOUT', 'ENFILE', 'EMFILE'],
-  // What is believed of the kernel is not so: it is read back.
+  // The kernel is not as applied: it is read back.
   ...['ESRCH', 'ENOENT', 'EEXIST', 'IPSET_ERR_EXIST', 'IPSET_ERR_BUSY'],
 ]);
 

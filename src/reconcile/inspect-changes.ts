@@ -11,8 +11,8 @@ import { type Change, realServerRef, settingsData, virtualServerRef } from './ch
 
 export interface Differences {
   readonly desired: DesiredState;
-  readonly isWanted: (address: Address) => boolean;
-  /** What was found in the kernel. */
+  readonly isDesired: (address: Address) => boolean;
+  /** What was observed in the kernel. */
   readonly servers: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>;
   readonly touched: Touched;
   readonly hasLink: boolean;
@@ -23,7 +23,7 @@ export interface Differences {
 
 /** In the order of a sync: link, sets, entries to add, virtual servers, addresses, entries to delete. */
 export function changesOf(differences: Differences): Change[] {
-  const { desired, isWanted, touched } = differences;
+  const { desired, isDesired, touched } = differences;
   const owners = new Owners(desired, touched);
   const changes: Change[] = [];
   if (!differences.hasLink) changes.push({ action: 'add', object: 'link', link: DUMMY_LINK });
@@ -35,7 +35,7 @@ export function changesOf(differences: Differences): Change[] {
   for (const key of touched.servers) pushServer(key, differences, changes);
   for (const address of touched.addresses)
     changes.push({
-      action: isWanted(address) ? 'add' : 'delete',
+      action: isDesired(address) ? 'add' : 'delete',
       object: 'address',
       service: owners.ofAddress(address),
       address: formatAddress(address),
@@ -64,12 +64,12 @@ function pushEntries(
 }
 
 function pushServer(key: VirtualServerKey, { desired, servers }: Differences, changes: Change[]): void {
-  const wanted = desired.virtualServers.get(key);
-  const found = servers.get(key);
-  const before = found && settingsData(found.settings);
+  const desiredServer = desired.virtualServers.get(key);
+  const observed = servers.get(key);
+  const before = observed && settingsData(observed.settings);
   const virtualServer = virtualServerRef(key);
-  const common = { service: wanted?.service, virtualServer };
-  if (wanted === undefined) {
+  const common = { service: desiredServer?.service, virtualServer };
+  if (desiredServer === undefined) {
     changes.push({ action: 'delete', object: 'virtual_server', ...common, before });
     return;
   }
@@ -86,7 +86,7 @@ function pushServer(key: VirtualServerKey, { desired, servers }: Differences, ch
     setRealServer: (_key, one, weight) => push({ action: 'change', ...real, realServer: realServerRef(one), weight }),
     deleteRealServer: (_key, one) => push({ action: 'delete', ...real, realServer: realServerRef(one) }),
   };
-  planVirtualServer(key, wanted, found, operations, 0);
+  planVirtualServer(key, desiredServer, observed, operations, 0);
 }
 
 /** Which Service asks for an address or an entry: the first, where several do. */

@@ -1,7 +1,7 @@
 /** What `verify` and `plan` look at beside the tables of inspect.ts: rules and sysctls. Writes nothing. */
 import { type RuleSet } from '../desired/rule-set.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
-import { planRules } from '../plan/rule-diff.js';
+import { planRules } from '../plan/iptables-rule-diff.js';
 import { type SavedRules, parseSavedRules } from '../plan/rule-save.js';
 import { type Family } from '../values/address.js';
 import { type RuleChange } from './change.js';
@@ -55,10 +55,10 @@ function ruleChanges(text: string, saved: SavedRules, family: Family): RuleChang
 
 /** Adds the sysctls that the daemon would set. Throws SysctlError when one cannot be read. */
 export function inspectSysctls(
-  { sysctl, wanted }: Pick<SysctlKeeper, 'sysctl' | 'wanted'>,
+  { sysctl, desired }: Pick<SysctlKeeper, 'sysctl' | 'desired'>,
   { drift, changes }: Inspection,
 ): void {
-  for (const one of wanted) {
+  for (const one of desired) {
     const { name, value, required } = one;
     const current = sysctl.readNumber(name);
     if (isRight(one, current, 'later') || (current === undefined && !required)) continue;

@@ -45,16 +45,16 @@ export async function inspect(
   const { desired, cluster } = updater;
   const applied = new Map<VirtualServerKey, AppliedVirtualServer>();
   for (const { key, settings, realServers } of desired.virtualServers.values())
-    applied.set(key, { settings, realServers, draining: EMPTY, odd: EMPTY });
+    applied.set(key, { settings, realServers, draining: EMPTY, modified: EMPTY });
   const observed = await observeKernel({ ...sources, definitions }, index, {
-    believed: applied,
+    applied,
     desired,
     addresses: NO_ADDRESSES,
   });
-  for (const [key, seen] of observed.servers) expectDrains(applied, key, seen);
+  for (const [key, server] of observed.servers) expectDrains(applied, key, server);
   const touched = newTouched();
-  const isWanted = (address: Address): boolean => desired.hasAddress(address) && !cluster.localAddresses.has(address);
-  const comparison = { desired, applied, isWanted, excludeCIDRs };
+  const isDesired = (address: Address): boolean => desired.hasAddress(address) && !cluster.localAddresses.has(address);
+  const comparison = { desired, applied, isDesired, excludeCIDRs };
   const drift = new Drift(Infinity);
   const undisturbed = { keys: newTouched(), suspects: new Set<VirtualServerKey>() };
   const isOurs = ownershipAtStart(comparison, observed);
@@ -66,7 +66,7 @@ export async function inspect(
     if (!definitions.has(name))
       for (const entry of desired.entries(name as SetName).keys()) touchEntry(touched, name as SetName, entry);
   const changes = changesOf({
-    ...{ desired, isWanted, touched, servers: observed.servers },
+    ...{ desired, isDesired, touched, servers: observed.servers },
     ...{ hasLink: link !== undefined, missingSets: sets.missing, misfitSets: sets.misfits },
   });
   return { drift, changes };
@@ -104,10 +104,10 @@ function expectDrains(
   key: VirtualServerKey,
   { draining }: AppliedVirtualServer,
 ): void {
-  const expected = applied.get(key);
-  if (expected === undefined || draining === '' || !drains(key)) return;
+  const server = applied.get(key);
+  if (server === undefined || draining === '' || !drains(key)) return;
   const family = virtualServerFamily(key);
-  const wanted = new Set(realServerKeys(expected.realServers, family));
-  const leaving = realServerKeys(draining, family).filter((real) => !wanted.has(real));
-  applied.set(key, { ...expected, draining: realServerList(leaving) });
+  const keys = new Set(realServerKeys(server.realServers, family));
+  const leaving = realServerKeys(draining, family).filter((real) => !keys.has(real));
+  applied.set(key, { ...server, draining: realServerList(leaving) });
 }

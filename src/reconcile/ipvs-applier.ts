@@ -41,16 +41,16 @@ export class IpvsApplier {
     const pacer = round.record.stop.pacer();
     try {
       for (const key of servers) {
-        const wanted = desired.virtualServers.get(key);
-        if (wanted === undefined) continue;
+        const desiredServer = desired.virtualServers.get(key);
+        if (desiredServer === undefined) continue;
         const before = this.applied.get(key);
-        if (before !== undefined && before.settings !== wanted.settings) settings.set(key, before.settings);
-        if (before === undefined && isUdp(key) && wanted.realServers !== '')
+        if (before !== undefined && before.settings !== desiredServer.settings) settings.set(key, before.settings);
+        if (before === undefined && isUdp(key) && desiredServer.realServers !== '')
           round.record.staleUdp.push({ server: key, real: undefined });
-        const after = planVirtualServer(key, wanted, before, writer, rotationOf(this.nodeSeed, key));
+        const after = planVirtualServer(key, desiredServer, before, writer, rotationOf(this.nodeSeed, key));
         this.applied.set(key, after);
         this.onChanged(key);
-        if (pacer.isDue) await pacer.breathe();
+        if (pacer.isDue) await pacer.yieldIfDue();
       }
     } finally {
       writer.flush();
@@ -67,7 +67,7 @@ export class IpvsApplier {
         if (desired.virtualServers.has(key) || !this.applied.delete(key)) continue;
         if (!isExcluded(key, this.excludeCIDRs)) writer.deleteVirtualServer(key);
         this.onChanged(key);
-        if (pacer.isDue) await pacer.breathe();
+        if (pacer.isDue) await pacer.yieldIfDue();
       }
     } finally {
       writer.flush();
@@ -99,11 +99,11 @@ export class IpvsApplier {
   async #refreshSuspects(stop: StopFlag): Promise<void> {
     if (this.suspects.size === 0) return;
     const pacer = stop.pacer(1);
-    const { servers } = await this.client.listVirtualServersPaced(() => pacer.breathe());
-    const listed = new Map(servers.map((server) => [server.key, server.settings]));
+    const { servers } = await this.client.listVirtualServersPaced(() => pacer.yieldIfDue());
+    const observed = new Map(servers.map((server) => [server.key, server.settings]));
     for (const key of this.suspects) {
-      await pacer.breathe();
-      const settings = listed.get(key);
+      await pacer.yieldIfDue();
+      const settings = observed.get(key);
       if (settings === undefined) this.applied.delete(key);
       else this.applied.set(key, observeVirtualServer(key, settings, this.client.listRealServers(key)));
     }

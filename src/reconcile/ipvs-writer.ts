@@ -90,7 +90,7 @@ export class IpvsWriter implements IpvsOperations {
   }
 }
 
-/** Deleting what somebody else deleted first is what was wanted. */
+/** Deleting what somebody else deleted first is what was desired. */
 function isAlreadyGone(failure: IpvsFailure): boolean {
   if (failure.error.resultUnknown) return false;
   const { code } = failure.error;

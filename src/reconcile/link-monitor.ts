@@ -4,7 +4,7 @@ import { type LinkEvent, LinkWatch } from '../kernel/rtnetlink/watch.js';
 import { type OpenNetlinkSocket } from '../netlink/socket.js';
 import { type Drift } from './drift.js';
 
-/** What the monitor tells of; each call is about something that the next sync has to see to. */
+/** What the monitor notifies of; each call is about something that the next sync has to see to. */
 export interface LinkListener {
   linkLost(): void;
   /** The node's own addresses changed. */
@@ -28,7 +28,7 @@ export class LinkMonitor {
     readonly open: OpenNetlinkSocket,
     /** Where what was noticed on the link is counted. */
     readonly drift: () => Drift,
-    /** Called after the listener was told of something: a sync is due. */
+    /** Called after the listener was notified of something: a sync is due. */
     readonly onNews: () => void,
   ) {}
 
@@ -54,7 +54,7 @@ export class LinkMonitor {
     };
     return new LinkWatch(this.open, {
       onEvent: (event) => {
-        if (this.#tell(event, listener)) this.onNews();
+        if (this.#notify(event, listener)) this.onNews();
       },
       onOverrun: lost,
       onError: (error) => {
@@ -68,7 +68,7 @@ export class LinkMonitor {
   }
 
   /** True when a sync is due. */
-  #tell(event: LinkEvent, listener: LinkListener): boolean {
+  #notify(event: LinkEvent, listener: LinkListener): boolean {
     if ('link' in event) {
       if (event.kind !== 'link-removed' || event.link.index !== this.#index) return false;
       listener.linkLost();

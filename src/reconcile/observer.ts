@@ -11,11 +11,11 @@ import { type IpvsTableSource } from '../kernel/ipvs/observed-table.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
 import { type OwnershipTraces } from '../plan/ownership.js';
-import { type WantedVirtualServer } from '../plan/virtual-server-plan.js';
+import { type DesiredServer } from '../plan/virtual-server-plan.js';
 import { type SetName, setDefinitions, setName } from '../desired/set-definitions.js';
-import { observeSeen } from './observe-ipvs.js';
+import { observeTableEntry } from './observe-ipvs.js';
 import { StopFlag } from './pacer.js';
-import { type SetEntries, readSets } from './set-keeper.js';
+import { type SetEntries, readSets } from './ipset-keeper.js';
 
 const EMPTY = '' as RealServerList;
 
@@ -31,16 +31,16 @@ export interface ObservedKernel extends ObservedTable {
 /** The addresses on the dummy link. */
 export interface BoundAddresses {
   has(address: Address): boolean;
-  /** True: every address that was expected is there. */
+  /** True: every address that is desired is there. */
   readonly isComplete: boolean;
-  /** Those that were not expected; all of them unless `isComplete`. */
+  /** Those that are not desired; all of them unless `isComplete`. */
   readonly others: ReadonlySet<Address>;
 }
 
 export interface ObservedTable {
-  /** Virtual servers keyed by an address. One that is just as believed is the very object that is believed. */
+  /** Virtual servers keyed by an address. One that is just as applied is the very object in `applied`. */
   readonly servers: Map<VirtualServerKey, AppliedVirtualServer>;
-  /** True: those that are desired and just as believed are left out of `servers`, and every believed one is there. */
+  /** True: those that are desired and just as applied are left out of `servers`, and every applied one is there. */
   readonly onlyDifferent: boolean;
 }
 
@@ -51,18 +51,18 @@ export interface ObservedSources {
   readonly definitions: ReadonlyMap<string, SetDefinition>;
 }
 
-/** What is likely to be found: then the reading leaves nothing behind for the garbage collector. */
+/** What is likely to be observed: then the reading leaves nothing behind for the garbage collector. */
 export interface Expectation {
-  readonly believed: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>;
+  readonly applied: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>;
   readonly desired: {
-    readonly virtualServers: { get(key: VirtualServerKey): WantedVirtualServer | undefined };
+    readonly virtualServers: { get(key: VirtualServerKey): DesiredServer | undefined };
     entries(set: SetName): SetEntries;
   };
-  readonly addresses: ExpectedAddresses;
+  readonly addresses: DesiredAddresses;
 }
 
 /** Those that belong on the dummy link. */
-export interface ExpectedAddresses {
+export interface DesiredAddresses {
   readonly count: number;
   has(address: Address): boolean;
 }
@@ -79,111 +79,111 @@ export interface Interruption {
 export async function observeKernel(
   sources: ObservedSources,
   dummyIndex: number,
-  expected: Expectation,
+  expectation: Expectation,
   interruption?: Interruption,
   stop = new StopFlag(),
 ): Promise<ObservedKernel> {
-  const { bound, local } = await readAddresses(sources.links, dummyIndex, expected.addresses, stop);
+  const { bound, local } = await readAddresses(sources.links, dummyIndex, expectation.addresses, stop);
   return {
-    ...(await readTable(sources.table, expected, interruption)),
+    ...(await readTable(sources.table, expectation, interruption)),
     bound,
     local,
     sets: await readSets(
       sources.ipset,
       sources.definitions,
-      (set) => expected.desired.entries(set),
+      (set) => expectation.desired.entries(set),
       interruption?.turn,
       stop,
     ),
   };
 }
 
-/** Expects none: every address is told. */
-export const NO_ADDRESSES: ExpectedAddresses = { count: -1, has: () => false };
+/** Desires none: every address is reported. */
+export const NO_ADDRESSES: DesiredAddresses = { count: -1, has: () => false };
 
 /**
- * The addresses on the dummy link and those on the others, by one dump, two when not all are as expected. Throws
+ * The addresses on the dummy link and those on the others, by one dump, two when not all are as desired. Throws
  * NetlinkError.
  */
 export async function readAddresses(
   links: LinkClient,
   dummyIndex: number | undefined,
-  expected: ExpectedAddresses = NO_ADDRESSES,
+  desired: DesiredAddresses = NO_ADDRESSES,
   stop = new StopFlag(),
 ): Promise<{ readonly bound: BoundAddresses; readonly local: ReadonlySet<Address> }> {
   const pacer = stop.pacer(1);
-  const read = (isExpected: (address: Address) => boolean): Promise<SeenAddresses> =>
+  const read = (isDesired: (address: Address) => boolean): Promise<ObservedAddresses> =>
     links.listAddressesPaced(
-      () => ({ expected: 0, others: new Set<Address>(), local: new Set<Address>() }),
-      (seen, index, address) => {
-        if (index !== dummyIndex) seen.local.add(address);
-        else if (isExpected(address)) seen.expected++;
-        else seen.others.add(address);
+      () => ({ desired: 0, others: new Set<Address>(), local: new Set<Address>() }),
+      (observed, index, address) => {
+        if (index !== dummyIndex) observed.local.add(address);
+        else if (isDesired(address)) observed.desired++;
+        else observed.others.add(address);
       },
-      () => pacer.breathe(),
+      () => pacer.yieldIfDue(),
     );
   // Nearly always all are there, and a set of them would only be something for the garbage collector to move.
-  const { expected: found, others, local } = await read((address) => expected.has(address));
-  if (found === expected.count) {
-    const has = (address: Address): boolean => expected.has(address) || others.has(address);
+  const { desired: present, others, local } = await read((address) => desired.has(address));
+  if (present === desired.count) {
+    const has = (address: Address): boolean => desired.has(address) || others.has(address);
     return { bound: { has, isComplete: true, others }, local };
   }
-  const all = found === 0 ? { others, local } : await read(() => false);
+  const all = present === 0 ? { others, local } : await read(() => false);
   const has = (address: Address): boolean => all.others.has(address);
   return { bound: { has, isComplete: false, others: all.others }, local: all.local };
 }
 
-interface SeenAddresses {
-  expected: number;
+interface ObservedAddresses {
+  desired: number;
   readonly others: Set<Address>;
   readonly local: Set<Address>;
 }
 
 /**
- * Reads the IPVS table. When a virtual server that is believed is missing, or was created or deleted meanwhile, it is
+ * Reads the IPVS table. When a virtual server that is applied is missing, or was created or deleted meanwhile, it is
  * read once more without interruption, so that all is there for a comparison. Throws NetlinkError or IpvsSockoptError.
  */
 export async function readTable(
   table: IpvsTableSource,
   {
-    believed,
+    applied,
     desired,
-  }: Pick<Expectation, 'believed'> & { readonly desired: Pick<Expectation['desired'], 'virtualServers'> },
+  }: Pick<Expectation, 'applied'> & { readonly desired: Pick<Expectation['desired'], 'virtualServers'> },
   interruption?: Interruption,
 ): Promise<ObservedTable> {
   const servers = new Map<VirtualServerKey, AppliedVirtualServer>();
-  const options = { mayHaveIPv6: hasIPv6(believed) };
+  const options = { mayHaveIPv6: hasIPv6(applied) };
   let known = 0;
   await table.read(
-    (seen) => {
-      if (isFwmarkKey(seen.key)) return;
-      const before = believed.get(seen.key);
-      const wanted = desired.virtualServers.get(seen.key);
-      const now = observeSeen(seen, before ?? asApplied(wanted));
+    (observed) => {
+      if (isFwmarkKey(observed.key)) return;
+      const before = applied.get(observed.key);
+      const desiredServer = desired.virtualServers.get(observed.key);
+      const now = observeTableEntry(observed, before ?? asApplied(desiredServer));
       if (before !== undefined) known++;
-      if (now !== before || wanted === undefined) servers.set(seen.key, now);
+      if (now !== before || desiredServer === undefined) servers.set(observed.key, now);
     },
     { ...options, turn: interruption?.turn },
   );
-  if (known === believed.size && interruption?.isDisturbed() !== true) return { servers, onlyDifferent: true };
+  if (known === applied.size && interruption?.isDisturbed() !== true) return { servers, onlyDifferent: true };
   servers.clear();
-  await table.read((seen) => {
-    if (!isFwmarkKey(seen.key)) servers.set(seen.key, observeSeen(seen, believed.get(seen.key)));
+  await table.read((observed) => {
+    if (!isFwmarkKey(observed.key)) servers.set(observed.key, observeTableEntry(observed, applied.get(observed.key)));
   }, options);
   return { servers, onlyDifferent: false };
 }
 
-/** What is not believed yet is most likely what is desired: after a restart. */
-function asApplied(wanted: WantedVirtualServer | undefined): AppliedVirtualServer | undefined {
-  return wanted && { settings: wanted.settings, realServers: wanted.realServers, draining: EMPTY, odd: EMPTY };
+/** What is not applied yet, as far as known, is most likely what is desired: after a restart. */
+function asApplied(desired: DesiredServer | undefined): AppliedVirtualServer | undefined {
+  return desired && { settings: desired.settings, realServers: desired.realServers, draining: EMPTY, modified: EMPTY };
 }
 
-function hasIPv6(believed: Expectation['believed']): boolean {
-  for (const key of believed.keys()) if (virtualServerFamily(key) === 6) return true;
+function hasIPv6(applied: Expectation['applied']): boolean {
+  for (const key of applied.keys()) if (virtualServerFamily(key) === 6) return true;
   return false;
 }
 
-/** By what virtual servers of ours, or kube-proxy's, are told from other people's (ownership.ts). */
+/** By what virtual servers of ours, or kube-proxy's, are distinguished from other people's (ownership.ts). */
 export function ownershipTraces(observed: Pick<ObservedKernel, 'bound' | 'local' | 'sets'>): OwnershipTraces {
   const addressPorts = new Set<SetEntry>();
   const nodePorts = { TCP: new Set<SetEntry>(), UDP: new Set<SetEntry>() };

@@ -66,7 +66,7 @@ export class Pacer {
     const now = this.now();
     if (this.#since === undefined) return this.#start(now);
     const perCall = (now - this.#lookedAt) / this.#stride;
-    // At most twice as far as before: the next calls may be dearer than the last ones.
+    // At most twice as far as before: the next calls may be more expensive than the last ones.
     this.#stride = Math.max(1, Math.min(LOOK_MS / perCall, this.#stride * 2, MOST_CALLS_BETWEEN_LOOKS) | 0);
     this.#left = this.#stride;
     this.#lookedAt = now;
@@ -80,12 +80,12 @@ export class Pacer {
     return false;
   }
 
-  /** Gives way if this slice is used up; costs next to nothing otherwise. */
-  breathe(): Promise<void> {
-    return this.isDue ? this.#giveWay() : ALREADY;
+  /** Yields to the event loop if this slice is used up; costs next to nothing otherwise. */
+  yieldIfDue(): Promise<void> {
+    return this.isDue ? this.#yield() : ALREADY;
   }
 
-  async #giveWay(): Promise<void> {
+  async #yield(): Promise<void> {
     await nextTurn();
     this.stop.throwIfStopped();
     this.#isDue = false;

@@ -2,7 +2,7 @@ import { type Touched, newTouched } from '../desired/desired-state.js';
 import { Drift } from './drift.js';
 import { type SyncRecord } from './sync-record.js';
 
-/** What the next sync has to do beside bringing up to date what changed in the cluster, and what it has to tell. */
+/** What the next sync has to do beside bringing up to date what changed in the cluster, and what it has to report. */
 export class PendingWork {
   /** Kernel objects to be made as desired. */
   touched: Touched = newTouched();
@@ -27,8 +27,8 @@ export class PendingWork {
     return taken;
   }
 
-  /** Moves what there is to tell into `record`. */
-  tell(record: SyncRecord): void {
+  /** Moves what there is to report into `record`. */
+  reportTo(record: SyncRecord): void {
     record.drift.merge(this.#drift);
     for (const text of this.#warnings) record.warnings.push(text);
     this.#drift = new Drift();

@@ -6,10 +6,10 @@ import { type AddressApplier, DUMMY_LINK } from './address-applier.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type KernelRefusals } from './kernel-refusals.js';
 import { type LinkListener } from './link-monitor.js';
-import { type ExpectedAddresses, readAddresses } from './observer.js';
+import { type DesiredAddresses, readAddresses } from './observer.js';
 import { type StopFlag } from './pacer.js';
 import { type PendingWork } from './pending-work.js';
-import { type EnsuredSets, ensureSets } from './set-keeper.js';
+import { type EnsuredSets, ensureSets } from './ipset-keeper.js';
 import { type SyncRecord } from './sync-record.js';
 
 export interface PrerequisitesOptions {
@@ -64,7 +64,7 @@ export class Prerequisites implements LinkListener {
   addressChanged(address: Address, isBound: boolean): boolean {
     const { addresses, updater, pending } = this.options;
     if (isIpv6LinkLocal(address)) return false; // the kernel's own, on every link that is up
-    if (addresses.isWanted(address, updater.desired) === isBound) return false;
+    if (addresses.isDesired(address, updater.desired) === isBound) return false;
     pending.touched.addresses.add(address);
     return true;
   }
@@ -89,20 +89,20 @@ export class Prerequisites implements LinkListener {
     this.#brokenSets = new Set(ensured.failed.map(({ name }) => name));
     this.#areSetsLost = ensured.failed.length > 0;
     for (const { error } of ensured.failed) {
-      if (record.failures.some(({ message }) => message === error.message)) continue; // told by this sync already
+      if (record.failures.some(({ message }) => message === error.message)) continue; // reported by this sync already
       record.failures.push({ operation: 'ensure-set', code: error.code, message: error.message });
     }
     return ensured;
   }
 
   /** The addresses that belong on the dummy link. */
-  get expectedAddresses(): ExpectedAddresses {
+  get desiredAddresses(): DesiredAddresses {
     const { updater, addresses, refusals } = this.options;
     const { desired, cluster } = updater;
     let count = desired.addressCount;
     for (const address of cluster.localAddresses) if (desired.hasAddress(address)) count--;
-    for (const address of refusals.skippedAddresses()) if (addresses.isWanted(address, desired)) count--;
-    return { count, has: (address) => addresses.isWanted(address, desired) && !refusals.isAddressSkipped(address) };
+    for (const address of refusals.skippedAddresses()) if (addresses.isDesired(address, desired)) count--;
+    return { count, has: (address) => addresses.isDesired(address, desired) && !refusals.isAddressSkipped(address) };
   }
 
   /** The node's own addresses are these: what they decide on the dummy link is touched. */
@@ -132,7 +132,7 @@ export class Prerequisites implements LinkListener {
   /** Reads the node's addresses and touches what they decide, on the dummy link too. Throws NetlinkError. */
   async #refreshAddresses(isAdopted: boolean, stop: StopFlag): Promise<void> {
     const { links, addresses, updater, refusals } = this.options;
-    const { local, bound } = await readAddresses(links, addresses.index, this.expectedAddresses, stop);
+    const { local, bound } = await readAddresses(links, addresses.index, this.desiredAddresses, stop);
     this.#areAddressesStale = false;
     this.takeLocalAddresses(local);
     if (!isAdopted) return;

@@ -14,8 +14,8 @@ import { type ObservedSources } from './observer.js';
 import { type StopFlag, WorkStopped } from './pacer.js';
 import { PendingWork } from './pending-work.js';
 import { Prerequisites, type PrerequisitesOptions } from './prerequisites.js';
-import { type RulesKeeper } from './rules-keeper.js';
-import { type SetApplier } from './set-applier.js';
+import { type IptablesKeeper } from './iptables-keeper.js';
+import { type IpsetApplier } from './ipset-applier.js';
 import { SyncRecord } from './sync-record.js';
 import { type SysctlKeeper } from './sysctl-keeper.js';
 import { Verification } from './verification.js';
@@ -29,9 +29,9 @@ export interface ReconcilerOptions {
   readonly updater: DesiredUpdater;
   readonly ipvs: IpvsApplier;
   readonly addresses: AddressApplier;
-  readonly sets: SetApplier;
+  readonly sets: IpsetApplier;
   readonly drains: DrainTracker;
-  readonly rules: RulesKeeper;
+  readonly rules: IptablesKeeper;
   readonly sysctls: SysctlKeeper;
   readonly conntrack: ConntrackCleaner;
   readonly sources: ObservedSources;
@@ -121,7 +121,7 @@ export class Reconciler {
       record.error = error;
     }
     await conntrack.clean(record);
-    this.pending.tell(record);
+    this.pending.reportTo(record);
     record.ms = clock.now() - start;
     return record;
   }
@@ -166,7 +166,7 @@ export class Reconciler {
         message: `the kernel refuses ${what}: ${message}`,
       });
     if (servers >= FEWEST_OF_CLASS && refusals.serversConcerned >= servers) fail('something of every virtual server');
-    if (address >= FEWEST_OF_CLASS && prerequisites.expectedAddresses.count === 0) fail('every address');
+    if (address >= FEWEST_OF_CLASS && prerequisites.desiredAddresses.count === 0) fail('every address');
   }
 
   /**

@@ -7,7 +7,7 @@ export interface RunnerOptions {
   readonly retryInterval: number;
   /** Where doubling ends, ms. */
   readonly maxRetryInterval: number;
-  /** Told what a run threw. */
+  /** Notified of what a run threw. */
   readonly onError: (error: unknown) => void;
 }
 
@@ -20,7 +20,7 @@ const MAX_DELAY = 2_147_483_647;
  */
 export class BoundedFrequencyRunner {
   #lastEnd: number | undefined;
-  #wantedAt: number;
+  #dueAt: number;
   #cancelTimer: (() => void) | undefined;
   #running: Promise<void> | undefined;
   #failures = 0;
@@ -31,7 +31,7 @@ export class BoundedFrequencyRunner {
     readonly options: RunnerOptions,
     readonly clock: Clock,
   ) {
-    this.#wantedAt = Infinity;
+    this.#dueAt = Infinity;
   }
 
   /** Asks for a run as soon as minInterval allows. */
@@ -41,7 +41,7 @@ export class BoundedFrequencyRunner {
 
   /** Asks for a run in at most `ms`; an earlier one serves too. */
   requestWithin(ms: number): void {
-    this.#wantedAt = Math.min(this.#wantedAt, this.clock.now() + ms);
+    this.#dueAt = Math.min(this.#dueAt, this.clock.now() + ms);
     this.#schedule();
   }
 
@@ -58,7 +58,7 @@ export class BoundedFrequencyRunner {
     this.#cancelTimer = undefined;
     const now = this.clock.now();
     const earliest = this.#lastEnd === undefined ? now : this.#lastEnd + this.options.minInterval;
-    const delay = Math.max(0, Math.max(earliest, this.#wantedAt) - now);
+    const delay = Math.max(0, Math.max(earliest, this.#dueAt) - now);
     if (delay === Infinity) return;
     this.#cancelTimer =
       delay > MAX_DELAY
@@ -67,7 +67,7 @@ export class BoundedFrequencyRunner {
   }
 
   #start(): void {
-    this.#wantedAt = Infinity;
+    this.#dueAt = Infinity;
     this.#running = this.run()
       .catch((error: unknown) => {
         this.options.onError(error);
@@ -80,7 +80,7 @@ export class BoundedFrequencyRunner {
     this.#running = undefined;
     this.#lastEnd = this.clock.now();
     this.#failures = ok ? 0 : this.#failures + 1;
-    if (!ok) this.#wantedAt = Math.min(this.#wantedAt, this.#lastEnd + this.#retryDelay());
+    if (!ok) this.#dueAt = Math.min(this.#dueAt, this.#lastEnd + this.#retryDelay());
     this.#schedule();
   }
 

@@ -2,7 +2,7 @@ import { errorMessage } from '../values/errors.js';
 import { type Sysctl } from '../kernel/node/sysctl.js';
 
 /** One kernel parameter and what it must be. */
-export interface WantedSysctl {
+export interface DesiredSysctl {
   /** As in sysctl(8), or the path of a file in /sys. */
   readonly name: string;
   readonly value: number;
@@ -14,7 +14,7 @@ export interface WantedSysctl {
 
 export interface SysctlOutcome {
   readonly changed: readonly string[];
-  readonly failures: readonly { readonly wanted: WantedSysctl; readonly message: string }[];
+  readonly failures: readonly { readonly desired: DesiredSysctl; readonly message: string }[];
 }
 
 export interface SysctlInputs {
@@ -34,38 +34,38 @@ export interface SysctlInputs {
 }
 
 /** The parameters that kube-proxy's IPVS mode sets, for the same reasons. */
-export function wantedSysctls(inputs: SysctlInputs): WantedSysctl[] {
-  const wanted: WantedSysctl[] = [
+export function desiredSysctls(inputs: SysctlInputs): DesiredSysctl[] {
+  const desired: DesiredSysctl[] = [
     { name: 'net.ipv4.vs.conntrack', value: 1, required: true },
     { name: 'net.ipv4.vs.expire_nodest_conn', value: 1, required: true },
     { name: 'net.ipv4.vs.expire_quiescent_template', value: 1, required: true },
     { name: 'net.ipv4.ip_forward', value: 1, required: true },
   ];
   if (inputs.connReuseMode !== undefined)
-    wanted.push({ name: 'net.ipv4.vs.conn_reuse_mode', value: inputs.connReuseMode, required: true });
+    desired.push({ name: 'net.ipv4.vs.conn_reuse_mode', value: inputs.connReuseMode, required: true });
   if (inputs.strictARP) {
-    wanted.push({ name: 'net.ipv4.conf.all.arp_ignore', value: 1, required: true });
-    wanted.push({ name: 'net.ipv4.conf.all.arp_announce', value: 2, required: true });
+    desired.push({ name: 'net.ipv4.conf.all.arp_ignore', value: 1, required: true });
+    desired.push({ name: 'net.ipv4.conf.all.arp_announce', value: 2, required: true });
   }
-  return [...wanted, ...conntrackSysctls(inputs)];
+  return [...desired, ...conntrackSysctls(inputs)];
 }
 
 /** kube-proxy 1.36's bound of what it makes of maxPerCore: more would take gigabytes on machines with many cores. */
 const MOST_CONNTRACK_ENTRIES = 1_048_576;
 const HASHSIZE = '/sys/module/nf_conntrack/parameters/hashsize';
 
-function conntrackSysctls({ conntrack, cores }: SysctlInputs): WantedSysctl[] {
-  const wanted: WantedSysctl[] = [];
+function conntrackSysctls({ conntrack, cores }: SysctlInputs): DesiredSysctl[] {
+  const desired: DesiredSysctl[] = [];
   const add = (name: string, value: number): void => {
-    wanted.push({ name: `net.netfilter.nf_conntrack_${name}`, value, required: false });
+    desired.push({ name: `net.netfilter.nf_conntrack_${name}`, value, required: false });
   };
   const { maxPerCore, min } = conntrack;
   if (maxPerCore > 0) {
     const scaled = maxPerCore * cores;
     const max = scaled > MOST_CONNTRACK_ENTRIES ? MOST_CONNTRACK_ENTRIES : Math.max(scaled, min);
-    wanted.push({ name: 'net.netfilter.nf_conntrack_max', value: max, atLeast: 'after-start', required: false });
+    desired.push({ name: 'net.netfilter.nf_conntrack_max', value: max, atLeast: 'after-start', required: false });
     // Chains of four entries on average when the table is full; longer ones cost CPU for each packet.
-    wanted.push({ name: HASHSIZE, value: Math.trunc(max / 4), atLeast: 'always', required: false });
+    desired.push({ name: HASHSIZE, value: Math.trunc(max / 4), atLeast: 'always', required: false });
   }
   const timeouts: [string, number | undefined][] = [
     ['tcp_timeout_established', conntrack.tcpEstablishedTimeoutMs],
@@ -75,12 +75,12 @@ function conntrackSysctls({ conntrack, cores }: SysctlInputs): WantedSysctl[] {
   ];
   for (const [name, ms] of timeouts) if (ms !== undefined && ms > 0) add(name, Math.trunc(ms / 1000));
   if (conntrack.tcpBeLiberal) add('tcp_be_liberal', 1);
-  return wanted;
+  return desired;
 }
 
 /** Whether a parameter has its value, or a higher one that is left. */
 export function isRight(
-  { value, atLeast }: WantedSysctl,
+  { value, atLeast }: DesiredSysctl,
   current: number | undefined,
   when: 'start' | 'later',
 ): boolean {
@@ -92,17 +92,17 @@ export function isRight(
 /** Sets what differs; never throws. A parameter that cannot be set is reported with its fix, the others are still set. */
 export function ensureSysctls(
   sysctl: Sysctl,
-  wanted: readonly WantedSysctl[],
+  desired: readonly DesiredSysctl[],
   when: 'start' | 'later' = 'later',
 ): SysctlOutcome {
   const changed: string[] = [];
-  const failures: { wanted: WantedSysctl; message: string }[] = [];
-  for (const one of wanted) {
+  const failures: { desired: DesiredSysctl; message: string }[] = [];
+  for (const one of desired) {
     try {
       if (isRight(one, sysctl.readNumber(one.name), when)) continue;
       if (sysctl.ensure(one.name, one.value)) changed.push(`${one.name}=${one.value}`);
     } catch (error) {
-      failures.push({ wanted: one, message: errorMessage(error) });
+      failures.push({ desired: one, message: errorMessage(error) });
     }
   }
   return { changed, failures };
@@ -112,11 +112,11 @@ export function ensureSysctls(
 export class SysctlKeeper {
   constructor(
     readonly sysctl: Sysctl,
-    readonly wanted: readonly WantedSysctl[],
+    readonly desired: readonly DesiredSysctl[],
   ) {}
 
   /** Sets what differs; never throws. */
   ensure(when: 'start' | 'later' = 'later'): SysctlOutcome {
-    return ensureSysctls(this.sysctl, this.wanted, when);
+    return ensureSysctls(this.sysctl, this.desired, when);
   }
 }

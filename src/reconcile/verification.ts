@@ -15,7 +15,7 @@ import { type Interruption, type ObservedKernel, type ObservedSources, observeKe
 import { type StopFlag } from './pacer.js';
 import { type PendingWork } from './pending-work.js';
 import { type Prerequisites } from './prerequisites.js';
-import { type RulesKeeper } from './rules-keeper.js';
+import { type IptablesKeeper } from './iptables-keeper.js';
 import { type SyncRecord } from './sync-record.js';
 import { type SysctlKeeper } from './sysctl-keeper.js';
 
@@ -24,7 +24,7 @@ export interface VerificationOptions {
   readonly ipvs: IpvsApplier;
   readonly addresses: AddressApplier;
   readonly sources: ObservedSources;
-  readonly rules: RulesKeeper;
+  readonly rules: IptablesKeeper;
   readonly sysctls: SysctlKeeper;
   readonly conntrack: ConntrackCleaner;
   readonly prerequisites: Prerequisites;
@@ -84,10 +84,10 @@ export class Verification {
   get comparison(): Comparison {
     const { updater, ipvs, addresses, excludeCIDRs, refusals } = this.options;
     const { desired } = updater;
-    const isWanted = (address: Address): boolean => addresses.isWanted(address, desired);
+    const isDesired = (address: Address): boolean => addresses.isDesired(address, desired);
     const isNodeKnown = updater.cluster.node !== undefined;
     const { stop } = this.options;
-    return { desired, applied: ipvs.applied, isWanted, excludeCIDRs, isNodeKnown, refusals, stop };
+    return { desired, applied: ipvs.applied, isDesired, excludeCIDRs, isNodeKnown, refusals, stop };
   }
 
   readonly #uninterrupted: Interruption = {
@@ -101,10 +101,16 @@ export class Verification {
   /** Reads everything; the node's own addresses are taken note of. Throws when a part cannot be read. */
   async observe(interruption = this.#uninterrupted): Promise<ObservedKernel> {
     const { updater, ipvs, addresses, sources, prerequisites, stop } = this.options;
-    const { brokenSets, expectedAddresses } = prerequisites;
+    const { brokenSets, desiredAddresses } = prerequisites;
     const definitions = new Map([...sources.definitions].filter(([name]) => !brokenSets.has(name)));
-    const expected = { believed: ipvs.applied, desired: updater.desired, addresses: expectedAddresses };
-    const observed = await observeKernel({ ...sources, definitions }, addresses.index!, expected, interruption, stop);
+    const expectation = { applied: ipvs.applied, desired: updater.desired, addresses: desiredAddresses };
+    const observed = await observeKernel(
+      { ...sources, definitions },
+      addresses.index!,
+      expectation,
+      interruption,
+      stop,
+    );
     prerequisites.takeLocalAddresses(observed.local);
     return observed;
   }

@@ -45,7 +45,7 @@ export interface HealthSource {
   readyz(): HealthReport;
 }
 
-/** Told the HTTP status of each answer; `Metrics` fits. */
+/** Notified of the HTTP status of each answer; `Metrics` fits. */
 export interface HealthCounters {
   healthzAnswered(code: number): void;
   livezAnswered(code: number): void;

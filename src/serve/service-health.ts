@@ -20,7 +20,7 @@ export interface ServiceHealthOptions {
   readonly retryMs?: readonly [first: number, longest: number];
 }
 
-interface Wanted {
+interface Desired {
   readonly services: ReadonlyMap<number, ServiceHealth>;
   readonly addresses: readonly Address[] | 'all';
 }
@@ -37,7 +37,7 @@ interface SocketAddress {
 export class ServiceHealthServer {
   readonly #options: ServiceHealthOptions;
   readonly #open = new Map<string, Listener>();
-  #wanted: Wanted = { services: new Map(), addresses: [] };
+  #desired: Desired = { services: new Map(), addresses: [] };
   #isClosed = false;
   /** The updates so far, one after the other: opening and closing take turns of the event loop. */
   #updates: Promise<void> = Promise.resolve();
@@ -57,23 +57,23 @@ export class ServiceHealthServer {
    * until the Service is gone. Of updates that come while one runs, only the last counts.
    */
   update(services: ReadonlyMap<number, ServiceHealth>, addresses: readonly Address[] | 'all'): Promise<void> {
-    if (!this.#isClosed) this.#wanted = { services, addresses };
+    if (!this.#isClosed) this.#desired = { services, addresses };
     return this.#apply();
   }
 
   /** Closes every socket, those of clients with it; updates have no effect from now on. */
   close(): Promise<void> {
     this.#isClosed = true;
-    this.#wanted = { services: new Map(), addresses: [] };
+    this.#desired = { services: new Map(), addresses: [] };
     return this.#apply();
   }
 
   #apply(): Promise<void> {
     this.#updates = this.#updates.then(async () => {
       try {
-        await this.#closeUnwanted();
-        // Looked up anew: other Services may be wanted by now.
-        const opening = [...this.#wantedSockets()].filter(([key]) => !this.#open.has(key));
+        await this.#closeUndesired();
+        // Looked up anew: other Services may be desired by now.
+        const opening = [...this.#desiredSockets()].filter(([key]) => !this.#open.has(key));
         await Promise.all(opening.map(([key, socket]) => this.#listen(key, socket)));
       } catch (error) {
         this.#options.log.warn({ error: errorMessage(error) }, 'the health check node ports could not be updated');
@@ -82,8 +82,8 @@ export class ServiceHealthServer {
     return this.#updates;
   }
 
-  #wantedSockets(): Map<string, SocketAddress> {
-    const { services, addresses } = this.#wanted;
+  #desiredSockets(): Map<string, SocketAddress> {
+    const { services, addresses } = this.#desired;
     const sockets = new Map<string, SocketAddress>();
     for (const port of services.keys()) {
       if (addresses === 'all') sockets.set(`*:${port}`, { host: '::', port });
@@ -94,15 +94,15 @@ export class ServiceHealthServer {
     return sockets;
   }
 
-  async #closeUnwanted(): Promise<void> {
-    const wanted = this.#wantedSockets();
-    const closing = [...this.#open].filter(([key]) => !wanted.has(key));
+  async #closeUndesired(): Promise<void> {
+    const desired = this.#desiredSockets();
+    const closing = [...this.#open].filter(([key]) => !desired.has(key));
     for (const [key] of closing) this.#open.delete(key);
     await Promise.all(closing.map(([, listener]) => listener.close()));
   }
 
   async #listen(key: string, { host, port }: SocketAddress): Promise<void> {
-    const service = this.#wanted.services.get(port);
+    const service = this.#desired.services.get(port);
     if (service === undefined) return; // gone since; the update that said so comes next
     const listener = new Listener({
       name: `health check of Service ${service.namespace}/${service.name}`,
@@ -120,7 +120,7 @@ export class ServiceHealthServer {
   /** Looks the Service up at each request: another Service may have taken the port over. */
   #handler(port: number): RequestListener {
     return (_request, response) => {
-      const service = this.#wanted.services.get(port);
+      const service = this.#desired.services.get(port);
       const { namespace = '', name = '', localEndpoints = 0 } = service ?? {};
       const serviceProxyHealthy = this.#options.isProxyHealthy();
       response.setHeader('X-Load-Balancing-Endpoint-Weight', String(localEndpoints));

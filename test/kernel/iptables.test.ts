@@ -13,7 +13,7 @@ import { Iptables } from '../../src/kernel/iptables/iptables.js';
 import { isLockHeld } from '../../src/kernel/iptables/xtables-lock.js';
 import { detectIptables } from '../../src/kernel/iptables/detect.js';
 import { IpsetClient } from '../../src/kernel/ipset/client.js';
-import { planRules, removeChains } from '../../src/plan/rule-diff.js';
+import { planRules, removeChains } from '../../src/plan/iptables-rule-diff.js';
 import { parseSavedRules } from '../../src/plan/rule-save.js';
 import { FAMILIES, type Family } from '../../src/values/address.js';
 import { type Prefix, parsePrefix } from '../../src/values/prefix.js';

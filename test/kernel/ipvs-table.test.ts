@@ -10,7 +10,7 @@ import { after, before, test } from 'node:test';
 import { openNetlinkSocket } from '../../native/libc.js';
 import { openOptionSocket } from '../../native/option-socket.js';
 import { IpvsClient } from '../../src/kernel/ipvs/client.js';
-import { type SeenVirtualServer } from '../../src/kernel/ipvs/observed-table.js';
+import { type ObservedVirtualServer } from '../../src/kernel/ipvs/observed-table.js';
 import { IpvsTable } from '../../src/kernel/ipvs/table.js';
 import { type AppliedVirtualServer } from '../../src/plan/applied.js';
 import { readTable } from '../../src/reconcile/observer.js';
@@ -62,9 +62,9 @@ after(() => {
 /** The whole table, as if nothing of it were desired. */
 async function readAll(
   table: IpvsTable,
-  believed: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>,
+  applied: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>,
 ): Promise<Map<VirtualServerKey, AppliedVirtualServer>> {
-  return (await readTable(table, { believed, desired: { virtualServers: new Map() } })).servers;
+  return (await readTable(table, { applied, desired: { virtualServers: new Map() } })).servers;
 }
 
 /** What ipvsadm prints, without what this program does not tell apart. */
@@ -79,7 +79,7 @@ function printedLines(): string[] {
 /** The table by this reader, in the words of ipvsadm. */
 async function lines(table: IpvsTable): Promise<string[]> {
   const found: string[] = [];
-  const visit = (server: SeenVirtualServer): void => void found.push(...seenLines(server));
+  const visit = (server: ObservedVirtualServer): void => void found.push(...seenLines(server));
   await table.read(visit, { mayHaveIPv6: true });
   return found.sort();
 }
@@ -106,13 +106,13 @@ test('the bytes are those of the structures in the header file', () => {
     writeRecording(join(directory, 'ipvs-sockopt.json'), { description, kernel: release(), datagrams, text });
 });
 
-test('a table that is as believed is the believed one; a change of any kind is seen', async () => {
+test('a table that is as applied is the applied one; a change of any kind is seen', async () => {
   const table = new IpvsTable(client, { openOptionSocket });
-  const believed = await readAll(table, new Map());
-  const again = await readAll(table, believed);
-  assert.deepEqual([...again.keys()].sort(), [...believed.keys()].sort());
+  const applied = await readAll(table, new Map());
+  const again = await readAll(table, applied);
+  assert.deepEqual([...again.keys()].sort(), [...applied.keys()].sort());
   const other = [...again]
-    .filter(([key, server]) => believed.get(key) !== server)
+    .filter(([key, server]) => applied.get(key) !== server)
     .map(([key]) => formatVirtualServer(key));
   // Odd ones (other weights, other forwarding, a netmask) are put together anew each time.
   assert.deepEqual(other.sort(), ['TCP 10.96.0.1:443', 'TCP 203.0.113.7:0']);
@@ -124,7 +124,7 @@ test('a table that is as believed is the believed one; a change of any kind is s
     ['TCP [fd00::10]:443', ['-e', '-t', '[fd00::10]:443', '-r', '[fd00::6]:6443', '-m', '-w', '1']],
   ];
   for (const [server, args] of changes) {
-    const was = await readAll(table, believed);
+    const was = await readAll(table, applied);
     execFileSync('ipvsadm', args);
     const is = await readAll(table, was);
     const differing = [...is].filter(([key, seen]) => was.get(key) !== seen).map(([key]) => formatVirtualServer(key));
@@ -143,11 +143,11 @@ test('a pool of 3,000 real servers, and one that is deleted while the table is r
     if (client.addRealServer(tcp, real(`10.128.${i >> 8}.${i & 255}`, 8080), 1)) assert.deepEqual(client.flush(), []);
   assert.deepEqual(client.flush(), []);
   const table = new IpvsTable(client, { openOptionSocket });
-  const believed = await readAll(table, new Map());
-  assert.equal(believed.get(tcp)?.realServers.length, 6 * 3000);
-  assert.equal((await readAll(table, believed)).get(tcp), believed.get(tcp));
+  const applied = await readAll(table, new Map());
+  assert.equal(applied.get(tcp)?.realServers.length, 6 * 3000);
+  assert.equal((await readAll(table, applied)).get(tcp), applied.get(tcp));
   const seen: string[] = [];
-  const visit = (server: SeenVirtualServer): void => {
+  const visit = (server: ObservedVirtualServer): void => {
     seen.push(formatVirtualServer(server.key));
     if (seen.length > 1) return;
     client.deleteVirtualServer(server.key === tcp ? sctp : tcp);

@@ -60,7 +60,7 @@ test('what ipvsadm made is listed with its forwarding method', () => {
   const client = new IpvsClient(openNetlinkSocket);
   const key = addressServerKey('TCP', address('10.1.1.1'), 80);
   assert.deepEqual(client.listVirtualServers().servers, [
-    { key, settings: { scheduler: 'rr', flags: 1, timeout: 60 }, unusual: true },
+    { key, settings: { scheduler: 'rr', flags: 1, timeout: 60 }, modified: true },
   ]);
   assert.deepEqual(
     client.listRealServers(key).map(({ forwarding, weight }) => [forwarding, weight]),

@@ -5,7 +5,7 @@
  */
 import { ConntrackClient, type ConntrackResult, StaleFlows } from '../../src/kernel/conntrack/client.js';
 import { IpsetClient, type IpsetFailure } from '../../src/kernel/ipset/client.js';
-import { type ListedSet } from '../../src/kernel/ipset/message.js';
+import { type ObservedSet } from '../../src/kernel/ipset/message.js';
 import { type OpenNetlinkSocket } from '../../src/netlink/socket.js';
 import { type Address, parseAddress } from '../../src/values/address.js';
 import {
@@ -76,7 +76,7 @@ export interface IpsetSession {
   readonly failures: readonly IpsetFailure[];
   /** As `ipset save` prints them, sorted. */
   readonly elements: readonly string[];
-  readonly sets: readonly ListedSet[];
+  readonly sets: readonly ObservedSet[];
 }
 
 /**

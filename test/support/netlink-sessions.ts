@@ -2,9 +2,9 @@
  * What a client says to the kernel in one go: run against the real one it is recorded, against the recording replayed.
  */
 import { IpvsClient, type IpvsInfo, type IpvsTimeouts } from '../../src/kernel/ipvs/client.js';
-import { type ListedRealServer } from '../../src/kernel/ipvs/message.js';
+import { type DumpedRealServer } from '../../src/kernel/ipvs/message.js';
 import { IpvsSockopt, type OpenOptionSocket, SockoptView } from '../../src/kernel/ipvs/sockopt.js';
-import { type SeenVirtualServer } from '../../src/kernel/ipvs/observed-table.js';
+import { type ObservedVirtualServer } from '../../src/kernel/ipvs/observed-table.js';
 import { LinkClient } from '../../src/kernel/rtnetlink/client.js';
 import { type OpenNetlinkSocket } from '../../src/netlink/socket.js';
 import { type Address, formatAddress, parseAddress } from '../../src/values/address.js';
@@ -110,7 +110,7 @@ const METHODS = { masquerade: '-m', route: '-g', tunnel: '-i', local: 'local', b
 export function serverLines(
   key: VirtualServerKey,
   settings: VirtualServerSettings,
-  realServers: readonly Pick<ListedRealServer, 'key' | 'weight' | 'forwarding'>[],
+  realServers: readonly Pick<DumpedRealServer, 'key' | 'weight' | 'forwarding'>[],
 ): string[] {
   const server = ipvsadmServer(key);
   const persistent = (settings.flags & 1) === 0 ? '' : ` -p ${settings.timeout}`;
@@ -130,7 +130,7 @@ export function serverLines(
 }
 
 /** A virtual server of a whole table, in the words of ipvsadm(8). */
-export function seenLines(server: SeenVirtualServer): string[] {
+export function seenLines(server: ObservedVirtualServer): string[] {
   const reals = Array.from({ length: server.count }, (_, i) => ({
     key: server.realServer(i),
     weight: server.weight(i),

@@ -14,7 +14,7 @@ import {
   IpsetAttribute,
   IpsetCommand,
   IpsetListReader,
-  type ListedSet,
+  type ObservedSet,
   setFamilyNumber,
   writeCreateData,
 } from './message.js';
@@ -42,7 +42,7 @@ export interface IpsetFailure {
 }
 
 /** Whether a set that is there can hold the elements of `definition`. */
-export function isSameKind(definition: SetDefinition, present: ListedSet): boolean {
+export function isSameKind(definition: SetDefinition, present: ObservedSet): boolean {
   const hasFamily = definition.type !== 'bitmap:port';
   return present.type === definition.type && (!hasFamily || present.family === definition.family);
 }
@@ -73,11 +73,11 @@ export class IpsetClient {
   }
 
   /** Headers of all sets, also other people's, in one dump without elements. Throws IpsetError. */
-  listSets(): ListedSet[] {
+  listSets(): ObservedSet[] {
     const flags = (writer: MessageWriter): void => {
       writer.u32be(IpsetAttribute.flags | NLA_F_NET_BYTEORDER, IPSET_FLAG_LIST_HEADER);
     };
-    return this.protocol.dump('list', '', flags, (message, sets: ListedSet[]) => {
+    return this.protocol.dump('list', '', flags, (message, sets: ObservedSet[]) => {
       const set = this.listReader.header(netfilterAttributes(message, this.attributes));
       if (set !== undefined) sets.push(set);
     });
@@ -200,7 +200,7 @@ export class IpsetClient {
    * kept whoever made it and whatever its maxelem; one whose elements expire is replaced; one of another type is
    * destroyed and made anew. Throws IpsetError, `IPSET_ERR_BUSY` for a set of another type that rules refer to.
    */
-  ensureSet(definition: SetDefinition, present: ListedSet | undefined): 'created' | 'kept' | 'replaced' {
+  ensureSet(definition: SetDefinition, present: ObservedSet | undefined): 'created' | 'kept' | 'replaced' {
     if (present === undefined) {
       this.createSet(definition);
       return 'created';
@@ -218,8 +218,8 @@ export class IpsetClient {
   private tryGrow(definition: SetDefinition, entries: readonly SetEntry[], from: number): IpsetFailure[] {
     try {
       const present = this.listSets().find((set) => set.name === definition.name);
-      const wanted = (present?.maxElements ?? DEFAULT_MAX_ELEMENTS) * 2;
-      this.growSet(definition, Math.max(wanted, nextPower((present?.elements ?? 0) + entries.length - from)));
+      const needed = (present?.maxElements ?? DEFAULT_MAX_ELEMENTS) * 2;
+      this.growSet(definition, Math.max(needed, nextPower((present?.elements ?? 0) + entries.length - from)));
       return [];
     } catch (error) {
       if (!(error instanceof IpsetError)) throw error;

@@ -39,7 +39,7 @@ const FIXES: Readonly<Record<string, string>> = {
   EPERM: 'no permission (CAP_NET_ADMIN)',
 };
 
-/** The name of a positive error number that ipset answered with; `setType` tells type-specific ones apart. */
+/** The name of a positive error number that ipset answered with; `setType` distinguishes type-specific ones. */
 export function ipsetErrorName(errno: number, setType?: string): string {
   if (errno >= 4352) {
     return (setType?.startsWith('bitmap:') ? BITMAP_CODES : HASH_CODES)[errno - 4352] ?? `IPSET_ERR_${errno}`;

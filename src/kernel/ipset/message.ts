@@ -59,7 +59,7 @@ export const IPSET_FLAG_LIST_HEADER = 4;
 export const MAX_ELEMENT_LENGTH = 88;
 
 /** One set as the kernel lists it, without its elements. */
-export interface ListedSet {
+export interface ObservedSet {
   readonly name: string;
   /** As the kernel names it; also types that this program does not use. */
   readonly type: string;
@@ -137,7 +137,7 @@ export class IpsetListReader {
    * The set that the attributes of one message describe; undefined for a part of a set that began in an earlier
    * message.
    */
-  header(attributes: AttributeReader): ListedSet | undefined {
+  header(attributes: AttributeReader): ObservedSet | undefined {
     let name = '';
     let type = '';
     let familyNumber = 0;
@@ -206,7 +206,7 @@ export class IpsetListReader {
   }
 }
 
-type HeaderCounts = Pick<ListedSet, 'maxElements' | 'references' | 'elements' | 'hasTimeout'>;
+type HeaderCounts = Pick<ObservedSet, 'maxElements' | 'references' | 'elements' | 'hasTimeout'>;
 
 interface ElementParts {
   readonly address: string;

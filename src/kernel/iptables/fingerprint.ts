@@ -22,7 +22,7 @@ import { type Family } from '../../values/address.js';
 import { type IptablesBackend } from './detect.js';
 import { type OpenOptionSocket, type OptionBuffer, type OptionSocket } from '../ipvs/sockopt.js';
 
-/** Equal fingerprints of one family: no rule changed in between. Undefined: cannot be told this time. */
+/** Equal fingerprints of one family: no rule changed in between. Undefined: cannot be known this time. */
 export interface RuleFingerprints {
   read(family: Family): string | undefined;
   close(): void;

@@ -22,8 +22,8 @@ import {
   IpvsAttribute,
   IpvsCommand,
   IpvsInfoAttribute,
-  type ListedRealServer,
-  type ListedVirtualServer,
+  type DumpedRealServer,
+  type DumpedVirtualServer,
   readDestination,
   readService,
   writeService,
@@ -62,7 +62,7 @@ export interface IpvsInfo {
 }
 
 export interface VirtualServerListing {
-  readonly servers: ListedVirtualServer[];
+  readonly servers: DumpedVirtualServer[];
   /** Virtual servers of protocols or families that this program has no name for. */
   readonly foreign: number;
 }
@@ -201,7 +201,7 @@ export class IpvsClient {
   }
 
   /** The real servers of one virtual server; empty, too, when there is no such virtual server. Throws NetlinkError. */
-  listRealServers(virtualServer: VirtualServerKey): ListedRealServer[] {
+  listRealServers(virtualServer: VirtualServerKey): DumpedRealServer[] {
     const family = virtualServerFamily(virtualServer);
     const what = {
       operation: `list real servers of ${formatVirtualServer(virtualServer)}`,
@@ -322,7 +322,7 @@ export class IpvsClient {
   }
 }
 
-function listing(listed: readonly (ListedVirtualServer | undefined)[]): VirtualServerListing {
+function listing(listed: readonly (DumpedVirtualServer | undefined)[]): VirtualServerListing {
   const servers = listed.filter((server) => server !== undefined);
   return { servers, foreign: listed.length - servers.length };
 }

@@ -1,6 +1,6 @@
 /**
  * The generic netlink family "IPVS": include/uapi/linux/ip_vs.h, net/netfilter/ipvs/ip_vs_ctl.c. Addresses are always
- * 16 bytes, and IPv4 uses the first four: what they are is told by the family attribute and by nothing else.
+ * 16 bytes, and IPv4 uses the first four: what they are is given by the family attribute and by nothing else.
  */
 import { type AttributeReader } from '../../netlink/attribute-reader.js';
 import { type MessageWriter } from '../../netlink/attribute-writer.js';
@@ -81,17 +81,17 @@ export function forwardingOf(connectionFlags: number): Forwarding {
   return FORWARDINGS[connectionFlags & FORWARDING_MASK] ?? 'bypass';
 }
 
-export interface ListedVirtualServer {
+export interface DumpedVirtualServer {
   readonly key: VirtualServerKey;
   readonly settings: VirtualServerSettings;
   /**
    * Set up in a way that this program never does (a persistence netmask or engine), so that equal settings are not
    * enough.
    */
-  readonly unusual: boolean;
+  readonly modified: boolean;
 }
 
-export interface ListedRealServer {
+export interface DumpedRealServer {
   readonly key: RealServerKey;
   readonly weight: number;
   readonly forwarding: Forwarding;
@@ -185,7 +185,7 @@ export function writeDestination(writer: MessageWriter): DestinationOffsets {
  * Reads the attributes inside IPVS_CMD_ATTR_SERVICE; undefined for a server that no VirtualServerKey can name (another
  * protocol or address family). Throws NetlinkProtocolError on attributes that are too short.
  */
-export function readService(reader: AttributeReader): ListedVirtualServer | undefined {
+export function readService(reader: AttributeReader): DumpedVirtualServer | undefined {
   let familyNumber = 0;
   let protocol = 0;
   let port = 0;
@@ -212,8 +212,8 @@ export function readService(reader: AttributeReader): ListedVirtualServer | unde
   if (family === undefined) return undefined;
   const key = serviceKey(family, mark, protocol, addressAt < 0 ? undefined : reader.buffer, addressAt, port);
   if (key === undefined) return undefined;
-  const unusual = engine || netmask !== (family === 4 ? IPV4_HOST_MASK : IPV6_HOST_BITS);
-  return { key, settings: sharedSettings(scheduler, (flags & ~FLAG_HASHED) >>> 0, timeout), unusual };
+  const modified = engine || netmask !== (family === 4 ? IPV4_HOST_MASK : IPV6_HOST_BITS);
+  return { key, settings: sharedSettings(scheduler, (flags & ~FLAG_HASHED) >>> 0, timeout), modified };
 }
 
 let lastSettings: VirtualServerSettings = { scheduler: '', flags: 0, timeout: 0 };
@@ -243,7 +243,7 @@ function serviceKey(
  * Reads the attributes inside IPVS_CMD_ATTR_DEST. A real server has its own family only on kernels since 3.18, and only
  * tunnels differ from their virtual server (`family`). Undefined without an address.
  */
-export function readDestination(reader: AttributeReader, family: Family): ListedRealServer | undefined {
+export function readDestination(reader: AttributeReader, family: Family): DumpedRealServer | undefined {
   let familyNumber = addressFamilyNumber(family);
   let addressAt = -1;
   let port = 0;

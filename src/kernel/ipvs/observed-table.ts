@@ -6,11 +6,11 @@ import { type Forwarding } from './message.js';
  * valid only until the next one is read, so that a table of 500,000 real servers is looked through without making an
  * object of each.
  */
-export interface SeenVirtualServer {
+export interface ObservedVirtualServer {
   readonly key: VirtualServerKey;
   readonly settings: VirtualServerSettings;
   /** Set up in a way that this program never does (a persistence netmask or engine): equal settings are not enough. */
-  readonly unusual: boolean;
+  readonly modified: boolean;
   /** Number of real servers; `index` below counts from 0. */
   readonly count: number;
   weight(index: number): number;
@@ -30,7 +30,7 @@ export interface IpvsTableSource {
    * table that others change meanwhile may show an entry as it was or as it is. `mayHaveIPv6` false allows to leave
    * out, most of the time, to look for IPv6 virtual servers. Throws the error of the interface in use.
    */
-  read(visit: (server: SeenVirtualServer) => void, options: ReadOptions): Promise<void>;
+  read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<void>;
 }
 
 export interface ReadOptions {

@@ -29,7 +29,7 @@ import {
   isFwmarkKey,
 } from '../../values/virtual-server.js';
 import { type Forwarding, forwardingOf } from './message.js';
-import { type SeenVirtualServer } from './observed-table.js';
+import { type ObservedVirtualServer } from './observed-table.js';
 
 /**
  * One buffer that getsockopt(IPPROTO_IP or IPPROTO_IPV6, ...) fills. The seam under this codec:
@@ -47,7 +47,7 @@ export interface OptionSocket {
   close(): void;
 }
 
-/** Opens a socket of a family, 4 unless told; throws an Error with `errno`. */
+/** Opens a socket of a family, 4 by default; throws an Error with `errno`. */
 export type OpenOptionSocket = (family?: Family) => OptionSocket;
 
 /** The kernel refused a read. */
@@ -160,7 +160,7 @@ export class IpvsSockopt {
   }
 
   /** Set up in a way that this program never does: a persistence netmask. (A persistence engine is not shown here.) */
-  isUnusual(index: number): boolean {
+  isModified(index: number): boolean {
     return this.#services.words[serviceAt(index) + NETMASK] !== HOST_NETMASK;
   }
 
@@ -239,10 +239,10 @@ export class IpvsSockopt {
 }
 
 /** The virtual server that `readRealServers` looked at last, in the buffer that the kernel filled. */
-export class SockoptView implements SeenVirtualServer {
+export class SockoptView implements ObservedVirtualServer {
   key = '' as VirtualServerKey;
   settings: VirtualServerSettings = { scheduler: '', flags: 0, timeout: 0 };
-  unusual = false;
+  modified = false;
   count = 0;
   words: Int32Array = new Int32Array(0);
   bytes: Uint8Array = new Uint8Array(0);

@@ -2,10 +2,10 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type RealServerKey, type VirtualServerKey, virtualServerFamily } from '../../values/virtual-server.js';
 import { type IpvsClient } from './client.js';
-import { type ListedVirtualServer } from './message.js';
+import { type DumpedVirtualServer } from './message.js';
 import { IpvsSockopt, type OpenOptionSocket, SockoptView } from './sockopt.js';
-import { type IpvsTableSource, type ReadOptions, type SeenVirtualServer } from './observed-table.js';
-import { ListedView } from './listed-view.js';
+import { type IpvsTableSource, type ReadOptions, type ObservedVirtualServer } from './observed-table.js';
+import { DumpView } from './dump-view.js';
 
 export interface IpvsTableOptions {
   /** Without it, or when the kernel refuses, everything is read through netlink. */
@@ -33,7 +33,7 @@ export class IpvsTable implements IpvsTableSource {
   #reads = 0;
   #sawIPv6 = false;
   readonly #view = new SockoptView();
-  readonly #listed = new ListedView();
+  readonly #dumped = new DumpView();
   readonly #pace: Pace;
 
   constructor(
@@ -48,7 +48,7 @@ export class IpvsTable implements IpvsTableSource {
     }
   }
 
-  async read(visit: (server: SeenVirtualServer) => void, options: ReadOptions): Promise<void> {
+  async read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<void> {
     this.#pace.start(options.turn);
     const sockopt = this.#sockopt;
     if (sockopt === undefined) return this.#readDumps(await this.#list(), visit);
@@ -56,8 +56,8 @@ export class IpvsTable implements IpvsTableSource {
     const dumped = isDumped ? await this.#list() : [];
     const ipv6 = dumped.filter(({ key }) => virtualServerFamily(key) === 6);
     this.#sawIPv6 = ipv6.length > 0;
-    const unusual = new Set(dumped.filter((server) => server.unusual).map(({ key }) => key));
-    await this.#readSockopt(sockopt, unusual, visit);
+    const modified = new Set(dumped.filter((server) => server.modified).map(({ key }) => key));
+    await this.#readSockopt(sockopt, modified, visit);
     await this.#readDumps(ipv6, visit);
   }
 
@@ -83,15 +83,15 @@ export class IpvsTable implements IpvsTableSource {
     this.#sockopt = undefined;
   }
 
-  async #list(): Promise<ListedVirtualServer[]> {
+  async #list(): Promise<DumpedVirtualServer[]> {
     const { servers } = await this.ipvs.listVirtualServersPaced(() => this.#pace.afterDatagram());
     return servers;
   }
 
   async #readSockopt(
     sockopt: IpvsSockopt,
-    unusual: ReadonlySet<VirtualServerKey>,
-    visit: (server: SeenVirtualServer) => void,
+    modified: ReadonlySet<VirtualServerKey>,
+    visit: (server: ObservedVirtualServer) => void,
   ): Promise<void> {
     const view = this.#view;
     const count = sockopt.readVirtualServers();
@@ -100,7 +100,7 @@ export class IpvsTable implements IpvsTableSource {
       if (key === undefined) continue;
       view.key = key;
       view.settings = sockopt.settingsOf(i);
-      view.unusual = sockopt.isUnusual(i) || unusual.has(key);
+      view.modified = sockopt.isModified(i) || modified.has(key);
       const outcome = sockopt.readRealServers(i, view);
       if (outcome === 'read') visit(view);
       else if (outcome === 'partial') this.#visitDump(view, visit);
@@ -108,18 +108,21 @@ export class IpvsTable implements IpvsTableSource {
     }
   }
 
-  async #readDumps(servers: readonly ListedVirtualServer[], visit: (server: SeenVirtualServer) => void): Promise<void> {
+  async #readDumps(
+    servers: readonly DumpedVirtualServer[],
+    visit: (server: ObservedVirtualServer) => void,
+  ): Promise<void> {
     for (const server of servers) {
       this.#visitDump(server, visit);
       if (this.#pace.isDue) await this.#pace.turn();
     }
   }
 
-  #visitDump(server: ListedVirtualServer, visit: (server: SeenVirtualServer) => void): void {
-    this.#listed.begin(server);
+  #visitDump(server: DumpedVirtualServer, visit: (server: ObservedVirtualServer) => void): void {
+    this.#dumped.begin(server);
     for (const { key, weight, forwarding } of this.ipvs.listRealServers(server.key))
-      this.#listed.add(key, weight, forwarding);
-    visit(this.#listed);
+      this.#dumped.add(key, weight, forwarding);
+    visit(this.#dumped);
   }
 }
 

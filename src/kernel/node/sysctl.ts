@@ -71,8 +71,8 @@ export class Sysctl {
 }
 
 /** The kernel separates several numbers by a tab; callers write blanks. */
-function sameValue(current: string, wanted: string): boolean {
-  return current.split(/\s+/).join(' ') === wanted.trim().split(/\s+/).join(' ');
+function sameValue(current: string, desired: string): boolean {
+  return current.split(/\s+/).join(' ') === desired.trim().split(/\s+/).join(' ');
 }
 
 function absent(name: string): SysctlError {

@@ -56,7 +56,7 @@ export class LinkWatch {
   /**
    * Lets the kernel drop the news of addresses added to this link, before they cost anything here: 10,000 virtual
    * addresses being bound would otherwise come back as 10,000 events. Replaces what was ignored before; 0 is nothing.
-   * Addresses removed from the link are still told. Throws NetlinkError.
+   * Addresses removed from the link are still reported. Throws NetlinkError.
    */
   ignoreAddressesAddedTo(index: number): void {
     this.#socket.attachFilter(addedAddressFilter(index));

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { iptablesRules, type LocalDetection, type RuleConfig } from '../../../src/desired/iptables-rules.js';
 import { type RuleSet } from '../../../src/desired/rule-set.js';
 import { setDefinitions } from '../../../src/desired/set-definitions.js';
-import { normalRule } from '../../../src/plan/rule-normal.js';
+import { normalRule } from '../../../src/plan/iptables-rule-normal.js';
 import { parseSavedRules } from '../../../src/plan/rule-save.js';
 import { FAMILIES, type Family } from '../../../src/values/address.js';
 import { parsePrefix } from '../../../src/values/prefix.js';

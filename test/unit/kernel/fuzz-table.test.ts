@@ -68,7 +68,7 @@ async function readBy(kernel: FakeKernel, options: IpvsTableOptions): Promise<st
     (seen) => {
       if (seen.key.charCodeAt(0) === 0) return; // marks are nobody's business, and the readers show them as they can
       const { scheduler, flags, timeout } = seen.settings;
-      lines.push(`${formatVirtualServer(seen.key)} ${scheduler} ${flags} ${timeout} ${seen.unusual}`);
+      lines.push(`${formatVirtualServer(seen.key)} ${scheduler} ${flags} ${timeout} ${seen.modified}`);
       for (let i = 0; i < seen.count; i++)
         lines.push(
           `${formatVirtualServer(seen.key)} -> ${formatRealServer(seen.realServer(i))} ${seen.weight(i)} ${seen.forwarding(i)}`,

@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { iptablesRules } from '../../../src/desired/iptables-rules.js';
 import { type RuleSet } from '../../../src/desired/rule-set.js';
-import { KNOWN_RULES, type KnownRules } from '../../../src/plan/known-rules.js';
-import { planRules, removeChains } from '../../../src/plan/rule-diff.js';
+import { KNOWN_RULES, type KnownRules } from '../../../src/plan/iptables-known-rules.js';
+import { planRules, removeChains } from '../../../src/plan/iptables-rule-diff.js';
 import {
   type SavedChain,
   type SavedRules,

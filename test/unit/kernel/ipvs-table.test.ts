@@ -111,7 +111,7 @@ describe('bytes', () => {
     );
     assert.equal(sockopt.settingsOf(0), sockopt.settingsOf(1));
     assert.deepEqual(
-      [0, 1, 2].map((i) => sockopt.isUnusual(i)),
+      [0, 1, 2].map((i) => sockopt.isModified(i)),
       [false, false, true],
     );
   });
@@ -128,7 +128,7 @@ describe('the table', () => {
     assert.equal(faults.calls, 2 + 2999); // WEB is among the 3,000 and has none
   });
 
-  test('has IPv6 by netlink: at first, while there is any, when some is believed in, and every tenth time', async () => {
+  test('has IPv6 by netlink: at first, while there is any, when some is applied in, and every tenth time', async () => {
     put(WEB, { '10.0.0.1:80': 1 });
     await lines();
     assert.equal(dumps(4), 1);
@@ -240,34 +240,34 @@ describe('connections of one virtual server', () => {
   });
 });
 
-describe('compared with what is believed', () => {
-  const readAs = (believed: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>, desired: VirtualServerKey[]) =>
-    readTable(table, { believed, desired: { virtualServers: new Map(desired.map((key) => [key, WANTED])) } });
-  const read = async (believed: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>) =>
-    (await readAs(believed, [])).servers;
+describe('compared with what is applied', () => {
+  const readAs = (applied: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>, desired: VirtualServerKey[]) =>
+    readTable(table, { applied, desired: { virtualServers: new Map(desired.map((key) => [key, WANTED])) } });
+  const read = async (applied: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>) =>
+    (await readAs(applied, [])).servers;
 
-  test('what is as believed is the believed object, in whatever order the kernel has it', async () => {
+  test('what is as applied is the applied object, in whatever order the kernel has it', async () => {
     put(WEB, { '10.0.0.3:80': 1, '10.0.0.1:80': 1, '10.0.0.2:81': 0, '10.0.0.2:80': 1, '10.0.0.0:82': 0 });
     put(WEB6, { 'fd00::3:80': 1, 'fd00::1:80': 0, 'fd00::2:80': 1 });
     put(DNS);
     put(fwmarkServerKey(4, 17), { '10.0.0.1:80': 1 });
-    const believed = await read(new Map());
-    assert.deepEqual([...believed.keys()].map(formatVirtualServer).sort(), [
+    const applied = await read(new Map());
+    assert.deepEqual([...applied.keys()].map(formatVirtualServer).sort(), [
       'TCP 10.96.0.1:80',
       'TCP [fd00::1]:80',
       'UDP 10.96.0.10:53',
     ]);
-    const again = await read(believed);
-    for (const [key, server] of believed) assert.equal(again.get(key), server);
+    const again = await read(applied);
+    for (const [key, server] of applied) assert.equal(again.get(key), server);
   });
 
-  test('only what differs or is not desired is kept; all of it when one that is believed is missing', async () => {
+  test('only what differs or is not desired is kept; all of it when one that is applied is missing', async () => {
     put(WEB, { '10.0.0.1:80': 1 });
     put(DNS, { '10.0.0.1:53': 1 });
     put(WEB6, { 'fd00::2:80': 1 });
-    const believed = await read(new Map());
+    const applied = await read(new Map());
     const kept = async (desired: VirtualServerKey[]) => {
-      const { servers, onlyDifferent } = await readAs(believed, desired);
+      const { servers, onlyDifferent } = await readAs(applied, desired);
       return [onlyDifferent, ...[...servers.keys()].map(formatVirtualServer).sort()];
     };
     assert.deepEqual(await kept([WEB, DNS, WEB6]), [true]);
@@ -285,23 +285,23 @@ describe('compared with what is believed', () => {
     ]);
   });
 
-  test('what nobody believes yet but is as desired shares the string of real servers with it', async () => {
+  test('what is not applied yet but is as desired shares the string of real servers with it', async () => {
     put(WEB, { '10.0.0.1:80': 1 });
     put(DNS, { '10.0.0.2:53': 1 });
     const { servers } = await readAs(new Map(), [WEB, DNS]);
-    assert.deepEqual(servers.get(WEB), { ...WANTED, draining: '', odd: '' });
+    assert.deepEqual(servers.get(WEB), { ...WANTED, draining: '', modified: '' });
     assert.equal(servers.get(WEB)!.settings, WANTED.settings);
     assert.deepEqual(servers.get(DNS), {
       settings: RR,
       realServers: realServerList([real('10.0.0.2', 53)]),
       draining: '',
-      odd: '',
+      modified: '',
     });
   });
 
   test('any difference is seen: a real server more, less, another, heavier, drained, otherwise reached; settings', async () => {
     put(WEB, { '10.0.0.1:80': 1, '10.0.0.2:80': 1, '10.0.0.3:80': 0 });
-    const believed = await read(new Map());
+    const applied = await read(new Map());
     const server = () => ipvs.table.get(WEB)!;
     const reals = () => server().realServers;
     const [one, three, nine] = [real('10.0.0.1', 80), real('10.0.0.3', 80), real('10.0.0.9', 80)];
@@ -322,10 +322,10 @@ describe('compared with what is believed', () => {
     ];
     for (const [index, change] of changes.entries()) {
       put(WEB, { '10.0.0.1:80': 1, '10.0.0.2:80': 1, '10.0.0.3:80': 0 });
-      assert.equal((await read(believed)).get(WEB), believed.get(WEB), `before change ${index}`);
+      assert.equal((await read(applied)).get(WEB), applied.get(WEB), `before change ${index}`);
       change();
-      const seen = (await read(believed)).get(WEB)!;
-      assert.notDeepEqual(seen, believed.get(WEB), `change ${index}`);
+      const seen = (await read(applied)).get(WEB)!;
+      assert.notDeepEqual(seen, applied.get(WEB), `change ${index}`);
     }
   });
 
@@ -335,9 +335,9 @@ describe('compared with what is believed', () => {
     for (let round = 0; round < 300; round++) {
       const all = Array.from({ length: 1 + random(40) }, () => `10.0.${random(2)}.${random(6)}:${80 + random(3)}`);
       put(WEB, Object.fromEntries(all.map((text) => [text, random(4) === 0 ? 0 : 1])));
-      const believed = await read(new Map());
-      const kept = believed.get(WEB)!;
-      assert.equal((await read(believed)).get(WEB), kept);
+      const applied = await read(new Map());
+      const kept = applied.get(WEB)!;
+      assert.equal((await read(applied)).get(WEB), kept);
       const keys: RealServerKey[] = realServerKeys(kept.realServers, 4);
       if (keys.length === 0) continue;
       keys[random(keys.length)] = real('10.9.9.9', random(65_536));

@@ -152,7 +152,7 @@ test('lists connection counts, other forwarding methods and what others set up',
   assert.deepEqual(client.listRealServers(SERVERS.tcp), [
     { key: real('10.0.0.1', 80), weight: -1, forwarding: 'tunnel', activeConnections: 3, inactiveConnections: 4 },
   ]);
-  assert.deepEqual(client.listVirtualServers().servers, [{ key: SERVERS.tcp, settings: RR, unusual: true }]);
+  assert.deepEqual(client.listVirtualServers().servers, [{ key: SERVERS.tcp, settings: RR, modified: true }]);
   assert.deepEqual(client.listRealServers(SERVERS.sctp), []);
 });
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type RuleSet } from '../../../src/desired/rule-set.js';
-import { planRules } from '../../../src/plan/rule-diff.js';
+import { planRules } from '../../../src/plan/iptables-rule-diff.js';
 import { parseSavedRules } from '../../../src/plan/rule-save.js';
 
 const chains = ['KUBE-A', 'KUBE-B', 'KUBE-C'].map((name) => ({ name, rules: ['-j RETURN'] }));

@@ -89,15 +89,15 @@ function tableOf(applied: AppliedVirtualServer): Table {
   table.exists = true;
   for (const key of realServerKeys(applied.realServers, 4)) table.weights.set(key, 1);
   for (const key of realServerKeys(applied.draining, 4)) table.weights.set(key, 0);
-  for (const key of realServerKeys(applied.odd, 4)) table.weights.set(key, 7);
+  for (const key of realServerKeys(applied.modified, 4)) table.weights.set(key, 7);
   return table;
 }
 
 function applied(active: RealServerList, more: Partial<AppliedVirtualServer> = {}): AppliedVirtualServer {
-  return { settings: RR, realServers: active, draining: EMPTY, odd: EMPTY, ...more };
+  return { settings: RR, realServers: active, draining: EMPTY, modified: EMPTY, ...more };
 }
 
-/** The operations that turn `before` into a pool of `wanted`, and what is believed afterwards. */
+/** The operations that turn `before` into a pool of `wanted`, and what is applied afterwards. */
 function plan(
   key: VirtualServerKey,
   before: AppliedVirtualServer | undefined,
@@ -167,9 +167,9 @@ describe('a backend', () => {
   });
 
   test('that somebody edited is set right when wanted, and drained when not', () => {
-    const { log, after } = plan(TCP, applied(list(1), { odd: list(2, 3) }), list(1, 2));
+    const { log, after } = plan(TCP, applied(list(1), { modified: list(2, 3) }), list(1, 2));
     assert.deepEqual([log, after], [['set 2 w1', 'set 3 w0'], applied(list(1, 2), { draining: list(3) })]);
-    assert.deepEqual(plan(UDP, applied(EMPTY, { odd: list(3) }), EMPTY).log, ['delete 3']);
+    assert.deepEqual(plan(UDP, applied(EMPTY, { modified: list(3) }), EMPTY).log, ['delete 3']);
   });
 
   test('of several new ones is added in an order that differs from node to node', () => {
@@ -184,13 +184,13 @@ describe('a backend', () => {
 });
 
 test('whatever the table holds, the plan makes the wanted pool, and never an empty one on the way', () => {
-  const places = fc.array(fc.constantFrom('active', 'draining', 'odd', 'absent'), { minLength: 8, maxLength: 8 });
+  const places = fc.array(fc.constantFrom('active', 'draining', 'modified', 'absent'), { minLength: 8, maxLength: 8 });
   const wantedHosts = fc.subarray([0, 1, 2, 3, 4, 5, 6, 7]);
   fc.assert(
     fc.property(places, wantedHosts, fc.constantFrom(TCP, UDP, SCTP), fc.nat(20), (where, hosts, key, rotation) => {
       const at = (place: string): RealServerList =>
         list(...where.flatMap((one, host) => (one === place ? [host] : [])));
-      const before = applied(at('active'), { draining: at('draining'), odd: at('odd') });
+      const before = applied(at('active'), { draining: at('draining'), modified: at('modified') });
       const wanted = list(...hosts);
       const table = tableOf(before);
       const usable = (): boolean => [...table.weights.values()].some((weight) => weight > 0);

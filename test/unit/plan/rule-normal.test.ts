@@ -1,7 +1,7 @@
 /** When two iptables rules are the same, however they are written. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { normalRule } from '../../../src/plan/rule-normal.js';
+import { normalRule } from '../../../src/plan/iptables-rule-normal.js';
 import { type Family } from '../../../src/values/address.js';
 
 function areSame(one: string, other: string, family: Family = 4): boolean {

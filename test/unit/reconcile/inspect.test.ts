@@ -210,7 +210,7 @@ describe('an inspection of the node', () => {
       { name: 'net.netfilter.nf_conntrack_udp_timeout', value: 30, required: false },
     ];
     const sysctl = new Sysctl(root);
-    inspectSysctls({ sysctl, wanted }, found);
+    inspectSysctls({ sysctl, desired: wanted }, found);
     assert.deepEqual(told(found), [
       ['1 changed sysctl', '1 missing sysctl'],
       [
@@ -218,7 +218,7 @@ describe('an inspection of the node', () => {
         'change sysctl net.ipv4.vs.expire_nodest_conn from nothing to 1',
       ],
     ]);
-    inspectSysctls({ sysctl, wanted: [{ ...wanted[3]!, value: 6000 }] }, found);
+    inspectSysctls({ sysctl, desired: [{ ...wanted[3]!, value: 6000 }] }, found);
     const name = 'net.netfilter.nf_conntrack_max';
     assert.deepEqual(found.changes.at(-1), { action: 'change', object: 'sysctl', name, before: 5000, after: 6000 });
   });

@@ -10,8 +10,8 @@ import { CommandError, type RunCommand } from '../../../src/kernel/command.js';
 import { Iptables, type WaitClock } from '../../../src/kernel/iptables/iptables.js';
 import { Sysctl } from '../../../src/kernel/node/sysctl.js';
 import { parseSavedRules } from '../../../src/plan/rule-save.js';
-import { type RulesOutcome, RulesKeeper } from '../../../src/reconcile/rules-keeper.js';
-import { type SysctlInputs, ensureSysctls, wantedSysctls } from '../../../src/reconcile/sysctl-keeper.js';
+import { type RulesOutcome, IptablesKeeper } from '../../../src/reconcile/iptables-keeper.js';
+import { type SysctlInputs, ensureSysctls, desiredSysctls } from '../../../src/reconcile/sysctl-keeper.js';
 import { type Family } from '../../../src/values/address.js';
 import { HandClock } from '../../fakes/hand-clock.js';
 
@@ -77,7 +77,7 @@ class RulesRig {
   readonly waits: number[] = [];
   readonly timers = new HandClock();
   now = 0;
-  readonly keeper: RulesKeeper;
+  readonly keeper: IptablesKeeper;
   fingerprints: Record<Family, string | undefined> | undefined;
 
   constructor(
@@ -100,7 +100,7 @@ class RulesRig {
       reason: '',
       commands,
     } as const;
-    this.keeper = new RulesKeeper({
+    this.keeper = new IptablesKeeper({
       iptables: new Iptables(tools, this.fake.run, clock),
       ruleSets: () => families.map(rulesOf),
       clock: this.timers,
@@ -310,7 +310,9 @@ describe('sysctls', () => {
     ...more,
   });
   const wanted = (more: Partial<SysctlInputs> = {}): string[] =>
-    wantedSysctls(inputs(more)).map(({ name, value, atLeast }) => `${name}${atLeast === 'always' ? '>' : ''}=${value}`);
+    desiredSysctls(inputs(more)).map(
+      ({ name, value, atLeast }) => `${name}${atLeast === 'always' ? '>' : ''}=${value}`,
+    );
 
   test('are those of kube-proxy, more only where the configuration asks', () => {
     const always = [
@@ -357,15 +359,15 @@ describe('sysctls', () => {
     write('net.ipv4.vs.conntrack', '0');
     write('net.ipv4.vs.expire_quiescent_template', '1');
     write('net.ipv4.ip_forward', '0');
-    const { changed, failures } = ensureSysctls(new Sysctl(root), wantedSysctls(inputs()));
+    const { changed, failures } = ensureSysctls(new Sysctl(root), desiredSysctls(inputs()));
     assert.deepEqual(changed, ['net.ipv4.vs.conntrack=1', 'net.ipv4.ip_forward=1']);
     assert.deepEqual(
-      failures.map(({ wanted: one }) => one.name),
+      failures.map(({ desired: one }) => one.name),
       ['net.ipv4.vs.expire_nodest_conn'],
     );
     assert.match(failures[0]!.message, /modprobe ip_vs/);
     assert.equal(readFileSync(path('net.ipv4.ip_forward'), 'utf8').trim(), '1');
-    assert.deepEqual(ensureSysctls(new Sysctl(root), wantedSysctls(inputs())).changed, []);
+    assert.deepEqual(ensureSysctls(new Sysctl(root), desiredSysctls(inputs())).changed, []);
   });
 
   test('the conntrack limit is lowered at the start, as by kube-proxy; what somebody raises later is left', () => {

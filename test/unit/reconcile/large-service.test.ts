@@ -29,7 +29,7 @@ test('a pause comes after some hundred of them, whatever else there is to do', a
         pacers.push(cluster.updater.desired.virtualServers.size);
         return true;
       },
-      breathe: () => nextTurn(),
+      yieldIfDue: () => nextTurn(),
     }),
   };
   await cluster.updater.updateDirty(newTouched(), stop as never);

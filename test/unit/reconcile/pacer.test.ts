@@ -17,7 +17,7 @@ async function slices(steps: readonly number[]): Promise<{ longest: number; turn
     clock.ms += step;
     longest = Math.max(longest, clock.ms - since);
     const before = clock.looks;
-    await pacer.breathe();
+    await pacer.yieldIfDue();
     if (clock.looks - before < 2) continue; // a second look is made after giving way
     turns++;
     since = clock.ms;
@@ -49,7 +49,7 @@ test('due stays due until it gives way', async () => {
   clock.ms += 5;
   assert.equal(pacer.isDue, true);
   assert.equal(pacer.isDue, true);
-  await pacer.breathe();
+  await pacer.yieldIfDue();
   assert.equal(pacer.isDue, false);
 });
 

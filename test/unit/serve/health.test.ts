@@ -262,7 +262,7 @@ describe('health is red only for what is known and not in the kernel (X-C1)', ()
   it('is red while a sysctl that Service traffic needs is wrong, with the fix in the details (X-M6)', async (t) => {
     const node = new Node(t).settle();
     const failure = (name: string, message: string, required: boolean) => ({
-      wanted: { name, value: 1, required },
+      desired: { name, value: 1, required },
       message,
     });
     const optional = failure('net.netfilter.nf_conntrack_max', 'cannot set it', false);

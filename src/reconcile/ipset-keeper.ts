@@ -36,7 +36,7 @@ export async function ensureSets(
       if (!(error instanceof IpsetError)) throw error;
       failed.push({ name, error });
     }
-    await pacer.breathe();
+    await pacer.yieldIfDue();
   }
   return { created, replaced, failed };
 }
@@ -47,12 +47,12 @@ export type SetEntries = Pick<ReadonlySet<SetEntry>, 'has' | 'size' | 'keys'>;
 const NONE: SetEntries = new Set();
 
 /**
- * The entries of every set. Those of a set that holds just what is expected are that very object. Throws IpsetError.
+ * The entries of every set. Those of a set that holds just what is desired are that very object. Throws IpsetError.
  */
 export async function readSets(
   ipset: IpsetClient,
   definitions: ReadonlyMap<string, SetDefinition>,
-  expected: (set: SetName) => SetEntries = () => NONE,
+  desired: (set: SetName) => SetEntries = () => NONE,
   betweenSets: () => Promise<void> = () => Promise.resolve(),
   stop = new StopFlag(),
 ): Promise<Map<SetName, SetEntries>> {
@@ -60,15 +60,18 @@ export async function readSets(
   const sets = new Map<SetName, SetEntries>();
   for (const definition of definitions.values()) {
     const name = definition.name as SetName;
-    const wanted = expected(name);
-    const pause = (): Promise<void> => pacer.breathe();
-    // Nearly always the set is as wanted: then nothing is made that the garbage collector would have to move.
-    const count = (found: { wanted: number; others: number }, entry: SetEntry): void =>
-      void (wanted.has(entry) ? found.wanted++ : found.others++);
-    const counts = await ipset.listEntriesPaced(definition, () => ({ wanted: 0, others: 0 }), count, pause);
-    const isAsWanted = counts.wanted === wanted.size && counts.others === 0;
-    const keep = (found: Set<SetEntry>, entry: SetEntry): void => void found.add(entry);
-    sets.set(name, isAsWanted ? wanted : await ipset.listEntriesPaced(definition, () => new Set(), keep, pause));
+    const desiredEntries = desired(name);
+    const pause = (): Promise<void> => pacer.yieldIfDue();
+    // Nearly always the set is as desired: then nothing is made that the garbage collector would have to move.
+    const count = (counted: { desired: number; others: number }, entry: SetEntry): void =>
+      void (desiredEntries.has(entry) ? counted.desired++ : counted.others++);
+    const counts = await ipset.listEntriesPaced(definition, () => ({ desired: 0, others: 0 }), count, pause);
+    const isAsDesired = counts.desired === desiredEntries.size && counts.others === 0;
+    const keep = (observed: Set<SetEntry>, entry: SetEntry): void => void observed.add(entry);
+    sets.set(
+      name,
+      isAsDesired ? desiredEntries : await ipset.listEntriesPaced(definition, () => new Set(), keep, pause),
+    );
     await betweenSets();
   }
   return sets;

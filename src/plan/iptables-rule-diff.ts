@@ -1,8 +1,8 @@
 import { type JumpRule, type RuleSet, type RuleTable } from '../desired/rule-set.js';
 import { type Family } from '../values/address.js';
-import { type ChainName, type KnownRules } from './known-rules.js';
-import { knownRules } from './rule-leftovers.js';
-import { normalRule } from './rule-normal.js';
+import { type ChainName, type KnownRules } from './iptables-known-rules.js';
+import { knownRules } from './iptables-rule-leftovers.js';
+import { normalRule } from './iptables-rule-normal.js';
 import { type SavedChain, type SavedRules, ruleComment, ruleTarget } from './rule-save.js';
 
 /** One way in which the kernel's rules differ from the desired ones. */
@@ -84,7 +84,7 @@ class TablePlan {
   readonly #declared: string[] = [];
   readonly #lines: string[] = [];
   readonly #gone: ReadonlySet<string>;
-  /** By built-in chain, the jumps that are ours whether or not they are wanted. */
+  /** By built-in chain, the jumps that are ours whether or not they are desired. */
   readonly #known = new Map<string, Set<string>>();
   readonly #targets: ReadonlySet<string | undefined>;
   /** By chain to go, the rules of others that lead to it. */
@@ -133,12 +133,12 @@ class TablePlan {
   }
 
   #planJumps(chain: string): void {
-    const wanted = this.table.jumps
+    const desired = this.table.jumps
       .filter((jump) => jump.chain === chain)
       .sort((a, b) => Number(a.position === 'last') - Number(b.position === 'last'));
     const present = this.saved.get(chain)?.rules ?? [];
-    const kept = this.#keptJumps(present, wanted);
-    const normals = wanted.map(({ rule }) => this.#normal(rule));
+    const kept = this.#keptJumps(present, desired);
+    const normals = desired.map(({ rule }) => this.#normal(rule));
     const rest: (string | undefined)[] = []; // the chain after the deletions; undefined for a rule of others
     for (const [index, rule] of present.entries()) {
       if (!kept.has(index) && this.#isOurs(chain, rule)) {
@@ -149,7 +149,7 @@ class TablePlan {
         if (!kept.has(index)) this.#noteUser(chain, rule);
       }
     }
-    this.#insertJumps(chain, wanted, normals, rest);
+    this.#insertJumps(chain, desired, normals, rest);
   }
 
   #leadsToOurs(rule: string): boolean {
@@ -162,16 +162,16 @@ class TablePlan {
   }
 
   /**
-   * Indexes of present rules that stay: each wanted jump once, and only as long as they stand in the wanted order.
+   * Indexes of present rules that stay: each desired jump once, and only as long as they stand in the desired order.
    * One with our own text comes before one that somebody else made and that does the same.
    */
-  #keptJumps(present: readonly string[], wanted: readonly JumpRule[]): Set<number> {
+  #keptJumps(present: readonly string[], desired: readonly JumpRule[]): Set<number> {
     const kept = new Set<number>();
-    if (wanted.length === 0) return kept;
+    if (desired.length === 0) return kept;
     const normals = present.map((rule) => (this.#leadsToOurs(rule) ? this.#normal(rule) : ''));
     const exact = present.map((rule, i) => (normals[i] === '' ? '' : this.#exact(rule)));
     let from = 0;
-    for (const { rule } of wanted) {
+    for (const { rule } of desired) {
       const own = exact.indexOf(this.#exact(rule), from);
       const index = own >= 0 ? own : normals.indexOf(this.#normal(rule), from);
       if (index < 0) continue;
@@ -181,9 +181,9 @@ class TablePlan {
     return kept;
   }
 
-  #insertJumps(chain: string, wanted: JumpRule[], normals: string[], rest: (string | undefined)[]): void {
+  #insertJumps(chain: string, desired: JumpRule[], normals: string[], rest: (string | undefined)[]): void {
     let next = 0;
-    for (const [i, jump] of wanted.entries()) {
+    for (const [i, jump] of desired.entries()) {
       const at = rest.indexOf(normals[i], next);
       if (at >= 0) {
         next = at + 1;
@@ -241,7 +241,7 @@ class TablePlan {
     return normalRule(rule, this.family);
   }
 
-  /** With the comment, which tells our rule from one of somebody else's that does the same. */
+  /** With the comment, which distinguishes our rule from one of somebody else's that does the same. */
   #exact(rule: string): string {
     return `${this.#normal(rule)} ${ruleComment(rule)}`;
   }

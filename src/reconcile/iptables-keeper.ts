@@ -2,12 +2,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Family } from '../values/address.js';
 import { type RuleSet } from '../desired/rule-set.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
-import { type RuleDifference, planRules } from '../plan/rule-diff.js';
+import { type RuleDifference, planRules } from '../plan/iptables-rule-diff.js';
 import { parseSavedRules } from '../plan/rule-save.js';
 import { type Clock } from './clock.js';
 import { Drift } from './drift.js';
 
-export interface RulesKeeperOptions {
+export interface IptablesKeeperOptions {
   readonly iptables: Iptables;
   /** The rules as they must be, of every family that is served. */
   readonly ruleSets: () => readonly RuleSet[];
@@ -34,7 +34,7 @@ const RETRY_MS = 5000;
  * Writes the KUBE-* chains once and again only when reading them back shows a difference. Runs beside the sync, never
  * inside it: another process may hold the xtables lock for a long time, and IPVS changes must not wait for it.
  */
-export class RulesKeeper {
+export class IptablesKeeper {
   #running: Promise<RulesOutcome> | undefined;
   #prefetching: Promise<void> | undefined;
   readonly #ahead = new Map<Family, { readonly fingerprint: string; readonly text: string }>();
@@ -43,15 +43,15 @@ export class RulesKeeper {
   #waitingSince: number | undefined;
   #checkingSince: number | undefined;
   readonly #abort = new AbortController();
-  /** Per family, what was found to be as wanted, and the fingerprint of the rules then. */
-  readonly #right = new Map<Family, { readonly wanted: string; readonly fingerprint: string }>();
+  /** Per family, what was observed to be as desired, and the fingerprint of the rules then. */
+  readonly #right = new Map<Family, { readonly desiredText: string; readonly fingerprint: string }>();
   writes = 0;
 
   #cancelRetry: () => void = () => undefined;
   /** The rules were right once: what differs from then on was changed by somebody. */
   #wereRight = false;
 
-  constructor(readonly options: RulesKeeperOptions) {}
+  constructor(readonly options: IptablesKeeperOptions) {}
 
   /** What the last check failed with. */
   get lastError(): Error | undefined {
@@ -104,7 +104,7 @@ export class RulesKeeper {
     this.#running = undefined;
     this.#checkingSince = undefined;
     this.#lastError = outcome.error;
-    // What was written by somebody else, or is wanted no more, does not wait either.
+    // What was written by somebody else, or is desired no more, does not wait either.
     if (outcome.error === undefined) this.#waitingSince = undefined;
     if (this.#abort.signal.aborted) return;
     this.options.onOutcome(outcome);
@@ -154,11 +154,11 @@ export class RulesKeeper {
 
   async #ensure(desired: RuleSet): Promise<readonly RuleDifference[]> {
     const { family } = desired;
-    const wanted = JSON.stringify(desired);
+    const desiredText = JSON.stringify(desired);
     // Before the rules are read: what changes after this shows at the next check.
     const fingerprint = this.options.fingerprint(family);
     const right = this.#right.get(family);
-    if (fingerprint !== undefined && right?.fingerprint === fingerprint && right.wanted === wanted) return [];
+    if (fingerprint !== undefined && right?.fingerprint === fingerprint && right.desiredText === desiredText) return [];
     this.#right.delete(family);
     const ahead = this.#ahead.get(family);
     this.#ahead.delete(family);
@@ -166,7 +166,7 @@ export class RulesKeeper {
     const saved = parseSavedRules(isStill ? ahead.text : await this.options.iptables.save(family, this.#abort.signal));
     const plan = planRules(desired, saved);
     if (plan.text === '') {
-      if (fingerprint !== undefined) this.#right.set(family, { wanted, fingerprint });
+      if (fingerprint !== undefined) this.#right.set(family, { desiredText, fingerprint });
       return plan.differences;
     }
     this.#waitingSince ??= performance.now();

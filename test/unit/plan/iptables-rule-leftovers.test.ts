@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { iptablesRules } from '../../../src/desired/iptables-rules.js';
-import { planRules } from '../../../src/plan/rule-diff.js';
-import { iptablesModeChains } from '../../../src/plan/rule-leftovers.js';
+import { planRules } from '../../../src/plan/iptables-rule-diff.js';
+import { iptablesModeChains } from '../../../src/plan/iptables-rule-leftovers.js';
 import { parseSavedRules } from '../../../src/plan/rule-save.js';
 
 const SAVED = `*nat

@@ -1,22 +1,22 @@
 import { type RealServerKey, type VirtualServerKey, type VirtualServerSettings } from '../../values/virtual-server.js';
-import { type Forwarding, type ListedVirtualServer } from './message.js';
-import { type SeenVirtualServer } from './observed-table.js';
+import { type Forwarding, type DumpedVirtualServer } from './message.js';
+import { type ObservedVirtualServer } from './observed-table.js';
 
 /** A virtual server put together from a dump; used again for the next one. */
-export class ListedView implements SeenVirtualServer {
+export class DumpView implements ObservedVirtualServer {
   key = '' as VirtualServerKey;
   settings: VirtualServerSettings = { scheduler: '', flags: 0, timeout: 0 };
-  unusual = false;
+  modified = false;
   count = 0;
   readonly #realServers: RealServerKey[] = [];
   readonly #weights: number[] = [];
   readonly #forwardings: Forwarding[] = [];
 
   /** Starts the next virtual server, without real servers yet. */
-  begin({ key, settings, unusual }: ListedVirtualServer): void {
+  begin({ key, settings, modified }: DumpedVirtualServer): void {
     this.key = key;
     this.settings = settings;
-    this.unusual = unusual;
+    this.modified = modified;
     this.count = 0;
   }
 

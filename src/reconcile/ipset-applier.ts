@@ -15,7 +15,7 @@ export interface SetStore {
 const SLICE = 500;
 
 /** Keeps the entries of the KUBE-* sets. */
-export class SetApplier {
+export class IpsetApplier {
   constructor(
     readonly store: SetStore,
     readonly definitions: ReadonlyMap<string, SetDefinition>,
@@ -26,8 +26,8 @@ export class SetApplier {
     for (const [set, touched] of entries) {
       const definition = this.definitions.get(set);
       if (definition === undefined) continue; // a set of a family that this node does not serve
-      const wanted = desired.entries(set);
-      const changed = [...touched].filter((entry) => wanted.has(entry) === (pass === 'add'));
+      const desiredEntries = desired.entries(set);
+      const changed = [...touched].filter((entry) => desiredEntries.has(entry) === (pass === 'add'));
       round.record.setEntries += changed.length;
       await this.#applySet(definition, changed, pass, round);
     }
@@ -45,7 +45,7 @@ export class SetApplier {
       const slice = entries.slice(from, from + SLICE);
       const failed = pass === 'add' ? store.addEntries(definition, slice) : store.deleteEntries(definition, slice);
       for (const failure of failed) round.refused.sets.push(failure);
-      await pacer.breathe();
+      await pacer.yieldIfDue();
     }
   }
 }
