@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
- * Makes the templates of deploy/helm/kube-proxy-ipvs from deploy/base, so that both say the same: the manifests of the base
- * with some places replaced by values. Run it after a change of deploy/base; a test holds that its output is committed.
+ * Makes the templates of deploy/helm/kube-proxy-ipvs from deploy/base, so that both say the same: the manifests of the
+ * base with some places replaced by values. Run it after a change of deploy/base; a test holds that its output is
+ * committed.
  *
  *   node scripts/helm-chart.mjs           writes the templates
  *   node scripts/helm-chart.mjs --check   exit code 1 when one differs

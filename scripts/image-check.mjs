@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 /**
- * Builds the image without a container engine: every step of the Dockerfile is carried out in chroots that debootstrap makes,
- * so that each RUN line is proven where no Docker daemon runs. Needs root, ten minutes and 3 GB.
+ * Builds the image without a container engine: every step of the Dockerfile is carried out in chroots that debootstrap
+ * makes, so that each RUN line is proven where no Docker daemon runs. Needs root, ten minutes and 3 GB.
  *
  *   node scripts/image-check.mjs [--keep DIR] [--log FILE]
  *
- * Bases: a `node:` image is Debian's suite of its tag plus Node's binary, headers and npm from the npm registry; a `debian:`
- * image is debootstrap's minimal variant. Afterwards the entry point has answered --version, the size is printed, and what the
- * last stage must not have (npm, a compiler, headers) is looked for. Exit code 1 when a step fails or something is found.
+ * Bases: a `node:` image is Debian's suite of its tag plus Node's binary, headers and npm from the npm registry; a
+ * `debian:` image is debootstrap's minimal variant. Afterwards the entry point has answered --version, the size is
+ * printed, and what the last stage must not have (npm, a compiler, headers) is looked for. Exit code 1 when a step
+ * fails or something is found.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import {

@@ -2,15 +2,17 @@ import { type Server, type Socket, connect, createServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 
 /**
- * Lets one instance per network namespace work at a time. The lock is a listening abstract Unix socket: it needs no file
- * (the root is read-only), is scoped to the host's network as the data plane is, and is released by the kernel the moment
- * its holder dies, however it dies. Any user can take such a name. So the kernel is asked who holds it, and one that is not
- * root does not count: the next name is taken then, and all names are looked at.
+ * Lets one instance per network namespace work at a time. The lock is a listening abstract Unix socket: it needs no
+ * file (the root is read-only), is scoped to the host's network as the data plane is, and is released by the kernel the
+ * moment its holder dies, however it dies. Any user can take such a name. So the kernel is asked who holds it, and one
+ * that is not root does not count: the next name is taken then, and all names are looked at.
  */
 const NAME = '\0kube-proxy-ipvs.instance';
 const NAMES = 8;
 const RETRY_MS = 100;
-/** How long to wait for another instance; then the pod's restart policy takes over, and the reason is in its last log. */
+/**
+ * How long to wait for another instance; then the pod's restart policy takes over, and the reason is in its last log.
+ */
 const LIMIT_MS = 5 * 60_000;
 
 /** Who holds the lock. */
@@ -21,7 +23,9 @@ export interface Holder {
 }
 
 export interface LockOptions {
-  /** Credentials of the listener that a descriptor is connected to; without it every holder is taken for an instance. */
+  /**
+   * Credentials of the listener that a descriptor is connected to; without it every holder is taken for an instance.
+   */
   readonly peerCredentials?: ((fd: number) => Holder) | undefined;
   readonly name?: string;
   readonly limitMs?: number;

@@ -30,7 +30,9 @@ export function missingModules(statuses: readonly ModuleStatus[]): string | unde
   return `run "modprobe -a ${names}" on the node${reason === '' ? '' : ` (${reason})`}`;
 }
 
-/** What iptables of a family need of the kernel and it has not loaded yet; empty when they can be used without loading. */
+/**
+ * What iptables of a family need of the kernel and it has not loaded yet; empty when they can be used without loading.
+ */
 export function unloadedIptables(
   backend: DetectedIptables['backend'],
   isPresent: (module: string) => boolean,
@@ -48,8 +50,8 @@ export interface FamilySupport {
 }
 
 /**
- * The families that this node serves, as kube-proxy decides it: those whose iptables work, and IPv6 only where the kernel has
- * it and lets kube-ipvs0 have addresses of it. Throws PreflightError when none is left.
+ * The families that this node serves, as kube-proxy decides it: those whose iptables work, and IPv6 only where the
+ * kernel has it and lets kube-ipvs0 have addresses of it. Throws PreflightError when none is left.
  */
 export function familySupport(
   { families: usable, failures }: Pick<DetectedIptables, 'families' | 'failures'>,

@@ -32,8 +32,8 @@ import { Sources } from './sources.js';
 import { SyncReporter } from './sync-reporter.js';
 
 /**
- * Runs the daemon until SIGTERM or a changed configuration file; resolves to the exit code. Nothing is touched before the
- * configuration is valid, and the health server listens from then on.
+ * Runs the daemon until SIGTERM or a changed configuration file; resolves to the exit code. Nothing is touched before
+ * the configuration is valid, and the health server listens from then on.
  */
 export async function runDaemon(options: DaemonOptions, environment: Environment): Promise<number> {
   const loaded = await loadDaemonConfig(options);
@@ -134,8 +134,8 @@ async function serve(parts: ServeParts): Promise<void> {
 }
 
 /**
- * The health server as it answers until there is something to be healthy: alive, not ready, and red only where the kernel serves
- * nothing either.
+ * The health server as it answers until there is something to be healthy: alive, not ready, and red only where the
+ * kernel serves nothing either.
  */
 function startupHealth(config: ProxyConfig, metrics: Metrics, log: Logger): HealthListener {
   const starting = { category: 'starting', summary: 'the daemon is starting' } as const;
@@ -204,7 +204,10 @@ function dataPlaneOf(parts: OpeningParts, iptables: DetectedIptables): DataPlane
   return new DataPlane({ ...parts, world: { ...outside, sysctlRoot: '/proc/sys' }, iptables, ...support });
 }
 
-/** The node's proxy should be the last to be killed; lowering the score needs CAP_SYS_RESOURCE, which a container may lack. */
+/**
+ * The node's proxy should be the last to be killed; lowering the score needs CAP_SYS_RESOURCE, which a container may
+ * lack.
+ */
 function setOomScore(score: number, log: Logger): void {
   try {
     writeFileSync('/proc/self/oom_score_adj', String(score));
@@ -216,7 +219,10 @@ function setOomScore(score: number, log: Logger): void {
   }
 }
 
-/** Ends the daemon on the process's signals, and when the configuration file changes to another that can be used, as kube-proxy's. */
+/**
+ * Ends the daemon on the process's signals, and when the configuration file changes to another that can be used, as
+ * kube-proxy's.
+ */
 async function watchForEnd(
   options: DaemonOptions,
   loaded: LoadedConfig | LoadedConfigFile,

@@ -1,6 +1,5 @@
 import { type Address, FAMILIES, type Family } from '../values/address.js';
 import { type SetEntry } from '../values/ip-set.js';
-import { finish } from '../values/steps.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type DesiredService, type DesiredVirtualServer, type WithoutLocal } from './service.js';
 import { type SetName, allSetDefinitions } from './set-definitions.js';
@@ -87,12 +86,10 @@ export class DesiredState {
     return this.#entries.get(set) ?? new Map<SetEntry, number>();
   }
 
-  /** Replaces what `service` asks for (undefined: nothing any more) and notes what that may change in `touched`. */
-  update(service: string, next: DesiredService | undefined, touched: Touched): void {
-    finish(this.updateSteps(service, next, touched));
-  }
-
-  /** The same in steps; until the last one is done, the state is part of what was and part of what is to be. */
+  /**
+   * Replaces what `service` asks for (undefined: nothing any more) and notes what that may change in `touched`. In
+   * steps; until the last one is done, the state is part of what was and part of what is to be.
+   */
   *updateSteps(service: string, next: DesiredService | undefined, touched: Touched): Generator<void, void> {
     const previous = this.services.get(service);
     if (next === undefined) this.services.delete(service);

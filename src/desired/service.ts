@@ -13,10 +13,9 @@ import { SharedValues } from '../model/intern.js';
 import { type Service, type ServicePort } from '../model/service.js';
 import { type DesiredContext } from './context.js';
 import { type EndpointChoice, type EndpointUse, chooseEndpoints, countLocalReady } from './endpoints.js';
-import { type Exposure, type PortExposures, serviceExposures } from './exposures.js';
+import { type Exposure, type PortExposures } from './exposures.js';
 import { type AddSetEntry, exposureSetEntries, servicePortSetEntries } from './service-sets.js';
 import { type SetName } from './set-definitions.js';
-import { finish } from '../values/steps.js';
 
 export interface DesiredVirtualServer {
   readonly key: VirtualServerKey;
@@ -72,17 +71,10 @@ function schedulerFlags(scheduler: string): number {
   return scheduler === 'sh' ? FLAG_SCHED_FALLBACK : 0;
 }
 
-export function desiredService(
-  service: Service,
-  slices: readonly EndpointSlice[],
-  context: DesiredContext,
-  owns: Owns,
-  exposures = serviceExposures(service, context).ports,
-): DesiredService {
-  return finish(desiredServiceSteps(service, slices, context, owns, exposures));
-}
-
-/** The same in steps of some hundred exposures, between which the caller may do something else. */
+/**
+ * What a Service asks of the kernel, in steps of some hundred exposures, between which the caller may do something
+ * else.
+ */
 export function* desiredServiceSteps(
   service: Service,
   slices: readonly EndpointSlice[],

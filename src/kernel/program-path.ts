@@ -1,7 +1,10 @@
 import { realpathSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** Where a program of PATH really is, links followed: what it is can be seen without starting it. Undefined: there is none. */
+/**
+ * Where a program of PATH really is, links followed: what it is can be seen without starting it. Undefined: there is
+ * none.
+ */
 export function programPath(command: string, path = process.env['PATH'] ?? ''): string | undefined {
   for (const directory of path.split(':')) {
     try {

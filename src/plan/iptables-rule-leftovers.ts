@@ -2,7 +2,10 @@
 import { type ChainName, KNOWN_RULES, type KnownJump, type KnownRules } from './iptables-known-rules.js';
 import { type SavedRules } from './rule-save.js';
 
-/** One chain for each Service port or endpoint: SVC and SVL its backends, SEP a backend, EXT, FW and (before 1.24) XLB its outside. */
+/**
+ * One chain for each Service port or endpoint: SVC and SVL its backends, SEP a backend, EXT, FW and (before 1.24) XLB
+ * its outside.
+ */
 const SERVICE_CHAIN = /^KUBE-(SVC|SVL|SEP|EXT|FW|XLB)-/;
 const CHAINS: Readonly<Record<string, readonly string[]>> = {
   nat: ['KUBE-SERVICES', 'KUBE-NODEPORTS', 'KUBE-POSTROUTING', 'KUBE-MARK-MASQ', 'KUBE-PROXY-CANARY'],
@@ -27,7 +30,10 @@ function jumps(chains: readonly string[], match: string, comment: string, target
   return chains.map((chain) => ({ table: 'filter', chain, rule }));
 }
 
-/** Whether kube-proxy's iptables mode makes a chain of this name; kubelet's (KUBE-FIREWALL, KUBE-MARK-DROP, ...) are none of them. */
+/**
+ * Whether kube-proxy's iptables mode makes a chain of this name; kubelet's (KUBE-FIREWALL, KUBE-MARK-DROP, ...) are
+ * none of them.
+ */
 export function isIptablesModeChain({ table, chain }: ChainName): boolean {
   return CHAINS[table]?.includes(chain) === true || (table === 'nat' && SERVICE_CHAIN.test(chain));
 }

@@ -20,10 +20,6 @@ export class WorkStopped extends Error {
 export class StopFlag {
   #isStopped = false;
 
-  get isStopped(): boolean {
-    return this.#isStopped;
-  }
-
   stop(): void {
     this.#isStopped = true;
   }

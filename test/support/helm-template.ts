@@ -1,7 +1,7 @@
 /**
- * As much of Helm's template language as the chart uses, written from its documentation: actions with trim markers, if, else,
- * with, end; pipelines of paths, strings, numbers and default, quote, toYaml, indent, nindent, not, eq. Anything else throws, so
- * that a template which this cannot judge does not pass for a good one.
+ * As much of Helm's template language as the chart uses, written from its documentation: actions with trim markers, if,
+ * else, with, end; pipelines of paths, strings, numbers and default, quote, toYaml, indent, nindent, not, eq. Anything
+ * else throws, so that a template which this cannot judge does not pass for a good one.
  */
 import { stringify } from 'yaml';
 

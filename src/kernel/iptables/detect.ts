@@ -28,8 +28,8 @@ export interface DetectOptions {
   /** Use this backend, whatever the kernel holds. */
   readonly backend?: IptablesBackend;
   /**
-   * Also make and remove an empty chain in each table of each family that shows none yet: iptables-nft cannot tell otherwise
-   * that the kernel lacks them, and iptables-legacy loads them so.
+   * Also make and remove an empty chain in each table of each family that shows none yet: iptables-nft cannot tell
+   * otherwise that the kernel lacks them, and iptables-legacy loads them so.
    */
   readonly probe?: boolean;
   /** Start no program that makes the kernel load a module that is not present. */
@@ -64,10 +64,10 @@ interface Candidate {
 }
 
 /**
- * Chooses between iptables-legacy and iptables-nft as the Kubernetes project's iptables-wrapper does: the backend that holds kubelet's
- * marker chains (nft first), else the one with KUBE-* chains, else the one with more rules, else the system's default.
- * At most 7 processes, once, and one more for each family that has to be probed. A family that does not work is left out;
- * throws IptablesMissingError when none works.
+ * Chooses between iptables-legacy and iptables-nft as the Kubernetes project's iptables-wrapper does: the backend that
+ * holds kubelet's marker chains (nft first), else the one with KUBE-* chains, else the one with more rules, else the
+ * system's default. At most 7 processes, once, and one more for each family that has to be probed. A family that does
+ * not work is left out; throws IptablesMissingError when none works.
  */
 export async function detectIptables(run: RunCommand, options: DetectOptions = {}): Promise<DetectedIptables> {
   const candidates = await findCandidates(run, options);
@@ -179,8 +179,8 @@ async function probe(run: RunCommand, candidate: Candidate): Promise<Partial<Rec
 }
 
 /**
- * The start must not wait for the xtables lock, which a busy node's other programs may hold for long: tables that can be read
- * are proof enough, and who holds the lock has shown that the backend works.
+ * The start must not wait for the xtables lock, which a busy node's other programs may hold for long: tables that can
+ * be read are proof enough, and who holds the lock has shown that the backend works.
  */
 async function probeFamily(run: RunCommand, candidate: Candidate, family: Family): Promise<string | undefined> {
   const saved = candidate.texts[family] ?? '';

@@ -1,6 +1,6 @@
 /**
- * Tables of nf_tables, deleted whole: what kube-proxy's nftables mode leaves behind. No program `nft` is needed for that.
- * include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h: a change is a batch, that is its messages between
+ * Tables of nf_tables, deleted whole: what kube-proxy's nftables mode leaves behind. No program `nft` is needed for
+ * that. include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h: a change is a batch, that is its messages between
  * NFNL_MSG_BATCH_BEGIN and NFNL_MSG_BATCH_END in one datagram.
  */
 import { answerErrno, answerText } from '../../netlink/answer.js';
@@ -65,7 +65,10 @@ export function kubeProxyTables(open: OpenNetlinkSocket): Family[] {
   }
 }
 
-/** Deletes kube-proxy's tables of both families, with all that is in them; returns the families that had one. Throws NetlinkError. */
+/**
+ * Deletes kube-proxy's tables of both families, with all that is in them; returns the families that had one. Throws
+ * NetlinkError.
+ */
 export function deleteKubeProxyTables(open: OpenNetlinkSocket): Family[] {
   const connection = new NetlinkConnection(open(NETLINK_NETFILTER));
   try {

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
 
 /**
- * How many logical CPUs of the machine are online: /sys/devices/system/cpu/online, such as `0-3,8`. Neither this process's
- * affinity nor a CPU limit of its container matters, as they do to os.availableParallelism(). Undefined when /sys does not say.
+ * How many logical CPUs of the machine are online: /sys/devices/system/cpu/online, such as `0-3,8`. Neither this
+ * process's affinity nor a CPU limit of its container matters, as they do to os.availableParallelism(). Undefined when
+ * /sys does not say.
  */
 export function machineCores(sysRoot = '/sys'): number | undefined {
   let text: string;

@@ -4,8 +4,8 @@ import { CommandError, type RunCommand } from '../command.js';
 
 /**
  * `builtin`: part of the kernel image. `loaded`: in /proc/modules or /sys/module. `modprobe-ok`: was loaded just now.
- * `loadable`: not loaded, and there is a file of it. `missing`: none of these; a kernel built without module files may still
- * have the feature, which only using it can tell.
+ * `loadable`: not loaded, and there is a file of it. `missing`: none of these; a kernel built without module files may
+ * still have the feature, which only using it can tell.
  */
 export type ModuleState = 'builtin' | 'loaded' | 'modprobe-ok' | 'loadable' | 'missing';
 
@@ -91,8 +91,9 @@ export function findModules(names: readonly string[], paths: ModulePaths = {}): 
 }
 
 /**
- * Tells whether a module's feature can be used without the kernel having to load anything. Where nothing can be known (no
- * module files here, a kernel without modules) the answer is yes: then it is there, or there is nothing to be loaded.
+ * Tells whether a module's feature can be used without the kernel having to load anything. Where nothing can be known
+ * (no module files here, a kernel without modules) the answer is yes: then it is there, or there is nothing to be
+ * loaded.
  */
 export function isModulePresent(paths: ModulePaths = {}): (name: string) => boolean {
   const inventory = new ModuleInventory(paths);
@@ -147,18 +148,18 @@ function noFiles(directory: string): string {
 /** What is built in, what is loaded and what there are files of, read once. */
 class ModuleInventory {
   readonly directory: string;
-  private readonly builtin: ReadonlySet<string>;
-  private readonly loaded: ReadonlySet<string>;
-  private readonly sysRoot: string;
+  readonly #builtin: ReadonlySet<string>;
+  readonly #loaded: ReadonlySet<string>;
+  readonly #sysRoot: string;
   #loadable: ReadonlySet<string> | undefined;
 
   constructor(environment: ModulePaths) {
     const procRoot = environment.procRoot ?? '/proc';
-    this.sysRoot = environment.sysRoot ?? '/sys';
+    this.#sysRoot = environment.sysRoot ?? '/sys';
     const release = readText(join(procRoot, 'sys/kernel/osrelease')).trim();
     this.directory = environment.moduleDirectory ?? `/lib/modules/${release}`;
-    this.builtin = new Set(readText(join(this.directory, 'modules.builtin')).split('\n').map(moduleName));
-    this.loaded = new Set(
+    this.#builtin = new Set(readText(join(this.directory, 'modules.builtin')).split('\n').map(moduleName));
+    this.#loaded = new Set(
       readText(join(procRoot, 'modules'))
         .split('\n')
         .filter((line) => !line.includes(' Unloading '))
@@ -177,10 +178,11 @@ class ModuleInventory {
 
   state(module: string): ModuleState | undefined {
     const name = canonical(module);
-    if (this.loaded.has(name)) return 'loaded';
-    if (this.builtin.has(name)) return 'builtin';
-    // Built-in modules with parameters show up here even where there are no module files; a module being loaded has an initstate.
-    const path = join(this.sysRoot, 'module', name);
+    if (this.#loaded.has(name)) return 'loaded';
+    if (this.#builtin.has(name)) return 'builtin';
+    // Built-in modules with parameters show up here even where there are no module files; a module being loaded has an
+    // initstate.
+    const path = join(this.#sysRoot, 'module', name);
     if (!existsSync(path)) return undefined;
     const initState = readText(join(path, 'initstate')).trim();
     return initState === '' ? 'builtin' : initState === 'live' ? 'loaded' : undefined;

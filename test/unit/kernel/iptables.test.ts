@@ -5,7 +5,9 @@ import { Iptables, type WaitClock } from '../../../src/kernel/iptables/iptables.
 import { isLockHeld } from '../../../src/kernel/iptables/xtables-lock.js';
 import { IptablesMissingError, type IptablesTools, detectIptables } from '../../../src/kernel/iptables/detect.js';
 
-/** Programs by their name with arguments: what they print, or an exit code with its message. Others are not installed. */
+/**
+ * Programs by their name with arguments: what they print, or an exit code with its message. Others are not installed.
+ */
 type Programs = Readonly<Record<string, string | { readonly exit: number; readonly stderr: string }>>;
 
 function programs(known: Programs): { run: RunCommand; calls: string[] } {
@@ -204,7 +206,9 @@ function fakeClock(): WaitClock & { time: number; slept: number[] } {
   return clock;
 }
 
-/** iptables-restore while the lock is held for the first `held` tries, each of which waits as long as it was told to. */
+/**
+ * iptables-restore while the lock is held for the first `held` tries, each of which waits as long as it was told to.
+ */
 function lockedRestore(held: number, clock: { time: number }) {
   const waits: string[] = [];
   let tries = 0;

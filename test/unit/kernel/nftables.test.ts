@@ -1,4 +1,7 @@
-/** kube-proxy's nftables tables: the bytes of the batch, and where this machine lets us, a real kernel in a namespace of its own. */
+/**
+ * kube-proxy's nftables tables: the bytes of the batch, and where this machine lets us, a real kernel in a namespace of
+ * its own.
+ */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';

@@ -1,4 +1,7 @@
-/** Stale conntrack entries of UDP backends: gone in the end, whatever fails at first, and without holding up the event loop. */
+/**
+ * Stale conntrack entries of UDP backends: gone in the end, whatever fails at first, and without holding up the event
+ * loop.
+ */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';

@@ -21,7 +21,6 @@ test('a pause comes after some hundred of them, whatever else there is to do', a
   const cluster = large();
   const pacers: number[] = [];
   const stop = {
-    isStopped: false,
     stop: () => undefined,
     throwIfStopped: () => undefined,
     pacer: () => ({
