@@ -31,7 +31,10 @@ interface PageJson {
   readonly services: readonly StatusService[];
 }
 
-/** The report, and every page of Services when they are wanted. Those that come or go meanwhile may be reported or not. */
+/**
+ * The report, and every page of Services when they are wanted. Those that come or go meanwhile may be reported or
+ * not.
+ */
 async function fetchPages(url: string, search: string, wantsServices: boolean): Promise<PageJson> {
   const services = new Map<string, StatusService>();
   for (let offset = 0; ; offset += PAGE) {

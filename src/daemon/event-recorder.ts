@@ -21,7 +21,10 @@ export interface EventsReport {
   readonly events: readonly ReportedEvent[];
 }
 
-/** Writes down what changes, for `events`, `status` and the log at debug level. Makes words only for somebody who reads them. */
+/**
+ * Writes down what changes, for `events`, `status` and the log at debug level. Makes words only for somebody who
+ * reads them.
+ */
 export class EventRecorder {
   readonly ring = new EventRing();
   readonly repairs = new RepairLog();

@@ -38,7 +38,10 @@ export interface Explanation extends PacketWalk {
   readonly kernelDiffers: readonly Change[];
 }
 
-/** Reads cluster and kernel as `plan` does, and changes nothing. Rejects as `dryRun` does, and when the family is not served. */
+/**
+ * Reads cluster and kernel as `plan` does, and changes nothing. Rejects as `dryRun` does, and when the family is not
+ * served.
+ */
 export async function explain(
   question: PacketQuestion,
   options: DryRunOptions,
@@ -94,7 +97,8 @@ function packetOf(question: PacketQuestion, { dataPlane, config }: DryRun): Pack
 }
 
 /**
- * Where nobody said by which interface it comes in: rules name those of local pods, or (mode ClusterCIDR) those by which other
+ * Where nobody said by which interface it comes in: rules name those of local pods, or (mode ClusterCIDR) those by
+ * which other
  * machines are reached.
  */
 function comesBy(name: string, known: string | undefined, isFromPodHere: boolean, mode: string): boolean {

@@ -4,7 +4,9 @@ import { type DriftEntry } from '../reconcile/drift.js';
 const MINUTE_MS = 60_000;
 const MINUTES = 60;
 
-/** How much was repaired in the last hour, by object: one counter per minute and sort, and no more than sixty minutes. */
+/**
+ * How much was repaired in the last hour, by object: one counter per minute and sort, and no more than sixty minutes.
+ */
 export class RepairLog {
   readonly #minutes = new Map<number, Map<DriftObject, number>>();
 

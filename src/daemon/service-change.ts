@@ -1,4 +1,7 @@
-/** What a change of one Service means: which backends it gained and lost, and why. Costs what the Service's own update costs. */
+/**
+ * What a change of one Service means: which backends it gained and lost, and why. Costs what the Service's own update
+ * costs.
+ */
 import { type Address, type Family, addressLength, familyOf } from '../values/address.js';
 import {
   type RealServerKey,

@@ -37,7 +37,8 @@ function hostPortFilter(matches: RuleMatches): RuleChain {
 
 /**
  * Source ranges, then a policy Local that this node cannot honour: the table holds cluster endpoints for pods and
- * the node, others are dropped. When pods cannot be distinguished from others (detection `none`) nobody is dropped: pods cut
+ * the node, others are dropped. When pods cannot be distinguished from others (detection `none`) nobody is dropped:
+ * pods cut
  * off from a load balancer's address are the worse failure. First, what nobody answers: IPVS would refuse too, but
  * by ICMP, which the kernel limits to one a second per client; a reset it sends without limit.
  */

@@ -19,7 +19,10 @@ export interface RequestRecord {
 export interface KubeClientOptions extends CredentialOptions {
   readonly clock?: KubeClock;
   readonly onRequest?: (record: RequestRecord) => void;
-  /** Notified of the address of the peer each time that a request has a connection: the API server, or a proxy before it. */
+  /**
+   * Notified of the address of the peer each time that a request has a connection: the API server, or a proxy before
+   * it.
+   */
   readonly onPeer?: (address: string) => void;
   /** Longest wait for the answer's headers. */
   readonly headerTimeoutMs?: number;

@@ -34,7 +34,8 @@ export interface DesiredServer {
 const EMPTY = '' as RealServerList;
 
 /**
- * Emits what turns `applied` into `desired` and returns what the kernel then holds. Additions come before removals, so a
+ * Emits what turns `applied` into `desired` and returns what the kernel then holds. Additions come before removals,
+ * so a
  * virtual server that has a usable backend before and after has one at every moment between. A removed TCP backend is
  * left with weight 0 (the drain tracker deletes it later); a UDP or SCTP one is deleted at once, as kube-proxy does:
  * UDP has no end of connection to wait for, and an SCTP association lives on until its peers find the path dead.

@@ -1,5 +1,6 @@
 /**
- * What happens to a packet that opens a connection, by the desired state alone: our own rules are held against it as the
+ * What happens to a packet that opens a connection, by the desired state alone: our own rules are held against it as
+ * the
  * kernel holds them, in the order of its hooks (iptables-rules.ts says where IPVS stands among them). Pure.
  */
 import { type Address, familyOf, formatAddress, isLoopback } from '../../values/address.js';
@@ -68,7 +69,8 @@ export interface WalkBackend {
   readonly port: number;
   readonly seenAs: SeenAs;
   /**
-   * False when a backend on another node sees a client from elsewhere as itself: its answer goes there past this node, which
+   * False when a backend on another node sees a client from elsewhere as itself: its answer goes there past this
+   * node, which
    * alone could give it the address that was asked, and the client hears nothing.
    */
   readonly answersThisWay: boolean;

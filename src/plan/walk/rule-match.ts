@@ -1,4 +1,7 @@
-/** Whether a packet that opens a connection meets a rule's conditions, as the kernel would decide with the desired sets. */
+/**
+ * Whether a packet that opens a connection meets a rule's conditions, as the kernel would decide with the desired
+ * sets.
+ */
 import { type Address } from '../../values/address.js';
 import {
   type SetDefinition,
@@ -88,7 +91,10 @@ function holdsFor(condition: Exclude<Condition, { kind: 'set' }>, packet: Packet
   }
 }
 
-/** The entry that holds the packet. Destination and port come first in all sets of ours; `src` alone asks for the source. */
+/**
+ * The entry that holds the packet. Destination and port come first in all sets of ours; `src` alone asks for the
+ * source.
+ */
 function findInSet(
   { set, directions }: { readonly set: string; readonly directions: string },
   packet: PacketState,

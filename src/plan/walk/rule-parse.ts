@@ -1,4 +1,7 @@
-/** Rules of iptables-rules.ts taken apart, so that a packet can be held against them. Knows what our own rules use, nothing else. */
+/**
+ * Rules of iptables-rules.ts taken apart, so that a packet can be held against them. Knows what our own rules use,
+ * nothing else.
+ */
 import { type Prefix, parsePrefix } from '../../values/prefix.js';
 import { ruleWords } from '../rule-save.js';
 

@@ -93,7 +93,10 @@ export class Daemon {
     );
   }
 
-  /** Sends the signal and waits for the end; SIGKILL after `milliseconds` (on an emulated machine more), which `signal` of the result shows. */
+  /**
+   * Sends the signal and waits for the end; SIGKILL after `milliseconds` (on an emulated machine more), which
+   * `signal` of the result shows.
+   */
   async stop(signal: NodeJS.Signals = 'SIGTERM', milliseconds = 60_000): Promise<Exit> {
     this.#process.kill(signal);
     const timer = setTimeout(() => this.#process.kill('SIGKILL'), patience(milliseconds));

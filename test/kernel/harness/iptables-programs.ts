@@ -15,7 +15,8 @@ export interface Programs {
 let known: Backend | undefined;
 
 /**
- * Found out once per process, by a chain made in a network namespace that is gone at once: listing alone succeeds as well
+ * Found out once per process, by a chain made in a network namespace that is gone at once: listing alone succeeds as
+ * well
  * where nf_tables is there without its IPv4 half, as in user-mode-linux.
  */
 export function iptablesBackend(): Backend {

@@ -3,14 +3,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /** How many times longer anything may take: an emulated machine (run.mjs, KERNEL=qemu:NAME) is several times slower. */
 const SLOWNESS = process.env['TEST_KERNEL'] === 'qemu' ? 6 : 1;
 
-/** A limit in milliseconds as it is right for the machine at hand. For limits, never for how long to look at something. */
+/**
+ * A limit in milliseconds as it is right for the machine at hand. For limits, never for how long to look at
+ * something.
+ */
 export function patience(milliseconds: number): number {
   return milliseconds * SLOWNESS;
 }
 
 /**
  * Asks until the answer is truthy and returns it. After `milliseconds` (an upper bound against hanging, not a
- * measurement; on an emulated machine more) it throws, naming what was waited for and what `describe` or the last answer
+ * measurement; on an emulated machine more) it throws, naming what was waited for and what `describe` or the last
+ * answer
  * says.
  */
 export async function waitUntil<T>(

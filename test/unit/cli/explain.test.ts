@@ -1,4 +1,7 @@
-/** What `explain` reads and prints; what it computes is in plan/packet-walk.test.ts, and the command as typed in the test kernel. */
+/**
+ * What `explain` reads and prints; what it computes is in plan/packet-walk.test.ts, and the command as typed in the
+ * test kernel.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { formatExplanation, parseQuestion } from '../../../src/cli/explain.js';

@@ -1,5 +1,6 @@
 /**
- * The walk of `explain` against the traffic table: what real packets proved there (test/kernel/traffic.test.ts) is what the walk must say of the
+ * The walk of `explain` against the traffic table: what real packets proved there (test/kernel/traffic.test.ts) is
+ * what the walk must say of the
  * same Services.
  */
 import assert from 'node:assert/strict';

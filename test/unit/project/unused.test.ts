@@ -15,9 +15,9 @@ after(() => rmSync(scratch, { recursive: true, force: true }));
 
 /** What stays without a user in src, by the reason: `Class.member`. */
 const KNOWN: Readonly<Record<string, readonly string[]>> = {
-  'counts that carry a promise of tests: what a change costs in datagrams, processes, writes': [
+  'counts that carry a promise of tests: what a change costs in datagrams, processes, writes, and when it is done': [
     ...['NetlinkCounters.datagramsReceived', 'NetlinkCounters.datagramsSent', 'NetlinkCounters.dumpRetries'],
-    ...['CommandRunner.spawned', 'RulesKeeper.writes'],
+    ...['CommandRunner.spawned', 'IptablesKeeper.settled', 'IptablesKeeper.writes'],
   ],
   'read by name at run time: logged, or summed over Object.entries': ['Added', 'Changed', 'Deleted'].flatMap((what) => [
     `IpvsCounts.realServers${what}`,
@@ -25,7 +25,7 @@ const KNOWN: Readonly<Record<string, readonly string[]>> = {
   ]),
   'what a client reads of the kernel, or can ask of it, so that tests compare it with recordings and with the real one':
     [
-      ...['IpsetClient.protocolVersion', 'ListedSet.references', 'ListedSet.revision', 'StaleFlows.addBackend'],
+      ...['IpsetClient.protocolVersion', 'ObservedSet.references', 'ObservedSet.revision', 'StaleFlows.addBackend'],
       ...['IpvsClient.addRealServer', 'IpvsClient.getTimeouts', 'VirtualServerListing.foreign'],
       ...['Link.up', 'LinkAddress.prefixLength', 'LinkAddress.scope', 'SavedChain.policy'],
     ],
