@@ -48,6 +48,7 @@ function environment(): Environment {
     variables: process.env,
     logger: (level) => jsonLogger(level, destination({ dest: 1, sync: true })),
     out: output.write,
+    isTerminal: process.stdout.isTTY,
     err: errors.write,
     stop: stop.signal,
     startedAt: Date.now() - performance.now(),

@@ -4,6 +4,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { normaliseGoFlags } from './go-flags.js';
 import { BOOLEAN_FLAGS, describeKubeProxyFlags } from './kube-proxy-flags.js';
 import { type CommandHandlers, type ComparisonOptions, type OutputOptions } from './options.js';
+import { addCompletion, addSeeCommands } from './see-commands.js';
 import {
   DAEMON_ONLY,
   OTHER_COMMANDS,
@@ -31,7 +32,11 @@ export async function runCommandLine(
   output: CommandOutput,
 ): Promise<number> {
   let exitCode = 0;
-  const program = buildProgram(handlers, (code) => (exitCode = code));
+  const program = buildProgram(
+    handlers,
+    (code) => (exitCode = code),
+    (text) => output.out(text),
+  );
   const words = versionFlags(normaliseGoFlags(args, BOOLEAN_FLAGS), program, version);
   for (const command of withCommands(program)) {
     command.exitOverride().configureOutput({
@@ -50,7 +55,7 @@ export async function runCommandLine(
 
 type Report = (exitCode: number) => void;
 
-function buildProgram(handlers: CommandHandlers, report: Report): Command {
+function buildProgram(handlers: CommandHandlers, report: Report, out: CommandOutput['out']): Command {
   const program = new Command('kube-proxy-ipvs')
     .description('Keeps the IPVS tables of this node in line with the Services of a Kubernetes cluster.')
     .showHelpAfterError('(--help lists the options)')
@@ -73,6 +78,9 @@ function buildProgram(handlers: CommandHandlers, report: Report): Command {
   addInspectionCommands(program, handlers, report);
   addPacketCommands(program, handlers, report);
   addConfigCommands(program, handlers, report);
+  const add = (declaration: Declaration): Command => declare(program, report, declaration);
+  addSeeCommands(add, handlers);
+  addCompletion(program, add, sharedOptions, out);
   return program;
 }
 
@@ -273,6 +281,8 @@ Examples:
   kube-proxy-ipvs config check FILE   is this configuration right?
   kube-proxy-ipvs plan                what would a sync change?
   kube-proxy-ipvs status              what is the daemon doing?
+  kube-proxy-ipvs services 10.1.2.3   which Services have this address, or this pod behind them?
+  kube-proxy-ipvs backends shop/web   where does it lead, and what is left out, and why?
   kube-proxy-ipvs cleanup             take everything out of the kernel again
 
 All flags of kube-proxy 1.36 are accepted: \`help flags\` lists them. Commands other than \`run\` find their configuration

@@ -2,15 +2,19 @@ import { runCleanup } from './cleanup.js';
 import { type Environment } from '../daemon/environment.js';
 import { type DaemonOptions, loadDaemonConfig } from '../daemon/daemon-options.js';
 import { errorMessage } from '../values/errors.js';
+import { runBackends } from './backends.js';
 import { runConfigCheck, runConfigPrint } from './config.js';
 import { runEvents } from './events.js';
 import { runExplain } from './explain.js';
+import { runConnections } from './connections.js';
 import { withNodeDefaults } from './node-defaults.js';
 import { type CommandHandlers } from './options.js';
 import { runPlan } from './plan.js';
 import { runPreflight } from './preflight.js';
 import { runDaemon } from '../daemon/run.js';
+import { runServices } from './services.js';
 import { runStatus } from './status.js';
+import { runTable } from './table.js';
 import { runVerify } from './verify.js';
 
 /** One handler per command, bound to the outside world. */
@@ -29,6 +33,10 @@ export function commandHandlers(environment: Environment): CommandHandlers {
     cleanup: (options) => runCleanup(here(options), environment),
     status: (options) => runStatus(here(options), environment),
     events: (options) => runEvents(here(options), environment),
+    services: (options) => runServices(here(options), environment),
+    backends: (options) => runBackends(here(options), environment),
+    connections: (options) => runConnections(here(options), environment),
+    table: (options) => runTable(here(options), environment),
     verify: async (options) => runVerify(await checked(options), environment),
     plan: async (options) => runPlan(await checked(options), environment),
     explain: async (options) => runExplain(await checked(options), environment),

@@ -12,7 +12,7 @@ export function parseGoBoolean(text: string): boolean | undefined {
 }
 
 /**
- * Rewrites `-v=2`, `--masquerade_all` (component-base takes underscores for dashes), and `--masquerade-all=true`, where
+ * Rewrites `-v=2`, `-o=json`, `--masquerade_all` (component-base takes underscores for dashes), and `--masquerade-all=true`, where
  * `booleans` names the flags that take no value of their own: `=false` becomes `--no-masquerade-all`. Values, and
  * everything after `--`, stay as they are.
  */
@@ -25,7 +25,9 @@ export function normaliseGoFlags(args: readonly string[], booleans: ReadonlySet<
 function normalise(argument: string, booleans: ReadonlySet<string>): string {
   const [, dashes = '', written = '', value] = /^(--?)([a-z][a-z_-]*)(?:=(.*))?$/s.exec(argument) ?? [];
   const name = written.replaceAll('_', '-');
-  if (dashes === '-') return name === 'v' && value !== undefined ? `--v=${value}` : argument;
+  if (dashes === '-' && value !== undefined && name.length === 1)
+    return name === 'v' ? `--v=${value}` : `-${name}${value}`;
+  if (dashes === '-') return argument;
   if (name === '') return argument;
   if (value === undefined) return `--${name}`;
   const isSet = booleans.has(name) ? parseGoBoolean(value) : undefined;

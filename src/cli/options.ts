@@ -1,5 +1,8 @@
 /** What the command line says, command by command. */
 import { type DaemonOptions } from '../daemon/daemon-options.js';
+import { type ServiceOptions } from './backends.js';
+import { type ConnectionsOptions } from './connections.js';
+import { type ServicesOptions } from './services.js';
 
 export interface OutputOptions extends DaemonOptions {
   readonly json: boolean;
@@ -74,6 +77,10 @@ export interface CommandHandlers {
   cleanup(options: CleanupOptions): Promise<number>;
   status(options: StatusOptions): Promise<number>;
   events(options: EventsOptions): Promise<number>;
+  services(options: ServicesOptions): Promise<number>;
+  backends(options: ServiceOptions): Promise<number>;
+  connections(options: ConnectionsOptions): Promise<number>;
+  table(options: ServicesOptions): Promise<number>;
   verify(options: VerifyOptions): Promise<number>;
   plan(options: PlanOptions): Promise<number>;
   explain(options: ExplainOptions): Promise<number>;

@@ -12,6 +12,8 @@ export interface Environment {
   readonly openOptionSocket?: OpenOptionSocket;
   /** Who listens at the other end of a Unix socket, for the instance lock. */
   readonly peerCredentials?: (fd: number) => { readonly pid: number; readonly uid: number };
+  /** Where IPVS' connections are read; /proc/net/ip_vs_conn unless it is said. */
+  readonly connectionTable?: string;
   readonly version: string;
   /** Of which commit, made when; known to bundles made in a git checkout. */
   readonly build?: { readonly commit: string | undefined; readonly date: string | undefined };
@@ -21,6 +23,8 @@ export interface Environment {
   /** Makes the JSON logger, with levels as words; writes to stdout. */
   readonly logger: (level: string) => Logger;
   readonly out: (text: string) => void;
+  /** Whether a person reads `out` as it comes, and not a pipe or a file; not unless it is said. */
+  readonly isTerminal?: boolean;
   readonly err: (text: string) => void;
   /** Aborts on SIGTERM and SIGINT. */
   readonly stop: AbortSignal;

@@ -14,6 +14,7 @@ import { type Environment } from './environment.js';
 import { hasEarlierState } from './earlier-state.js';
 import { type HealthListener } from './health-listener.js';
 import { healthSource } from './health-source.js';
+import { inspectionSource } from './inspection-source.js';
 import { type Sources } from './sources.js';
 import { drainingConnections, statusSource, versionsOf } from './status-source.js';
 import { type SyncReporter } from './sync-reporter.js';
@@ -85,6 +86,7 @@ export class Servers {
     const metricsServer = metricsHandler({
       metrics: scraped,
       status,
+      inspection: inspectionSource(dataPlane, () => observer.state.refused.messages),
       configz: () => configz(document),
       events: (sinceMs) => observer.events.report(sinceMs),
       access: config.statusAccess,

@@ -37,7 +37,8 @@ export interface EndpointChoice {
   readonly onThisNode: readonly RealServerKey[];
 }
 
-interface Candidate {
+/** One endpoint of one slice that a service port may send traffic to. */
+export interface Candidate {
   readonly key: RealServerKey;
   readonly flags: number;
   readonly zones: readonly string[] | undefined;
@@ -123,19 +124,30 @@ export function countLocalReady(slices: readonly EndpointSlice[], family: Family
 
 function collectCandidates(slices: readonly EndpointSlice[], family: Family, port: ServicePort): readonly Candidate[] {
   const merged = new Map<RealServerKey, Candidate>();
+  forEachCandidate(slices, family, port, (candidate) => {
+    const other = merged.get(candidate.key);
+    if (other === undefined || supersedes(candidate.flags, other.flags)) merged.set(candidate.key, candidate);
+  });
+  return [...merged.values()];
+}
+
+/** Every endpoint of the port in every slice, in their order; the same one may come more than once. */
+export function forEachCandidate(
+  slices: readonly EndpointSlice[],
+  family: Family,
+  port: ServicePort,
+  visit: (candidate: Candidate) => void,
+): void {
   for (const slice of slices) {
     if (slice.family !== family) continue;
     for (const slicePort of slice.ports) {
       if (slicePort.name !== port.name || slicePort.protocol !== port.protocol) continue;
       forEachEndpoint(slice, (address, flags, index) => {
         const key = realServerKey(address, slicePort.port);
-        const other = merged.get(key);
-        if (other !== undefined && !supersedes(flags, other.flags)) return;
-        merged.set(key, { key, flags, zones: slice.zoneHints?.[index], nodes: slice.nodeHints?.[index] });
+        visit({ key, flags, zones: slice.zoneHints?.[index], nodes: slice.nodeHints?.[index] });
       });
     }
   }
-  return [...merged.values()];
 }
 
 /**
@@ -145,7 +157,7 @@ function collectCandidates(slices: readonly EndpointSlice[], family: Family, por
  * calls the result undefined. Else as it does within a slice: of running ones the last counts, of terminating the
  * first.
  */
-function supersedes(flags: number, other: number): boolean {
+export function supersedes(flags: number, other: number): boolean {
   const difference = worth(flags) - worth(other);
   return difference > 0 || (difference === 0 && (flags & TERMINATING) === 0);
 }
@@ -182,7 +194,7 @@ function localCandidates(candidates: readonly Candidate[]): readonly Candidate[]
   return ready.length > 0 ? ready : onNode.filter(isServingTerminating);
 }
 
-function isServingTerminating(candidate: Candidate): boolean {
+export function isServingTerminating(candidate: Candidate): boolean {
   return (candidate.flags & (SERVING | TERMINATING)) === (SERVING | TERMINATING);
 }
 

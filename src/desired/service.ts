@@ -12,8 +12,8 @@ import { type EndpointSlice } from '../model/endpoint-slice.js';
 import { SharedValues } from '../model/intern.js';
 import { type Service, type ServicePort } from '../model/service.js';
 import { type DesiredContext } from './context.js';
-import { type EndpointChoice, type EndpointUse, chooseEndpoints, countLocalReady } from './endpoints.js';
-import { type Exposure, type PortExposures } from './exposures.js';
+import { type EndpointChoice, type EndpointUse, type Topology, chooseEndpoints, countLocalReady } from './endpoints.js';
+import { type Exposure, type ExposureKind, type PortExposures } from './exposures.js';
 import { type AddSetEntry, exposureSetEntries, servicePortSetEntries } from './service-sets.js';
 import { type SetName } from './set-definitions.js';
 
@@ -94,6 +94,23 @@ export function* desiredServiceSteps(
   return builder.result();
 }
 
+/** The endpoints of one service port here, as its policies want them. */
+export function portEndpoints(
+  service: Service,
+  slices: readonly EndpointSlice[],
+  family: Family,
+  port: ServicePort,
+  topology: Topology,
+): EndpointChoice {
+  const isExternal = isExternallyAccessible(service, port, family);
+  return chooseEndpoints(slices, family, port, endpointUse(service, isExternal), topology);
+}
+
+/** Whether the policy for traffic that comes by this kind of address is Local. */
+export function isLocalPolicy(service: Service, kind: ExposureKind): boolean {
+  return kind === 'clusterIP' ? service.internalLocal : service.externalLocal;
+}
+
 /** ServicePort.ExternallyAccessible of kube-proxy, which sees one family at a time. */
 function isExternallyAccessible(service: Service, port: ServicePort, family: Family): boolean {
   const isOfFamily = (address: Address): boolean => familyOf(address) === family;
@@ -128,7 +145,7 @@ class Builder {
     const { service, context } = this;
     const exposures = claimed.filter((exposure) => this.owns(exposure.server));
     const isExternal = isExternallyAccessible(service, port, family);
-    const choice = chooseEndpoints(this.slices, family, port, endpointUse(service, isExternal), context.topology);
+    const choice = portEndpoints(service, this.slices, family, port, context.topology);
     const seen = new Set<VirtualServerKey>();
     for (const exposure of exposures) {
       if (seen.has(exposure.server)) continue;
@@ -168,8 +185,7 @@ class Builder {
    */
   #virtualServer(exposure: Exposure, choice: EndpointChoice): DesiredVirtualServer {
     const { service } = this;
-    const onlyLocal = exposure.kind === 'clusterIP' ? service.internalLocal : service.externalLocal;
-    const realServers = onlyLocal && choice.local !== '' ? choice.local : choice.cluster;
+    const realServers = isLocalPolicy(service, exposure.kind) && choice.local !== '' ? choice.local : choice.cluster;
     return { key: exposure.server, service: service.key, settings: this.#settings, realServers };
   }
 

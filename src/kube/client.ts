@@ -223,7 +223,7 @@ function explain(status: number, request: KubeRequest, said: string): string {
     return `401 Unauthorized: the API server does not accept our credentials; check the service account token or the kubeconfig's user (${said})`;
   }
   if (status !== 403) return `HTTP ${status}: ${said}`;
-  const match = /^\/(?:api|apis\/([^/]+))\/[^/]+\/([^/]+)/.exec(request.path);
+  const match = /^\/(?:api|apis\/([^/]+))\/[^/]+\/(?:namespaces\/[^/]+\/)?([^/]+)/.exec(request.path);
   const rule = `apiGroups: ["${match?.[1] ?? ''}"], resources: ["${match?.[2] ?? request.path}"], verbs: ["list", "watch"]`;
   return `403 Forbidden: add a rule {${rule}} to the ClusterRole of this service account (deploy/ has it) (${said})`;
 }

@@ -1,5 +1,6 @@
 import { type RequestListener } from 'node:http';
 import { type StatusAccess, guarded } from './access.js';
+import { type InspectionSource, backendsQuery, servicesQuery } from './inspection.js';
 import { type Metrics } from './metrics.js';
 import { type Route, router, send, sendJson, sendText } from './respond.js';
 import { SliMetrics } from './slis.js';
@@ -11,6 +12,8 @@ import { BusyError, Turnstile } from './turnstile.js';
 export interface MetricsServerSources {
   readonly metrics: Pick<Metrics, 'text' | 'contentType'>;
   readonly status: StatusSource;
+  /** Services and endpoints as data; without it there are no such pages. */
+  readonly inspection?: InspectionSource;
   /** The body of /configz. */
   readonly configz: () => object;
   /** Who may see /configz, and the status page unless it is off. */
@@ -22,8 +25,9 @@ export interface MetricsServerSources {
 
 /**
  * What kube-proxy's metrics server has (/metrics, /metrics/slis, /proxyMode, /healthz, /configz) and the status page
- * (/status as HTML, /status.json, and /events?since=SECONDS). It says nothing secret, but /configz, /status and /events
- * name every Service and setting: only the node itself gets them unless `access` says otherwise.
+ * (/status as HTML, /status.json, /services.json, /backends.json, and /events?since=SECONDS). It says nothing secret, but
+ * /configz, /status and the others name every Service and setting: only the node itself gets them unless `access` says
+ * otherwise.
  */
 export function metricsHandler(sources: MetricsServerSources): RequestListener {
   const { metrics, configz, access } = sources;
@@ -49,13 +53,13 @@ export function metricsHandler(sources: MetricsServerSources): RequestListener {
 }
 
 function statusRoutes(sources: MetricsServerSources, access: 'loopback' | 'all'): Record<string, Route> {
-  const { status, now = () => new Date() } = sources;
+  const { status, inspection, now = () => new Date() } = sources;
   const turnstile = new Turnstile();
-  const page = (show: (response: Parameters<Route>[1], page: StatusPage) => void): Route =>
+  const inTurn = (show: (response: Parameters<Route>[1], query: URLSearchParams) => void): Route =>
     guarded(access, async (request, response, query) => {
       try {
         await turnstile.run(() => {
-          if (!request.socket.destroyed) show(response, statusPage(status, query));
+          if (!request.socket.destroyed) show(response, query);
         });
       } catch (error) {
         if (!(error instanceof BusyError)) throw error;
@@ -63,6 +67,8 @@ function statusRoutes(sources: MetricsServerSources, access: 'loopback' | 'all')
         sendText(response, 503, 'too many ask for this page at once; try again\n');
       }
     });
+  const page = (show: (response: Parameters<Route>[1], page: StatusPage) => void): Route =>
+    inTurn((response, query) => show(response, statusPage(status, query)));
   const { events } = sources;
   return {
     ...(events === undefined
@@ -73,12 +79,28 @@ function statusRoutes(sources: MetricsServerSources, access: 'loopback' | 'all')
             sendJson(response, 200, events(seconds >= 0 ? seconds * 1000 : Infinity));
           }),
         }),
+    ...(inspection === undefined ? {} : inspectionRoutes(inspection, inTurn)),
     '/status': page((response, shown) => sendHtml(response, statusHtml(shown, now()))),
     '/status.json': page((response, shown) => sendJson(response, 200, shown)),
     '/status/': (request, response) => {
       response.setHeader('Location', (request.url ?? '').replace('/status/', '/status'));
       sendText(response, 308, 'see /status\n');
     },
+  };
+}
+
+/** What the commands `services` and `backends` ask for, page by page. */
+function inspectionRoutes(
+  inspection: InspectionSource,
+  inTurn: (show: (response: Parameters<Route>[1], query: URLSearchParams) => void) => Route,
+): Record<string, Route> {
+  return {
+    '/services.json': inTurn((response, query) => sendJson(response, 200, inspection.services(servicesQuery(query)))),
+    '/backends.json': inTurn((response, query) => {
+      const found = inspection.backends(backendsQuery(query));
+      if (found === undefined) sendText(response, 404, 'no such Service\n');
+      else sendJson(response, 200, found);
+    }),
   };
 }
 

@@ -201,7 +201,7 @@ export class FakeApiServer {
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const url = new URL(request.url ?? '/', 'http://fake');
+    const url = clusterWide(new URL(request.url ?? '/', 'http://fake'));
     const type = RESOURCE_TYPES.find(({ path }) => url.pathname === path || url.pathname.startsWith(`${path}/`));
     const query = url.searchParams;
     const kind = requestKind(query);
@@ -327,6 +327,15 @@ interface Context {
 
 const EXPIRED_CONTINUE =
   'The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.';
+
+/** A list of one namespace, `/v1/namespaces/NS/services`, as the list of all with a field selector. */
+function clusterWide(url: URL): URL {
+  const [, before, namespace, resource] = /^(.*\/v1)\/namespaces\/([^/]+)\/([^/]+)$/.exec(url.pathname) ?? [];
+  if (namespace === undefined) return url;
+  url.pathname = `${before}/${resource}`;
+  url.searchParams.set('fieldSelector', `metadata.namespace=${namespace}`);
+  return url;
+}
 
 function requestKind(query: URLSearchParams): RequestKind {
   const watch = query.get('watch');

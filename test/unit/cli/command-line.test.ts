@@ -34,6 +34,10 @@ async function runWith(...args: string[]): Promise<{ code: number; calls: Call[]
     run: record('run', 0),
     cleanup: record('cleanup', 3),
     status: record('status', 0),
+    services: record('services', 0),
+    backends: record('backends', 0),
+    connections: record('connections', 0),
+    table: record('table', 0),
     verify: record('verify', 2),
     plan: record('plan', 0),
     explain: record('explain', 0),
@@ -302,6 +306,7 @@ describe('command line', () => {
     const handlers = {
       ...{ run: fail, cleanup: fail, status: fail, verify: fail, plan: fail, preflight: fail },
       ...{ configCheck: fail, configPrint: fail, explain: fail, events: fail },
+      ...{ configCheck: fail, configPrint: fail, services: fail, backends: fail, connections: fail, table: fail },
     };
     const silent = { out: () => undefined, err: () => undefined };
     await assert.rejects(runCommandLine([], handlers, '1', silent), /boom/);

@@ -38,7 +38,7 @@ const ALLOWED: Readonly<Record<string, Allowed>> = {
   },
   cli: {
     folders: ['values', 'config', 'daemon', 'kernel', 'reconcile', 'serve'],
-    packages: ['commander'],
+    packages: ['commander', 'yaml'],
     node: 'any',
   },
 };

@@ -95,7 +95,9 @@ describe('deploy', () => {
       });
     const asked = new Set<string>();
     for (const path of filesUnder('src').filter((name) => name.endsWith('.ts'))) {
-      const paths = readFileSync(path, 'utf8').matchAll(/['"`]\/apis?\/(?:([a-z0-9.]+\.[a-z0-9.]+)\/)?v1\/([a-z]+)/g);
+      const paths = readFileSync(path, 'utf8').matchAll(
+        /['"`]\/apis?\/(?:([a-z0-9.]+\.[a-z0-9.]+)\/)?v1\/(?:namespaces\/\$\{[a-z]+\}\/)?([a-z]+)/g,
+      );
       for (const [, group = '', resource] of paths) asked.add(`${group}/${resource}`);
     }
     assert.deepEqual(granted.sort(), [...asked].sort());
@@ -129,6 +131,10 @@ describe('deploy', () => {
       run: handler('run'),
       cleanup: handler('cleanup'),
       status: handler('status'),
+      services: handler('services'),
+      backends: handler('backends'),
+      connections: handler('connections'),
+      table: handler('table'),
       verify: handler('verify'),
       plan: handler('plan'),
       explain: handler('explain'),

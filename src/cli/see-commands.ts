@@ -1,0 +1,142 @@
+/** How the commands that show what is there are declared: their names, arguments and options. */
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type CompletedCommand, type CompletedOption, SHELLS, type Shell, completionScript } from './completion.js';
+import { type ConnectionsOptions } from './connections.js';
+import { type CommandHandlers } from './options.js';
+import { OUTPUT_FORMATS, type OutputFormat, type SeeOptions } from './see.js';
+import { type ServicesOptions } from './services.js';
+import { type Values, duration, readSharedOptions } from './shared-options.js';
+
+export interface SeeDeclaration {
+  readonly name: string;
+  readonly description: string;
+  readonly action: (values: Values, operands: readonly string[]) => Promise<number>;
+}
+
+/** Adds one command to the program. */
+export type Declare = (declaration: SeeDeclaration) => Command;
+
+const DEFAULT_LIMIT = 100;
+const MATCH = 'a name, NAMESPACE/NAME, an address of a Service or the address of a pod, with or without a port';
+
+export function addSeeCommands(declare: Declare, handlers: CommandHandlers): void {
+  addFormats(
+    declare({
+      name: 'services',
+      description: 'list the Services that this node serves: addresses, backends, connections',
+      action: (values, operands) => handlers.services(servicesOptions(values, operands)),
+    }),
+  )
+    .argument('[match]', MATCH)
+    .addOption(namespaceOption());
+  addFormats(
+    declare({
+      name: 'backends',
+      description: 'list the backends of a Service, those left out too, and why; -o wide asks the API server for pods',
+      action: (values, [service = '']) => handlers.backends({ ...seeOptions(values), service }),
+    }),
+  ).argument('<service>', 'NAMESPACE/NAME');
+  addFormats(
+    declare({
+      name: 'connections',
+      description: 'list the connections through a Service on this node; -o wide asks the API server for pods',
+      action: (values, [service = '']) => handlers.connections({ ...seeOptions(values), service, ...limitOf(values) }),
+    }),
+  )
+    .argument('<service>', 'NAMESPACE/NAME')
+    .addOption(new Option('--limit <number>', 'show as many; all are counted').argParser(limit).default(DEFAULT_LIMIT));
+  addFormats(
+    declare({
+      name: 'table',
+      description: 'print the IPVS table as `ipvsadm -Ln` does, with the names of Services beside it',
+      action: (values, operands) => handlers.table(servicesOptions(values, operands)),
+    }),
+  )
+    .argument('[match]', MATCH)
+    .addOption(namespaceOption());
+}
+
+/** Adds `completion`, which knows every command that was declared before it is run. */
+export function addCompletion(
+  program: Command,
+  declare: Declare,
+  visibleOptions: (command: Command) => readonly Option[],
+  out: (text: string) => void,
+): void {
+  declare({
+    name: 'completion',
+    description: 'print a script for completion in a shell: source <(kube-proxy-ipvs completion bash)',
+    action: (_values, [shell]) => {
+      out(completionScript(shell as Shell, commandTree(program, visibleOptions)));
+      return Promise.resolve(0);
+    },
+  }).addArgument(program.createArgument('<shell>', 'bash, zsh or fish').choices(SHELLS));
+}
+
+/** Every command with what may follow it. */
+export function commandTree(
+  program: Command,
+  visibleOptions: (command: Command) => readonly Option[],
+): CompletedCommand[] {
+  const walk = (command: Command, path: string): CompletedCommand[] => {
+    const shared = command === program ? [] : visibleOptions(command);
+    const own = command.options.filter(({ hidden }) => !hidden);
+    const options = [...own, ...shared, new Option('-h, --help', 'help for this command')].map(completedOption);
+    const names = command.commands.map((child) => child.name());
+    const choices = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
+    const words = [...names, ...choices];
+    const children = command.commands.flatMap((child) => walk(child, `${path} ${child.name()}`.trim()));
+    return [{ path, description: command.description(), options, words }, ...children];
+  };
+  return walk(program, '');
+}
+
+function completedOption(option: Option): CompletedOption {
+  const { long, short, description, argChoices } = option;
+  const takesValue = option.required || option.optional;
+  return { long: long ?? '', short: short ?? '', description, takesValue, choices: argChoices ?? [] };
+}
+
+function addFormats(command: Command): Command {
+  return command
+    .addOption(new Option('-o, --output <format>', 'instead of a table').choices(OUTPUT_FORMATS))
+    .option('--no-headers', 'no line of headings')
+    .addOption(new Option('-w, --watch [interval]', 'look again every 2s, or as often as said').argParser(interval));
+}
+
+function namespaceOption(): Option {
+  return new Option('-n, --namespace <namespace>', 'of this namespace alone');
+}
+
+const WATCH_MS = 2000;
+const SHORTEST_WATCH_MS = 200;
+
+function interval(text: string): number {
+  const ms = duration(text);
+  if (ms < SHORTEST_WATCH_MS) throw new InvalidArgumentError('It is at least 200ms.');
+  return ms;
+}
+
+function limit(text: string): number {
+  if (!/^[0-9]{1,9}$/.test(text)) throw new InvalidArgumentError('It is a number such as 1000.');
+  return Number(text);
+}
+
+function limitOf({ limit: number }: Values): Pick<ConnectionsOptions, 'limit'> {
+  return { limit: typeof number === 'number' ? number : DEFAULT_LIMIT };
+}
+
+function servicesOptions(values: Values, [match = '']: readonly string[]): ServicesOptions {
+  const { namespace } = values;
+  return { ...seeOptions(values), match, namespace: typeof namespace === 'string' ? namespace : '' };
+}
+
+function seeOptions(values: Values): SeeOptions {
+  const { output, headers, watch } = values;
+  return {
+    ...readSharedOptions(values),
+    format: output as OutputFormat | undefined,
+    headers: headers !== false,
+    watchMs: watch === undefined ? undefined : typeof watch === 'number' ? watch : WATCH_MS,
+  };
+}

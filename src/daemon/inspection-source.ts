@@ -1,0 +1,170 @@
+import { familyOf, formatAddress } from '../values/address.js';
+import {
+  formatVirtualServer,
+  realServerAddress,
+  realServerKeyLength,
+  realServerPort,
+  virtualServerFamily,
+  virtualServerIdentity,
+} from '../values/virtual-server.js';
+import { type DesiredContext } from '../desired/context.js';
+import { countEndpoints, reportEndpoints } from '../desired/endpoint-report.js';
+import { type EndpointChoice } from '../desired/endpoints.js';
+import { type Exposure, type PortExposures, serviceExposures } from '../desired/exposures.js';
+import { isLocalPolicy, portEndpoints, virtualServerSettings } from '../desired/service.js';
+import { LOCAL, READY, SERVING, TERMINATING } from '../model/endpoint-slice.js';
+import { type Service } from '../model/service.js';
+import {
+  type BackendGroup,
+  type BackendsPage,
+  type BackendsQuery,
+  type EndpointReport,
+  type InspectionSource,
+  type ServiceReport,
+  type ServicesPage,
+  type ServicesQuery,
+  type VirtualServerReport,
+} from '../serve/inspection.js';
+import { type DataPlane } from './data-plane.js';
+import { serviceMatcher } from './service-matcher.js';
+
+/** What is read of the data plane. */
+export type InspectedDataPlane = Pick<DataPlane, 'cluster' | 'updater' | 'ipvs'>;
+
+/**
+ * Services and endpoints as this daemon wants them, worked out from its books when somebody asks: nothing is kept for
+ * it. `refusals` is what the kernel is known to refuse.
+ */
+export function inspectionSource(dataPlane: InspectedDataPlane, refusals: () => readonly string[]): InspectionSource {
+  return {
+    services: (query) => servicesPage(dataPlane, query),
+    backends: (query) => backendsPage(dataPlane, refusals(), query),
+  };
+}
+
+function servicesPage(dataPlane: InspectedDataPlane, query: ServicesQuery): ServicesPage {
+  const { cluster, updater } = dataPlane;
+  const { namespace, match, offset, limit } = query;
+  const { context } = updater;
+  const matches = serviceMatcher(match, cluster, context);
+  const found: Service[] = [];
+  for (const service of cluster.services.values())
+    if ((namespace === '' || service.key.startsWith(`${namespace}/`)) && matches(service)) found.push(service);
+  found.sort((a, b) => (a.key < b.key ? -1 : 1));
+  const services = found.slice(offset, offset + limit).map((service) => serviceReport(dataPlane, service, context));
+  return { total: found.length, services };
+}
+
+function serviceReport(dataPlane: InspectedDataPlane, service: Service, context: DesiredContext): ServiceReport {
+  const { ports, refusals } = serviceExposures(service, context);
+  const virtualServers = ports.flatMap((exposed) => {
+    if (exposed.exposures.length === 0) return [];
+    const known = countEndpoints(dataPlane.cluster.slicesOf(service.key), exposed.family, exposed.port);
+    return distinct(exposed.exposures).map((exposure) => serverReport(dataPlane, service, exposed, exposure, known));
+  });
+  return { ...nameOf(service), virtualServers, notes: refusals.map(({ text }) => text) };
+}
+
+/** `known` is the number of endpoints that its port has. */
+function serverReport(
+  { updater, ipvs }: InspectedDataPlane,
+  service: Service,
+  { port }: Pick<PortExposures, 'port'>,
+  { kind, server, address }: Exposure,
+  known: number,
+): VirtualServerReport {
+  const length = realServerKeyLength(virtualServerFamily(server));
+  const desired = updater.desired.virtualServers.get(server);
+  const isOurs = desired?.service === service.key;
+  const applied = isOurs ? ipvs.applied.get(server) : undefined;
+  const settings = isOurs
+    ? desired.settings
+    : virtualServerSettings(updater.settings.scheduler, service.affinitySeconds);
+  const ready = isOurs ? desired.realServers.length / length : 0;
+  const identity = virtualServerIdentity(server);
+  const isLocal = isLocalPolicy(service, kind);
+  const without = updater.desired.services.get(service.key)?.withoutLocal?.[familyOf(address)];
+  return {
+    protocol: port.protocol,
+    address: formatAddress(address),
+    port: identity.kind === 'address' ? identity.port : 0,
+    portName: port.name,
+    kind,
+    policy: isLocal ? 'Local' : 'Cluster',
+    scheduler: settings.scheduler,
+    affinitySeconds: settings.timeout,
+    ready,
+    draining: (applied?.draining.length ?? 0) / length,
+    leftOut: known - ready,
+    contestedBy: desired === undefined || isOurs ? null : desired.service,
+    written: applied !== undefined,
+    noLocalEndpoint:
+      isLocal && without !== undefined && (kind === 'clusterIP' ? without.internal : without.external) > 0,
+  };
+}
+
+function backendsPage(
+  dataPlane: InspectedDataPlane,
+  refusals: readonly string[],
+  { service: key, offset, limit }: BackendsQuery,
+): BackendsPage | undefined {
+  const { cluster, updater } = dataPlane;
+  const service = cluster.services.get(key);
+  if (service === undefined) return undefined;
+  const { context } = updater;
+  const exposures = serviceExposures(service, context);
+  const slices = cluster.slicesOf(key);
+  const groups: BackendGroup[] = [];
+  const endpoints: EndpointReport[] = [];
+  for (const exposed of exposures.ports) {
+    const { family, port } = exposed;
+    if (exposed.exposures.length === 0) continue;
+    const choice = portEndpoints(service, slices, family, port, context.topology);
+    const reported = reportEndpoints(slices, family, port, choice, context.topology);
+    const group = groups.length;
+    for (const { key: real, flags, zoneHints, nodeHints, cluster: inCluster, local } of reported)
+      endpoints.push({
+        group,
+        address: formatAddress(realServerAddress(real)),
+        port: realServerPort(real),
+        ready: (flags & READY) !== 0,
+        serving: (flags & SERVING) !== 0,
+        terminating: (flags & TERMINATING) !== 0,
+        local: (flags & LOCAL) !== 0,
+        zoneHints,
+        nodeHints,
+        leftOut: { cluster: inCluster ?? null, local: local ?? null },
+      });
+    const known = new Set(reported.map(({ key: real }) => real)).size;
+    groups.push({
+      virtualServers: distinct(exposed.exposures).map((exposure) => ({
+        ...serverReport(dataPlane, service, exposed, exposure, known),
+        list: usedList(service, exposure, choice),
+        refusals: refusals.filter((text) => names(text, formatVirtualServer(exposure.server))),
+      })),
+    });
+  }
+  const notes = exposures.refusals.map(({ text }) => text);
+  const page = endpoints.slice(offset, offset + limit);
+  return { ...nameOf(service), notes, groups, total: endpoints.length, endpoints: page };
+}
+
+/** Messages are `add-real-server TCP 10.96.0.1:80 -> 10.0.0.1:80: EINVAL ...`. */
+function names(message: string, place: string): boolean {
+  return message.includes(`${place} `) || message.includes(`${place}: `);
+}
+
+/** As service.ts: a Local policy without an endpoint here falls back to the cluster's. */
+function usedList(service: Service, { kind }: Exposure, { cluster, local }: EndpointChoice): 'cluster' | 'local' {
+  return isLocalPolicy(service, kind) && (local !== '' || cluster === '') ? 'local' : 'cluster';
+}
+
+/** Two addresses of a Service may be the same; the first one counts. */
+function distinct(exposures: readonly Exposure[]): readonly Exposure[] {
+  return [...new Map([...exposures].reverse().map((exposure) => [exposure.server, exposure])).values()].reverse();
+}
+
+function nameOf({ key }: Service): { namespace: string; name: string } {
+  const slash = key.indexOf('/');
+  return { namespace: key.slice(0, slash), name: key.slice(slash + 1) };
+}
