@@ -40,7 +40,8 @@ export function renderTable({ columns, rows }: Table, { headers, colours }: Tabl
 
 function plain(cell: Cell): string {
   const text = typeof cell === 'object' ? cell.text : String(cell);
-  return text === '' ? '-' : text;
+  // Names come from the API: none may move a terminal's cursor.
+  return text === '' ? '-' : text.replaceAll(/\p{Cc}/gu, '?');
 }
 
 function painted(cell: Cell, colours: boolean): string {

@@ -2,13 +2,15 @@ import { familyOf, formatAddress } from '../values/address.js';
 import {
   formatVirtualServer,
   realServerAddress,
+  type RealServerKey,
   realServerKeyLength,
+  realServerKeys,
   realServerPort,
   virtualServerFamily,
   virtualServerIdentity,
 } from '../values/virtual-server.js';
 import { type DesiredContext } from '../desired/context.js';
-import { countEndpoints, reportEndpoints } from '../desired/endpoint-report.js';
+import { endpointKeys, reportEndpoints } from '../desired/endpoint-report.js';
 import { type EndpointChoice } from '../desired/endpoints.js';
 import { type Exposure, type PortExposures, serviceExposures } from '../desired/exposures.js';
 import { isLocalPolicy, portEndpoints, virtualServerSettings } from '../desired/service.js';
@@ -27,6 +29,9 @@ import {
 } from '../serve/inspection.js';
 import { type DataPlane } from './data-plane.js';
 import { serviceMatcher } from './service-matcher.js';
+
+/** Virtual servers after which a page of Services ends: each is a look into several tables. */
+const MOST_SERVERS = 1000;
 
 /** What is read of the data plane. */
 export type InspectedDataPlane = Pick<DataPlane, 'cluster' | 'updater' | 'ipvs'>;
@@ -51,7 +56,15 @@ function servicesPage(dataPlane: InspectedDataPlane, query: ServicesQuery): Serv
   for (const service of cluster.services.values())
     if ((namespace === '' || service.key.startsWith(`${namespace}/`)) && matches(service)) found.push(service);
   found.sort((a, b) => (a.key < b.key ? -1 : 1));
-  const services = found.slice(offset, offset + limit).map((service) => serviceReport(dataPlane, service, context));
+  const services: ServiceReport[] = [];
+  let servers = 0;
+  for (const service of found.slice(offset, offset + limit)) {
+    // A page ends early behind Services of many addresses and ports: who asks goes on where it ended.
+    if (servers > MOST_SERVERS) break;
+    const report = serviceReport(dataPlane, service, context);
+    servers += report.virtualServers.length;
+    services.push(report);
+  }
   return { total: found.length, services };
 }
 
@@ -59,19 +72,19 @@ function serviceReport(dataPlane: InspectedDataPlane, service: Service, context:
   const { ports, refusals } = serviceExposures(service, context);
   const virtualServers = ports.flatMap((exposed) => {
     if (exposed.exposures.length === 0) return [];
-    const known = countEndpoints(dataPlane.cluster.slicesOf(service.key), exposed.family, exposed.port);
+    const known = endpointKeys(dataPlane.cluster.slicesOf(service.key), exposed.family, exposed.port);
     return distinct(exposed.exposures).map((exposure) => serverReport(dataPlane, service, exposed, exposure, known));
   });
   return { ...nameOf(service), virtualServers, notes: refusals.map(({ text }) => text) };
 }
 
-/** `known` is the number of endpoints that its port has. */
+/** `known` are the endpoints that its port has. */
 function serverReport(
   { updater, ipvs }: InspectedDataPlane,
   service: Service,
   { port }: Pick<PortExposures, 'port'>,
   { kind, server, address }: Exposure,
-  known: number,
+  known: ReadonlySet<RealServerKey>,
 ): VirtualServerReport {
   const length = realServerKeyLength(virtualServerFamily(server));
   const desired = updater.desired.virtualServers.get(server);
@@ -81,6 +94,7 @@ function serverReport(
     ? desired.settings
     : virtualServerSettings(updater.settings.scheduler, service.affinitySeconds);
   const ready = isOurs ? desired.realServers.length / length : 0;
+  const draining = applied === undefined ? [] : realServerKeys(applied.draining, virtualServerFamily(server));
   const identity = virtualServerIdentity(server);
   const isLocal = isLocalPolicy(service, kind);
   const without = updater.desired.services.get(service.key)?.withoutLocal?.[familyOf(address)];
@@ -94,8 +108,9 @@ function serverReport(
     scheduler: settings.scheduler,
     affinitySeconds: settings.timeout,
     ready,
-    draining: (applied?.draining.length ?? 0) / length,
-    leftOut: known - ready,
+    draining: draining.length,
+    // Of those that drain most are no endpoints any more; the others are told once.
+    leftOut: known.size - ready - draining.filter((key) => known.has(key)).length,
     contestedBy: desired === undefined || isOurs ? null : desired.service,
     written: applied !== undefined,
     noLocalEndpoint:
@@ -135,7 +150,7 @@ function backendsPage(
         nodeHints,
         leftOut: { cluster: inCluster ?? null, local: local ?? null },
       });
-    const known = new Set(reported.map(({ key: real }) => real)).size;
+    const known = new Set(reported.map(({ key: real }) => real));
     groups.push({
       virtualServers: distinct(exposed.exposures).map((exposure) => ({
         ...serverReport(dataPlane, service, exposed, exposure, known),

@@ -75,11 +75,11 @@ export function reportEndpoints(
   }));
 }
 
-/** How many endpoints the port has, each counted once, whatever their state. */
-export function countEndpoints(slices: readonly EndpointSlice[], family: Family, port: ServicePort): number {
+/** The endpoints that the port has, each once, whatever their state. */
+export function endpointKeys(slices: readonly EndpointSlice[], family: Family, port: ServicePort): Set<RealServerKey> {
   const keys = new Set<RealServerKey>();
   forEachCandidate(slices, family, port, ({ key }) => void keys.add(key));
-  return keys.size;
+  return keys;
 }
 
 function members(list: RealServerList, family: Family): ReadonlySet<RealServerKey> {

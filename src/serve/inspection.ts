@@ -33,6 +33,7 @@ export interface ServiceReport {
   readonly notes: readonly string[];
 }
 
+/** From `offset` on as many as were asked for, or fewer: `total` says whether there are more. */
 export interface ServicesPage {
   readonly total: number;
   readonly services: readonly ServiceReport[];

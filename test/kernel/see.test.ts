@@ -174,7 +174,7 @@ step('a backend that drains is told with its connections, by services and by bac
   const [gone, left] = name === 'one' ? [ONE, TWO] : [TWO, ONE];
   rig.set(slice([left]));
   await waitUntil('the drain', async () =>
-    (await rows('services web')).includes('default|web|TCP 10.96.1.1:80|clusterIP|rr|1|1|2|2|0|ok'),
+    (await rows('services web')).includes('default|web|TCP 10.96.1.1:80|clusterIP|rr|1|1|1|2|0|ok'),
   );
   const shown = await rows('backends default/web');
   assert.ok(shown.includes(`TCP 10.96.1.1:80|clusterIP|${gone}:8080|0|2|0|draining|not ready`), shown.join('\n'));

@@ -48,7 +48,7 @@ describe('services', () => {
         'default|empty|TCP 10.96.0.4:80|clusterIP|rr|0|0|0|0|0|no endpoints: refused',
         'default|late|TCP 10.96.0.3:80|clusterIP|rr|1|0|0|0|0|ok',
         'default|late|TCP 192.0.2.1:80|externalIP|rr|0|0|1|-|-|contested: default/early has it',
-        'default|web|TCP 10.96.0.1:80|clusterIP|rr|2|1|2|7|8|ok',
+        'default|web|TCP 10.96.0.1:80|clusterIP|rr|2|1|1|7|8|ok',
         'default|web|TCP 10.200.0.2:30080|nodePort|rr|1|0|3|0|0|ok',
       ],
     );
@@ -114,6 +114,27 @@ describe('services', () => {
     assert.ok(!json.out.includes('\x1b'));
   });
 
+  test('lets no name move the cursor', async (t) => {
+    const cluster = new TestCluster({ families: [4] });
+    cluster.service('a\x1b[2Jb');
+    const rig = new SeeRig(cluster);
+    await rig.sync();
+    await rig.listen(t);
+    const { out } = await rig.type('services', { isTerminal: true, variables: { NO_COLOR: '1' } });
+    assert.ok(!out.includes('\x1b') && out.includes('a?[2Jb'), out);
+  });
+
+  test('asks on where a page ended early, behind a Service of many addresses', async (t) => {
+    const cluster = new TestCluster({ families: [4] });
+    const ports = Array.from({ length: 700 }, (_, i) => ({ name: `p${i}`, port: i + 1 }));
+    for (let i = 1; i <= 5; i++) cluster.service(`s${i}`, { clusterIP: `10.96.0.${i}`, ports });
+    const rig = new SeeRig(cluster);
+    await rig.sync();
+    await rig.listen(t);
+    assert.equal(cells((await rig.type('services --no-headers')).out).length, 3500);
+    assert.equal(rig.asked.length, 3);
+  });
+
   test('asks page by page', async (t) => {
     const cluster = new TestCluster({ families: [4] });
     for (let i = 0; i < 450; i++) cluster.service(`s${i}`, { clusterIP: `10.97.${i >> 8}.${i & 255}` });
@@ -129,7 +150,7 @@ describe('services', () => {
     rig.kernel.netlink.permitted = false;
     const { code, out, err } = await rig.type('services web --no-headers');
     assert.equal(code, 0);
-    assert.match(out, /TCP 10\.96\.0\.1:80 .*2 +1 +2 +- +- +ok/);
+    assert.match(out, /TCP 10\.96\.0\.1:80 .*2 +1 +1 +- +- +ok/);
     assert.match(err, /^note: weights and connections are not known: .*EPERM/);
   });
 

@@ -1,7 +1,7 @@
 /** Why an endpoint gets no traffic, against what the endpoint's own fields say, over random Services. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { countEndpoints, reportEndpoints } from '../../../src/desired/endpoint-report.js';
+import { endpointKeys, reportEndpoints } from '../../../src/desired/endpoint-report.js';
 import { portEndpoints } from '../../../src/desired/service.js';
 import { formatRealServer, realServerKeys } from '../../../src/values/virtual-server.js';
 import { type Fields, TERMINATING, TestCluster, type TestEndpoint } from '../../support/desired-cluster.js';
@@ -18,7 +18,7 @@ function reasons(endpoints: readonly TestEndpoint[], spec: Record<string, unknow
   const [slices, port] = [cluster.state.slicesOf('default/web'), service.ports[0]!];
   const choice = portEndpoints(service, slices, 4, port, TOPOLOGY);
   const reported = reportEndpoints(slices, 4, port, choice, TOPOLOGY);
-  return { reported, choice, known: countEndpoints(slices, 4, port) };
+  return { reported, choice, known: endpointKeys(slices, 4, port).size };
 }
 
 function lines(...args: Parameters<typeof reasons>): string[] {

@@ -1,0 +1,65 @@
+/** The example in docs/operations.md is what the program prints. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { FakeApiServer } from '../../fakes/api-server.js';
+import { TestCluster } from '../../support/desired-cluster.js';
+import { SeeRig, server } from '../../support/see-rig.js';
+
+const DOCS = join(import.meta.dirname, '../../../../docs/operations.md');
+const IPS = ['10.128.0.11', '10.128.1.12', '10.128.2.13'];
+
+test('services and backends print what docs/operations.md shows', async (t) => {
+  const cluster = new TestCluster({ families: [4] });
+  cluster.service('web', {
+    ...{ type: 'NodePort', clusterIP: '10.96.1.1', externalTrafficPolicy: 'Local' },
+    ports: [{ name: 'http', port: 80, nodePort: 30080 }],
+  });
+  const slice = { ports: [{ name: 'http', port: 8080, protocol: 'TCP' }] };
+  const endpoints = IPS.map((ip, i) => ({ ip, node: `node-${i}` }));
+  cluster.slice('web', endpoints, slice);
+  const rig = new SeeRig(cluster);
+  await rig.sync();
+  const web = server('10.96.1.1', 80);
+  rig.connect(web, '10.128.1.12:8080', 2);
+  const down = { ready: false, serving: false };
+  cluster.slice('web', [endpoints[0]!, { ...endpoints[1]!, ...down }, { ...endpoints[2]!, ...down }], slice);
+  await rig.sync();
+  rig.connect(web, '10.128.0.11:8080', 3, 1);
+  await rig.listen(t);
+  const kubeconfig = await apiServer(t);
+  let text = '';
+  for (const command of ['services 10.128.2.13', 'backends default/web -o wide']) {
+    const { out, err } = await rig.type(`${command} --kubeconfig ${kubeconfig}`);
+    assert.equal(err, '');
+    text += `$ kube-proxy-ipvs ${command}\n${out}`;
+  }
+  assert.ok(readFileSync(DOCS, 'utf8').includes(`\`\`\`console\n${text}\`\`\`\n`), `docs/operations.md lacks\n${text}`);
+});
+
+/** Where the names of the pods are. */
+async function apiServer(t: { after(end: () => Promise<void>): void }): Promise<string> {
+  const api = new FakeApiServer();
+  api.set({
+    apiVersion: 'discovery.k8s.io/v1',
+    kind: 'EndpointSlice',
+    metadata: { namespace: 'default', name: 'web-1', labels: { 'kubernetes.io/service-name': 'web' } },
+    addressType: 'IPv4',
+    ports: [{ name: 'http', port: 8080, protocol: 'TCP' }],
+    endpoints: IPS.map((address, i) => ({
+      ...{ addresses: [address], nodeName: `node-${i}`, zone: `zone-${i % 2}` },
+      targetRef: { kind: 'Pod', name: `web-${i}` },
+    })),
+  });
+  await api.start();
+  t.after(() => api.stop());
+  const path = join(mkdtempSync(join(tmpdir(), 'docs-')), 'kubeconfig');
+  const context = { name: 'fake', context: { cluster: 'fake', user: 'fake' } };
+  const clusters = [{ name: 'fake', cluster: { server: api.url } }];
+  const users = [{ name: 'fake', user: {} }];
+  const config = { apiVersion: 'v1', kind: 'Config', clusters, users, contexts: [context], 'current-context': 'fake' };
+  writeFileSync(path, JSON.stringify(config));
+  return path;
+}
