@@ -51,7 +51,7 @@ _kube_proxy_ipvs() {
     ${paths.join('|')}) path="\${path:+$path }$word" ;;
     esac
   done
-  case "$prev" in
+  case "$path:$prev" in
 ${valueArms(commands)}
   esac
   case "$path" in
@@ -64,20 +64,29 @@ complete -o default -F _kube_proxy_ipvs ${PROGRAM}
 `;
 }
 
-/** What may follow an option: its choices, or a file's name. */
+/** What may follow an option: its choices, which differ from command to command, or a file's name. */
 function valueArms(commands: readonly CompletedCommand[]): string {
-  const known = new Map<string, CompletedOption>();
-  for (const { options } of commands)
-    for (const option of options) if (option.takesValue && !known.has(option.long)) known.set(option.long, option);
-  return [...known.values()]
-    .map((option) => {
-      const reply =
-        option.choices.length === 0
-          ? 'COMPREPLY=($(compgen -f -- "$cur"))'
-          : `COMPREPLY=($(compgen -W ${quoted(option.choices.join(' '))} -- "$cur"))`;
-      return `  ${flagsOf([option]).join('|')}) ${reply}; return ;;`;
-    })
-    .join('\n');
+  const valued = commands.flatMap(({ path, options }) =>
+    options.filter(({ takesValue }) => takesValue).map((option) => ({ path, option })),
+  );
+  const arm = (patterns: readonly string[], reply: string): string =>
+    `  ${patterns.join('|')}) COMPREPLY=($(compgen ${reply} -- "$cur")); return ;;`;
+  const chosen = valued
+    .filter(({ option }) => option.choices.length > 0)
+    .map(({ path, option: { choices, ...option } }) => {
+      const patterns = flagsOf([{ ...option, choices }]).map((flag) => quoted(`${path}:${flag}`));
+      return arm(patterns, `-W ${quoted(choices.join(' '))}`);
+    });
+  const free = new Set(
+    valued.filter(({ option }) => option.choices.length === 0).flatMap(({ option }) => flagsOf([option])),
+  );
+  return [
+    ...chosen,
+    arm(
+      [...free].map((flag) => `*:${flag}`),
+      '-f',
+    ),
+  ].join('\n');
 }
 
 function zsh(commands: readonly CompletedCommand[]): string {

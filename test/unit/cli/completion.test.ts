@@ -39,6 +39,7 @@ describe('completion', () => {
     assert.deepEqual(offers(script, '--kubeconfig', 'file', 'services', '--name'), ['--namespace']);
     assert.deepEqual(offers(script, 'services', '-o', ''), ['wide', 'json', 'yaml', 'name']);
     assert.deepEqual(offers(script, 'table', '--output', 'y'), ['yaml']);
+    assert.deepEqual(offers(script, 'explain', '-o', ''), ['wide', 'json'], 'they differ from command to command');
     assert.deepEqual(offers(script, 'completion', 'f'), ['fish']);
     assert.ok(!offers(script, 'backends', '--').includes('--fix'), 'options of other commands');
   });
