@@ -12,7 +12,6 @@ import { ipvsRules, realServerWeights, run } from './harness/kernel-state.js';
 import { Lab, NODE } from './harness/lab.js';
 import { OUTSIDE, type PodSpec } from './harness/layout.js';
 import { waitUntil } from './harness/wait.js';
-import { annotateTable, serviceNames } from './harness/service-names.js';
 
 const PODS: readonly PodSpec[] = [
   { name: 'web-1', addresses: ['10.128.0.11', 'fd00:10:128::11'] },
@@ -22,7 +21,6 @@ const PODS: readonly PodSpec[] = [
   { name: 'dns-2', addresses: ['10.128.1.22', 'fd00:10:128:1::22'], place: 'other' },
 ];
 const CLIENT = 'client';
-const NODE_ADDRESSES = ['10.200.0.2', 'fd00:200::2'];
 
 function title(text: string): void {
   console.log(`\n\x1b[1m== ${text}\x1b[0m`);
@@ -38,9 +36,12 @@ async function startServers(lab: Lab): Promise<void> {
   }
 }
 
-async function showTable(directory: string, filter = ''): Promise<void> {
-  const names = await serviceNames(directory, NODE_ADDRESSES);
-  for (const line of annotateTable(await run('ipvsadm', '-Ln'), names, filter)) console.log(line);
+/** Types a command of the program, as somebody does who looks after the node. */
+async function type(directory: string, ...command: string[]): Promise<string> {
+  const config = join(directory, 'config/kube-proxy.yaml');
+  const text = await run(process.execPath, `${ROOT}dist/main.js`, ...command, '--config', config);
+  console.log(`$ kube-proxy-ipvs ${command.join(' ')}\n${text.trimEnd()}`);
+  return text;
 }
 
 async function ask(lab: Lab, from: string, count: number, what: string, target: Target): Promise<Histogram> {
@@ -96,7 +97,7 @@ async function showChange(lab: Lab, directory: string): Promise<void> {
   const begun = performance.now();
   await waitUntil('the table without web-2', async () => !(await realServerWeights()).includes(web2));
   console.log(`(the table followed within ${Math.round(performance.now() - begun)} ms of the file's change)`);
-  await showTable(directory, 'shop/web:http');
+  assert.match(await type(directory, 'backends', 'shop/web'), /10\.128\.0\.12:8080 .* not ready$/m);
   console.log('(weight 0: it keeps the connections that it has, gets no new ones, and is deleted when they are gone)');
   const counts = await ask(lab, CLIENT, 12, 'shop/web', { protocol: 'TCP', address: '10.96.0.20', port: 80 });
   assert.deepEqual(counts.by, { 'web-1': 6, 'web-3': 6 });
@@ -121,7 +122,7 @@ async function main(): Promise<void> {
   assert.equal(rules.filter((rule) => rule.startsWith('-A')).length, 11);
 
   title('the IPVS table (ipvsadm -Ln), Service names beside it');
-  await showTable(directory);
+  assert.match(await type(directory, 'table'), /^TCP {2}10\.96\.0\.20:80 .* # shop\/web:http$/m);
   title('kube-ipvs0: the addresses that make the node accept the packets');
   console.log((await run('ip', '-o', 'addr', 'show', 'dev', 'kube-ipvs0')).replace(/\\.*$/gm, '').trimEnd());
   title('requests, and who answered them');

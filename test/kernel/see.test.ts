@@ -115,6 +115,13 @@ step('services has every address with its backends and the connections that are 
   assert.match(nothing.err, /no Service has the name, an address or a backend nobody/);
 });
 
+step('a person at a terminal sees colours, unless NO_COLOR is set', async () => {
+  const seen = async (variables: string): Promise<string> =>
+    shell(`script -qec "${variables} ${PROGRAM} services web" /dev/null </dev/null | cat`);
+  assert.match(await seen(''), /\p{Cc}\[32mok\p{Cc}\[0m/u);
+  assert.match(await seen('NO_COLOR=1'), / {3}ok\r?\n/);
+});
+
 step('backends says where connections go, who is left out and why, and with -o wide the pods', async () => {
   const shown = await rows('backends default/web -o wide');
   const cluster = shown.filter((row) => row.startsWith('TCP 10.96.1.1:80|'));
