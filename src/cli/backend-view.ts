@@ -1,5 +1,5 @@
 /** What `backends` shows: the endpoints that the daemon knows beside the real servers that the kernel has. Pure. */
-import { type ListedRealServer } from '../kernel/ipvs/message.js';
+import { type DumpedRealServer } from '../kernel/ipvs/message.js';
 import { type BackendServer, type BackendsPage, type EndpointReport } from '../serve/inspection.js';
 import { formatAddress } from '../values/address.js';
 import { realServerAddress, realServerPort } from '../values/virtual-server.js';
@@ -38,13 +38,16 @@ export interface SeenBackend extends BackendNames {
 export type SeenBackendServer = Omit<BackendServer, 'list'> & { readonly backends: readonly SeenBackend[] };
 
 /** The real servers of a virtual server; undefined when the kernel cannot be read. */
-export type RealServersOf = (server: BackendServer) => readonly ListedRealServer[] | undefined;
+export type RealServersOf = (server: BackendServer) => readonly DumpedRealServer[] | undefined;
 
 const NO_NAMES: BackendNames = { pod: '', node: '', zone: '' };
 const NOT_THERE = { weight: null, activeConnections: null, inactiveConnections: null };
 const NO_ENDPOINT = { ready: null, serving: null, terminating: null, local: null, zoneHints: [], nodeHints: [] };
 
-/** Every virtual server of the Service with its backends: wanted ones, left out ones, and what else the kernel has there. */
+/**
+ * Every virtual server of the Service with its backends: wanted ones, left out ones, and what else the kernel has
+ * there.
+ */
 export function seenBackends(
   { groups, endpoints }: Pick<BackendsPage, 'groups' | 'endpoints'>,
   realServersOf: RealServersOf,
@@ -63,7 +66,7 @@ export function seenBackends(
 function joined(
   server: BackendServer,
   endpoints: readonly EndpointReport[],
-  kernel: readonly ListedRealServer[] | undefined,
+  kernel: readonly DumpedRealServer[] | undefined,
   names: ReadonlyMap<string, BackendNames>,
 ): SeenBackend[] {
   const left = new Map((kernel ?? []).map((real) => [textOf(real), real]));
@@ -89,7 +92,7 @@ function judge(
   server: BackendServer,
   text: string,
   why: EndpointReport['leftOut']['cluster'],
-  real: ListedRealServer | 'unknown' | undefined,
+  real: DumpedRealServer | 'unknown' | undefined,
 ): Pick<SeenBackend, 'state' | 'reason'> {
   if (server.contestedBy !== null) return { state: 'leftOut', reason: why ?? 'contested' };
   if (real === 'unknown') return why === null ? { state: 'active', reason: null } : { state: 'leftOut', reason: why };
@@ -103,14 +106,14 @@ function judge(
 }
 
 function countsOf(
-  real: ListedRealServer | undefined,
+  real: DumpedRealServer | undefined,
 ): Pick<SeenBackend, 'weight' | 'activeConnections' | 'inactiveConnections'> {
   if (real === undefined) return NOT_THERE;
   const { weight, activeConnections, inactiveConnections } = real;
   return { weight, activeConnections, inactiveConnections };
 }
 
-function textOf({ key }: ListedRealServer): string {
+function textOf({ key }: DumpedRealServer): string {
   return hostPort(formatAddress(realServerAddress(key)), realServerPort(key));
 }
 

@@ -1,7 +1,7 @@
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { type Environment } from '../daemon/environment.js';
 import { lookUpPodNames } from '../daemon/pod-names.js';
-import { type ListedRealServer } from '../kernel/ipvs/message.js';
+import { type DumpedRealServer } from '../kernel/ipvs/message.js';
 import { type BackendServer, type BackendsPage } from '../serve/inspection.js';
 import { errorMessage } from '../values/errors.js';
 import { type BackendNames, backendsAnswer, seenBackends } from './backend-view.js';
@@ -71,8 +71,8 @@ export async function podNames(
 async function realServers(
   { groups }: BackendsPage,
   kernel: KernelView,
-): Promise<ReadonlyMap<BackendServer, readonly ListedRealServer[]>> {
-  const found = new Map<BackendServer, readonly ListedRealServer[]>();
+): Promise<ReadonlyMap<BackendServer, readonly DumpedRealServer[]>> {
+  const found = new Map<BackendServer, readonly DumpedRealServer[]>();
   for (const { virtualServers } of groups)
     for (const server of virtualServers) {
       const listed = await kernel.realServers(serverKeyOf(server));

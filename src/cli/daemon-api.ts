@@ -28,7 +28,10 @@ export class DaemonApi {
     this.#base = `http://${formatBindAddress(reachable(metricsBindAddress))}`;
   }
 
-  /** The Services that `match` means (empty: all), in the order of their names. Those that come or go meanwhile may be told or not. */
+  /**
+   * The Services that `match` means (empty: all), in the order of their names. Those that come or go meanwhile may be
+   * told or not.
+   */
   async services(namespace: string, match: string): Promise<ServiceReport[]> {
     const services = new Map<string, ServiceReport>();
     for (let offset = 0; ;) {

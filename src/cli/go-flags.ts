@@ -12,7 +12,8 @@ export function parseGoBoolean(text: string): boolean | undefined {
 }
 
 /**
- * Rewrites `-v=2`, `-o=json`, `--masquerade_all` (component-base takes underscores for dashes), and `--masquerade-all=true`, where
+ * Rewrites `-v=2`, `-o=json`, `--masquerade_all` (component-base takes underscores for dashes), and
+ * `--masquerade-all=true`, where
  * `booleans` names the flags that take no value of their own: `=false` becomes `--no-masquerade-all`. Values, and
  * everything after `--`, stay as they are.
  */

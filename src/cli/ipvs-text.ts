@@ -1,5 +1,5 @@
 /** The IPVS table as `ipvsadm -Ln` prints it, with the Service's name beside each virtual server. Pure. */
-import { type ListedRealServer, type ListedVirtualServer } from '../kernel/ipvs/message.js';
+import { type DumpedRealServer, type DumpedVirtualServer } from '../kernel/ipvs/message.js';
 import { type ServiceReport, type VirtualServerReport } from '../serve/inspection.js';
 import { formatAddress } from '../values/address.js';
 import {
@@ -17,8 +17,8 @@ import { type Answer } from './see.js';
 import { serverKeyOf } from './kernel-view.js';
 
 export interface TableServer {
-  readonly server: ListedVirtualServer;
-  readonly realServers: readonly ListedRealServer[];
+  readonly server: DumpedVirtualServer;
+  readonly realServers: readonly DumpedRealServer[];
 }
 
 /** Who asked for a virtual server. */
@@ -79,12 +79,12 @@ export function ownerText(owner: ServerOwner | undefined): string {
   return `${namespace}/${name}${portName === '' ? '' : `:${portName}`}${KINDS[kind]}`;
 }
 
-function serverLine({ key, settings }: ListedVirtualServer): string {
+function serverLine({ key, settings }: DumpedVirtualServer): string {
   const [protocol = '', ...place] = formatVirtualServer(key).split(' ');
   return [protocol.padEnd(4), place.join(' '), settings.scheduler, ...flagTexts(settings)].join(' ');
 }
 
-function flagTexts({ scheduler, flags, timeout }: ListedVirtualServer['settings']): string[] {
+function flagTexts({ scheduler, flags, timeout }: DumpedVirtualServer['settings']): string[] {
   const named = [
     ...(flags & FLAG_SCHED_FALLBACK ? [`${scheduler}-fallback`] : []),
     ...(flags & FLAG_SCHED_PORT ? [`${scheduler}-port`] : []),
@@ -95,7 +95,7 @@ function flagTexts({ scheduler, flags, timeout }: ListedVirtualServer['settings'
   ];
 }
 
-function realServerLine({ key, forwarding, weight, activeConnections, inactiveConnections }: ListedRealServer): string {
+function realServerLine({ key, forwarding, weight, activeConnections, inactiveConnections }: DumpedRealServer): string {
   const counts = [String(weight).padEnd(6), String(activeConnections).padEnd(10), String(inactiveConnections)];
   return `  -> ${formatRealServer(key).padEnd(28)} ${FORWARDS[forwarding].padEnd(7)} ${counts.join(' ')}`;
 }

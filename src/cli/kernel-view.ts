@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Environment } from '../daemon/environment.js';
 import { IpvsClient } from '../kernel/ipvs/client.js';
-import { type ListedRealServer } from '../kernel/ipvs/message.js';
+import { type DumpedRealServer } from '../kernel/ipvs/message.js';
 import { type VirtualServerReport } from '../serve/inspection.js';
 import { parseAddress } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
@@ -11,7 +11,9 @@ import { type VirtualServerKey, addressServerKey } from '../values/virtual-serve
 /** So many virtual servers are read before a signal can end it. */
 const TURN = 64;
 
-/** The IPVS table of this node for a command that can do without: the first failure is kept and nothing more is asked. */
+/**
+ * The IPVS table of this node for a command that can do without: the first failure is kept and nothing more is asked.
+ */
 export class KernelView {
   /** Why the kernel cannot be read; undefined while it can. */
   failure: string | undefined;
@@ -34,7 +36,7 @@ export class KernelView {
   }
 
   /** The real servers of a virtual server; empty when there is none, undefined when the kernel cannot be read. */
-  async realServers(key: VirtualServerKey): Promise<readonly ListedRealServer[] | undefined> {
+  async realServers(key: VirtualServerKey): Promise<readonly DumpedRealServer[] | undefined> {
     if (this.failure !== undefined || this.#client === undefined) return undefined;
     if (++this.#reads % TURN === 0) await nextTurn();
     this.#stop.throwIfAborted();

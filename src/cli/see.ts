@@ -1,4 +1,7 @@
-/** How `services`, `backends`, `connections` and `table` show what they found: as text, as data, once or again and again. */
+/**
+ * How `services`, `backends`, `connections` and `table` show what they found: as text, as data, once or again and
+ * again.
+ */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
 import { type DaemonOptions } from '../daemon/daemon-options.js';

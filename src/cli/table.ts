@@ -11,8 +11,10 @@ import { NothingFoundError, show } from './see.js';
 import { type ServicesOptions, findServices } from './services.js';
 
 /**
- * The kernel's IPVS table with Service names; with a namespace or something to match, of those Services alone. Without the
- * daemon the table is shown all the same, without names, and the exit code is 1. Rejects when the kernel cannot be read.
+ * The kernel's IPVS table with Service names; with a namespace or something to match, of those Services alone.
+ * Without the
+ * daemon the table is shown all the same, without names, and the exit code is 1. Rejects when the kernel cannot be
+ * read.
  */
 export async function runTable(options: ServicesOptions, environment: Environment): Promise<number> {
   const { config } = await loadDaemonConfig(options);

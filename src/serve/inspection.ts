@@ -42,7 +42,9 @@ export interface ServicesPage {
 export interface ServicesQuery {
   /** Empty: all. */
   readonly namespace: string;
-  /** A name, `namespace/name`, an address of a Service or of an endpoint, or such an address with a port. Empty: all. */
+  /**
+   * A name, `namespace/name`, an address of a Service or of an endpoint, or such an address with a port. Empty: all.
+   */
   readonly match: string;
   readonly offset: number;
   readonly limit: number;

@@ -25,7 +25,8 @@ export interface MetricsServerSources {
 
 /**
  * What kube-proxy's metrics server has (/metrics, /metrics/slis, /proxyMode, /healthz, /configz) and the status page
- * (/status as HTML, /status.json, /services.json, /backends.json, and /events?since=SECONDS). It says nothing secret, but
+ * (/status as HTML, /status.json, /services.json, /backends.json, and /events?since=SECONDS). It says nothing secret,
+ * but
  * /configz, /status and the others name every Service and setting: only the node itself gets them unless `access` says
  * otherwise.
  */

@@ -1,6 +1,7 @@
 // test-kernel: timeout=600
 /**
- * `services`, `backends`, `connections`, `table` and `completion` typed as a person types them in the DaemonSet's pod, beside
+ * `services`, `backends`, `connections`, `table` and `completion` typed as a person types them in the DaemonSet's
+ * pod, beside
  * the shipped daemon, with connections that are open.
  */
 import assert from 'node:assert/strict';

@@ -1,4 +1,7 @@
-/** IPVS' table of connections as /proc/net/ip_vs_conn shows it (ip_vs_conn_seq_show in net/netfilter/ipvs/ip_vs_conn.c). */
+/**
+ * IPVS' table of connections as /proc/net/ip_vs_conn shows it (ip_vs_conn_seq_show in
+ * net/netfilter/ipvs/ip_vs_conn.c).
+ */
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { type Address, addressFromBytes, parseAddress } from '../../values/address.js';
