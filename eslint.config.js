@@ -1,31 +1,6 @@
 import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
-/** Files from before the rules on comments and #private: whoever changes one takes it off, after `npm run format`. */
-const LATER = [
-  'src/cli/cleanup.ts',
-  'src/daemon/dry-run.ts',
-  'src/daemon/sync-reporter.ts',
-  'src/kernel/ipset/client.ts',
-  'src/kernel/iptables/fingerprint.ts',
-  'src/kernel/node/sysctl.ts',
-  'src/reconcile/cleanup.ts',
-  'src/reconcile/compare.ts',
-  'src/reconcile/conntrack-cleaner.ts',
-  'src/reconcile/drain.ts',
-  'src/reconcile/failures.ts',
-  'src/reconcile/ipvs-applier.ts',
-  'src/reconcile/prerequisites.ts',
-  'src/reconcile/reconciler.ts',
-  'src/reconcile/sysctl-keeper.ts',
-  'src/reconcile/verification.ts',
-  'src/serve/status.ts',
-  'test/kernel/cleanup.test.ts',
-  'test/kernel/preflight.test.ts',
-  'test/kernel/reliability-health.test.ts',
-  'test/kernel/reliability-stop.test.ts',
-];
-
 export default tseslint.config(
   { ignores: ['build/', 'dist/', 'node_modules/', 'test/fixtures/'] },
   js.configs.recommended,
@@ -75,5 +50,4 @@ export default tseslint.config(
       },
     },
   },
-  { files: LATER, rules: { 'max-len': 'off', 'no-restricted-syntax': 'off' } },
 );

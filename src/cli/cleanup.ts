@@ -17,8 +17,8 @@ import { requireCapabilities } from '../daemon/preflight-checks.js';
 
 /**
  * Removes what this program or kube-proxy made, or (`ownOnly`) what kube-proxy's IPVS mode would leave behind; 1 when
- * something could not be removed, or when a daemon runs, which would put it back. No module is loaded for it: what the kernel
- * does not have holds nothing of ours.
+ * something could not be removed, or when a daemon runs, which would put it back. No module is loaded for it: what the
+ * kernel does not have holds nothing of ours.
  */
 export async function runCleanup(options: CleanupOptions, environment: Environment): Promise<number> {
   const { config } = await loadDaemonConfig(options);

@@ -23,9 +23,9 @@ export interface DryRunOptions extends DaemonOptions {
 }
 
 /**
- * Reads the cluster and the kernel and compares them; changes nothing. Rejects, saying what it waited for, when the cluster's
- * state does not come in time, when a manifest cannot be used, and when `environment.stop` aborts first. What of the
- * manifests is not used is reported on standard error.
+ * Reads the cluster and the kernel and compares them; changes nothing. Rejects, saying what it waited for, when the
+ * cluster's state does not come in time, when a manifest cannot be used, and when `environment.stop` aborts first. What
+ * of the manifests is not used is reported on standard error.
  */
 export async function dryRun(options: DryRunOptions, environment: Environment): Promise<Inspection> {
   return dryRunWith(options, environment, ({ inspection }) => inspection);

@@ -42,7 +42,10 @@ export interface SyncState {
   lastFailure: string | undefined;
   failureCount: number;
   rulesFailure: string | undefined;
-  /** Since when checks of the rules have failed, and for which family the last one did; undefined after one that went well. */
+  /**
+   * Since when checks of the rules have failed, and for which family the last one did; undefined after one that went
+   * well.
+   */
   rulesFailingSince: number | undefined;
   rulesFailureFamily: Family | undefined;
   /** Objects that are skipped because the kernel keeps refusing them: how many, and what it says of some. */

@@ -1,6 +1,7 @@
 /**
- * Removes everything that this program or kube-proxy's iptables-based modes made, and nothing else. Can be run twice, and after a run
- * that broke off: each part is recognised by its own traces, and the traces that say whose a virtual server is go last.
+ * Removes everything that this program or kube-proxy's iptables-based modes made, and nothing else. Can be run twice,
+ * and after a run that broke off: each part is recognised by its own traces, and the traces that say whose a virtual
+ * server is go last.
  */
 import { errorMessage } from '../values/errors.js';
 import { type Prefix } from '../values/prefix.js';
@@ -64,9 +65,9 @@ export async function cleanup(parts: CleanupParts): Promise<CleanupReport> {
 }
 
 /**
- * Removes only what kube-proxy's IPVS mode does not know and so would leave behind, for the way back without interruption.
- * To be run once kube-proxy has synced: until then the chains it shares with us refer to our sets, which the kernel then
- * refuses to remove (named among the failures).
+ * Removes only what kube-proxy's IPVS mode does not know and so would leave behind, for the way back without
+ * interruption. To be run once kube-proxy has synced: until then the chains it shares with us refer to our sets, which
+ * the kernel then refuses to remove (named among the failures).
  */
 export async function cleanupOwn(parts: CleanupParts): Promise<CleanupReport> {
   const failures: string[] = [];

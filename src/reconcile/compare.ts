@@ -31,7 +31,9 @@ export interface Comparison {
   /** Whether an address belongs on the dummy link. */
   readonly isDesired: (address: Address) => boolean;
   readonly excludeCIDRs: readonly Prefix[];
-  /** False: this Node's own addresses are not known yet, so nothing says that what follows from them is desired no more. */
+  /**
+   * False: this Node's own addresses are not known yet, so nothing says that what follows from them is desired no more.
+   */
   readonly isNodeKnown?: boolean;
   /** Set, the work breaks off. */
   readonly stop?: StopFlag;

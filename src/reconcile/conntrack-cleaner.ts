@@ -21,9 +21,9 @@ export interface ConntrackCleanerOptions {
 }
 
 /**
- * Deletes the conntrack entries of UDP backends that are gone, and of virtual servers that are new (their clients' packets
- * went elsewhere before). One dump per family, whatever the number; what fails is tried again, or the clients of what is
- * gone would black-hole as long as they go on sending.
+ * Deletes the conntrack entries of UDP backends that are gone, and of virtual servers that are new (their clients'
+ * packets went elsewhere before). One dump per family, whatever the number; what fails is tried again, or the clients
+ * of what is gone would black-hole as long as they go on sending.
  */
 export class ConntrackCleaner {
   #left: StaleUdp[] = [];
@@ -37,7 +37,10 @@ export class ConntrackCleaner {
     return Math.max(0, this.#retryAt - this.options.clock.now());
   }
 
-  /** Cleans up after the backends that `record` says were taken away since the last call, and what failed before. Never rejects. */
+  /**
+   * Cleans up after the backends that `record` says were taken away since the last call, and what failed before. Never
+   * rejects.
+   */
   async clean(record: SyncRecord): Promise<void> {
     const fresh = record.staleUdp.slice(record.staleUdpCleaned);
     record.staleUdpCleaned = record.staleUdp.length;

@@ -41,9 +41,10 @@ export interface DrainOptions {
 }
 
 /**
- * Real servers with weight 0 that live connections still use. Each is deleted when its last connection is gone, or at its
- * deadline where there is one. State is the kernel's (the weight), so a restart finds and continues them; only the deadline
- * starts anew. Those that drain for long are looked at ever more rarely, so that many that never end cost next to nothing.
+ * Real servers with weight 0 that live connections still use. Each is deleted when its last connection is gone, or at
+ * its deadline where there is one. State is the kernel's (the weight), so a restart finds and continues them; only the
+ * deadline starts anew. Those that drain for long are looked at ever more rarely, so that many that never end cost next
+ * to nothing.
  */
 export class DrainTracker {
   readonly #drains = new Map<VirtualServerKey, ServerDrains>();
@@ -57,7 +58,9 @@ export class DrainTracker {
     return this.#size;
   }
 
-  /** Milliseconds until they should be looked at again: no change of the cluster reports that the last connection ended. */
+  /**
+   * Milliseconds until they should be looked at again: no change of the cluster reports that the last connection ended.
+   */
   get dueIn(): number {
     if (this.#drains.size === 0) return Infinity;
     return Math.max(POLL_MS, this.#pollAt - this.options.clock.now());

@@ -60,7 +60,8 @@ export function isIpvsVerdict({ operation, error }: IpvsFailure): boolean {
 function isVerdict(error: Error & { readonly code: string }): boolean {
   if ('resultUnknown' in error && error.resultUnknown === true) return false;
   if (PASSING.has(error.code)) return false;
-  // The kernel's answer to one message is a NetlinkError by itself; when the datagram was refused it has the socket's error as its cause.
+  // The kernel's answer to one message is a NetlinkError by itself; when the datagram was refused it has the socket's
+  // error as its cause.
   const answer = error instanceof NetlinkError ? error : error.cause;
   return answer instanceof NetlinkError && answer.cause === undefined;
 }

@@ -33,7 +33,10 @@ export class IpvsApplier {
     readonly onChanged: (server: VirtualServerKey) => void,
   ) {}
 
-  /** Creates and changes the virtual servers among `servers` that are desired; what the kernel refuses goes into `round`. */
+  /**
+   * Creates and changes the virtual servers among `servers` that are desired; what the kernel refuses goes into
+   * `round`.
+   */
   async upsert(servers: Iterable<VirtualServerKey>, desired: DesiredState, round: Round): Promise<void> {
     await this.#refreshSuspects(round.record.stop);
     const writer = this.writer(round);

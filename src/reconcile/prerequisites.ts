@@ -20,11 +20,16 @@ export interface PrerequisitesOptions {
   readonly definitions: ReadonlyMap<string, SetDefinition>;
   readonly pending: PendingWork;
   readonly refusals: KernelRefusals;
-  /** Listens for what happens to the link of this index, and to all addresses; called before anything is bound to it. */
+  /**
+   * Listens for what happens to the link of this index, and to all addresses; called before anything is bound to it.
+   */
   readonly watchLink: (index: number, listener: LinkListener) => 'already' | 'anew';
 }
 
-/** What has to be there, and known, before anything else can be synced: the dummy link, the sets, the node's own addresses. */
+/**
+ * What has to be there, and known, before anything else can be synced: the dummy link, the sets, the node's own
+ * addresses.
+ */
 export class Prerequisites implements LinkListener {
   #isLinkLost = true;
   #areSetsLost = true;
@@ -60,7 +65,9 @@ export class Prerequisites implements LinkListener {
     this.options.pending.verification = true;
   }
 
-  /** An address came or went on the dummy link: repaired at the next sync unless that is what is desired; true if so. */
+  /**
+   * An address came or went on the dummy link: repaired at the next sync unless that is what is desired; true if so.
+   */
   addressChanged(address: Address, isBound: boolean): boolean {
     const { addresses, updater, pending } = this.options;
     if (isIpv6LinkLocal(address)) return false; // the kernel's own, on every link that is up
@@ -71,7 +78,8 @@ export class Prerequisites implements LinkListener {
 
   /**
    * Brings them about; `isAdopted`: the kernel's state has been taken over, so that what is missing is to be read back.
-   * Throws NetlinkError or IpsetError when the kernel cannot be asked; a set that cannot be made right is a failure of `record`.
+   * Throws NetlinkError or IpsetError when the kernel cannot be asked; a set that cannot be made right is a failure of
+   * `record`.
    */
   async ensure(record: SyncRecord, isAdopted: boolean): Promise<void> {
     this.#ensureLink(record, isAdopted);
@@ -83,7 +91,10 @@ export class Prerequisites implements LinkListener {
     if (this.#areAddressesStale) await this.#refreshAddresses(isAdopted, record.stop);
   }
 
-  /** One set that cannot be made right is a failure of its own: it is left out, tried again, and nothing else waits for it. */
+  /**
+   * One set that cannot be made right is a failure of its own: it is left out, tried again, and nothing else waits for
+   * it.
+   */
   async ensureSets(record: SyncRecord): Promise<EnsuredSets> {
     const ensured = await ensureSets(this.options.ipset, this.options.definitions, record.stop);
     this.#brokenSets = new Set(ensured.failed.map(({ name }) => name));

@@ -49,8 +49,8 @@ export interface ReconcilerOptions {
 }
 
 /**
- * One sync at a time: what has to be there first, the desired state of what changed, the messages that close the gap, then
- * (every syncPeriod) the whole kernel state read back. The first sync takes over what is in the kernel instead.
+ * One sync at a time: what has to be there first, the desired state of what changed, the messages that close the gap,
+ * then (every syncPeriod) the whole kernel state read back. The first sync takes over what is in the kernel instead.
  */
 export class Reconciler {
   readonly pending = new PendingWork();
@@ -170,8 +170,8 @@ export class Reconciler {
   }
 
   /**
-   * The kernel keeps what was deleted on a list for two minutes and searches it at every add. So while more changes wait,
-   * deletions do, too: a rolling update adds first.
+   * The kernel keeps what was deleted on a list for two minutes and searches it at every add. So while more changes
+   * wait, deletions do, too: a rolling update adds first.
    */
   async #pollDrains(record: SyncRecord): Promise<void> {
     const { clock, updater } = this.options;

@@ -6,7 +6,10 @@ export interface DesiredSysctl {
   /** As in sysctl(8), or the path of a file in /sys. */
   readonly name: string;
   readonly value: number;
-  /** Whether a higher value is left: `always`, or only once the start has set it, so that a higher one is somebody's wish. */
+  /**
+   * Whether a higher value is left: `always`, or only once the start has set it, so that a higher one is somebody's
+   * wish.
+   */
   readonly atLeast?: 'always' | 'after-start';
   /** The data plane is wrong without it, so that failing to set it is an error and not a warning. */
   readonly required: boolean;
@@ -89,7 +92,9 @@ export function isRight(
   return mayBeHigher && current !== undefined && current > value;
 }
 
-/** Sets what differs; never throws. A parameter that cannot be set is reported with its fix, the others are still set. */
+/**
+ * Sets what differs; never throws. A parameter that cannot be set is reported with its fix, the others are still set.
+ */
 export function ensureSysctls(
   sysctl: Sysctl,
   desired: readonly DesiredSysctl[],

@@ -43,9 +43,9 @@ export interface VerificationOptions {
 }
 
 /**
- * Reads the whole kernel state back, counts what drifted, and repairs it the way changes are made. Changes of the cluster
- * that come while the kernel is read do not wait for its end: they are made in between, and what was read of them is not
- * compared.
+ * Reads the whole kernel state back, counts what drifted, and repairs it the way changes are made. Changes of the
+ * cluster that come while the kernel is read do not wait for its end: they are made in between, and what was read of
+ * them is not compared.
  */
 export class Verification {
   #finishedAt: number | undefined;
@@ -147,7 +147,9 @@ export class Verification {
     await compareWithKernel(this.comparison, observed, disturbed, pending.touched, record.drift);
   }
 
-  /** Makes the changes that came meanwhile, adding their keys to `disturbed`; true when virtual servers came or went. */
+  /**
+   * Makes the changes that came meanwhile, adding their keys to `disturbed`; true when virtual servers came or went.
+   */
   async #interleave(disturbed: Touched, record: SyncRecord): Promise<boolean> {
     const { clock, updater, ipvs, minInterval, changes, pending, conntrack, onInterleaved } = this.options;
     const { dirtyCount } = updater.cluster;

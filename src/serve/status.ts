@@ -63,7 +63,10 @@ export interface StatusReport {
   readonly repairs: Readonly<Record<string, number>>;
   /** By name: `kernel`, `iptables`, `families`. */
   readonly versions: Readonly<Record<string, string>>;
-  /** Things an operator should know: failures being retried, silent watches, claim conflicts and skipped objects by name. */
+  /**
+   * Things an operator should know: failures being retried, silent watches, claim conflicts and skipped objects by
+   * name.
+   */
   readonly notes: readonly string[];
 }
 

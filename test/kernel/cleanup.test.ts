@@ -1,5 +1,7 @@
 // test-kernel: timeout=300
-/** What kube-proxy's iptables mode leaves behind goes at start; cleanup keeps off a running daemon, and needs no IPVS. */
+/**
+ * What kube-proxy's iptables mode leaves behind goes at start; cleanup keeps off a running daemon, and needs no IPVS.
+ */
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { iptablesBackend } from './harness/iptables-programs.js';
@@ -12,7 +14,9 @@ const step = steps();
 let rig: Rig;
 let config: string;
 
-/** As kube-proxy 1.36 in iptables mode writes them, for one Service that is gone since, and other people's beside them. */
+/**
+ * As kube-proxy 1.36 in iptables mode writes them, for one Service that is gone since, and other people's beside them.
+ */
 const LEFTOVERS = `$IPTABLES-restore --noflush <<'END'
 *mangle
 :KUBE-PROXY-CANARY - [0:0]

@@ -1,5 +1,8 @@
 // test-kernel: timeout=300
-/** A node as it boots: what preflight and plan say of it without touching it, what --fix does, what the daemon then may lack. */
+/**
+ * A node as it boots: what preflight and plan say of it without touching it, what --fix does, what the daemon then may
+ * lack.
+ */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,7 +1,7 @@
 // test-kernel: timeout=900
 /**
- * A held xtables lock delays rules and nothing else; /healthz is red exactly when what is known is not in the kernel, or
- * the node is going, and never for an API server that is away.
+ * A held xtables lock delays rules and nothing else; /healthz is red exactly when what is known is not in the kernel,
+ * or the node is going, and never for an API server that is away.
  */
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';

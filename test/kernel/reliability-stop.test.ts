@@ -1,5 +1,7 @@
 // test-kernel: mem=2G timeout=600
-/** SIGTERM in the middle of the first sync of a large cluster: the process is gone in two seconds, and the next goes on. */
+/**
+ * SIGTERM in the middle of the first sync of a large cluster: the process is gone in two seconds, and the next goes on.
+ */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before } from 'node:test';

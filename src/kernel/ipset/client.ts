@@ -48,28 +48,28 @@ export function isSameKind(definition: SetDefinition, present: ObservedSet): boo
 }
 
 export class IpsetClient {
-  private readonly protocol: IpsetProtocol;
-  private readonly sender: IpsetElementSender;
-  private readonly attributes = new AttributeReader();
-  private readonly listReader = new IpsetListReader();
+  readonly #protocol: IpsetProtocol;
+  readonly #sender: IpsetElementSender;
+  readonly #attributes = new AttributeReader();
+  readonly #listReader = new IpsetListReader();
 
   /** Throws IpsetUnavailableError without the kernel module, IpsetError for anything else. */
   constructor(open: OpenNetlinkSocket) {
-    this.protocol = new IpsetProtocol(open);
-    this.sender = new IpsetElementSender(this.protocol.connection, this.protocol.version);
+    this.#protocol = new IpsetProtocol(open);
+    this.#sender = new IpsetElementSender(this.#protocol.connection, this.#protocol.version);
   }
 
   /** Version of the ipset protocol that both sides speak: 7, or 6 before Linux 4.20. */
   get protocolVersion(): number {
-    return this.protocol.version;
+    return this.#protocol.version;
   }
 
   get counters(): Readonly<NetlinkCounters> {
-    return this.protocol.connection.counters;
+    return this.#protocol.connection.counters;
   }
 
   close(): void {
-    this.protocol.connection.close();
+    this.#protocol.connection.close();
   }
 
   /** Headers of all sets, also other people's, in one dump without elements. Throws IpsetError. */
@@ -77,16 +77,16 @@ export class IpsetClient {
     const flags = (writer: MessageWriter): void => {
       writer.u32be(IpsetAttribute.flags | NLA_F_NET_BYTEORDER, IPSET_FLAG_LIST_HEADER);
     };
-    return this.protocol.dump('list', '', flags, (message, sets: ObservedSet[]) => {
-      const set = this.listReader.header(netfilterAttributes(message, this.attributes));
+    return this.#protocol.dump('list', '', flags, (message, sets: ObservedSet[]) => {
+      const set = this.#listReader.header(netfilterAttributes(message, this.#attributes));
       if (set !== undefined) sets.push(set);
     });
   }
 
   /** All elements of one set, in the kernel's order. Throws IpsetError (`ENOENT` when there is no such set). */
   listEntries(definition: SetDefinition): SetEntry[] {
-    const decode = this.elementDecoder<SetEntry[]>(definition, (entries, entry) => entries.push(entry));
-    return this.protocol.dump('list', definition.name, undefined, decode);
+    const decode = this.#elementDecoder<SetEntry[]>(definition, (entries, entry) => entries.push(entry));
+    return this.#protocol.dump('list', definition.name, undefined, decode);
   }
 
   /**
@@ -99,24 +99,24 @@ export class IpsetClient {
     add: (found: Found, entry: SetEntry) => void,
     pause: () => Promise<void>,
   ): Promise<Found> {
-    return this.protocol.dumpPaced(definition.name, this.elementDecoder(definition, add), fresh, pause);
+    return this.#protocol.dumpPaced(definition.name, this.#elementDecoder(definition, add), fresh, pause);
   }
 
-  private elementDecoder<Found>(
+  #elementDecoder<Found>(
     { type }: SetDefinition,
     add: (found: Found, entry: SetEntry) => void,
   ): (message: NetlinkMessage, found: Found) => void {
     return (message, found) => {
-      const attributes = netfilterAttributes(message, this.attributes);
-      this.listReader.elements(attributes, type, (entry) => add(found, entry));
+      const attributes = netfilterAttributes(message, this.#attributes);
+      this.#listReader.elements(attributes, type, (entry) => add(found, entry));
     };
   }
 
   /** Makes a new, empty set; throws IpsetError `EEXIST` when there is one of that name. */
   createSet(definition: SetDefinition, maxElements = DEFAULT_MAX_ELEMENTS): void {
     const { name, type, family } = definition;
-    const revision = this.protocol.revisionOf(definition);
-    this.protocol.request('create', IpsetCommand.create, name, NLM_F_EXCL, (writer) => {
+    const revision = this.#protocol.revisionOf(definition);
+    this.#protocol.request('create', IpsetCommand.create, name, NLM_F_EXCL, (writer) => {
       writer.string(IpsetAttribute.typeName, type);
       writer.u8(IpsetAttribute.revision, revision);
       writer.u8(IpsetAttribute.family, setFamilyNumber(type, family));
@@ -127,7 +127,7 @@ export class IpsetClient {
   /** Returns false when there was no such set; throws IpsetError `IPSET_ERR_BUSY` when rules refer to it. */
   destroySet(name: string): boolean {
     try {
-      this.protocol.request('destroy', IpsetCommand.destroy, name, NLM_F_EXCL);
+      this.#protocol.request('destroy', IpsetCommand.destroy, name, NLM_F_EXCL);
       return true;
     } catch (error) {
       if (error instanceof IpsetError && error.code === 'ENOENT') return false;
@@ -137,7 +137,7 @@ export class IpsetClient {
 
   /** Exchanges the contents of two sets of one type at once; rules go on referring to the names. Throws IpsetError. */
   swapSets(name: string, other: string): void {
-    this.protocol.request('swap', IpsetCommand.swap, name, 0, (writer) =>
+    this.#protocol.request('swap', IpsetCommand.swap, name, 0, (writer) =>
       writer.string(IpsetAttribute.setName2, other),
     );
   }
@@ -152,11 +152,11 @@ export class IpsetClient {
     const failures: IpsetFailure[] = [];
     let from = 0;
     while (from < entries.length) {
-      const outcome = this.sender.send('add', definition, entries, from);
-      for (const failure of this.failuresOf('add', definition, entries, outcome)) failures.push(failure);
+      const outcome = this.#sender.send('add', definition, entries, from);
+      for (const failure of this.#failuresOf('add', definition, entries, outcome)) failures.push(failure);
       from = outcome.next;
       if (outcome.isFull) {
-        const failure = this.tryGrow(definition, entries, from);
+        const failure = this.#tryGrow(definition, entries, from);
         if (failure.length > 0) return [...failures, ...failure];
       }
     }
@@ -165,8 +165,8 @@ export class IpsetClient {
 
   /** Deletes elements; absent ones are no error. Returns what failed. */
   deleteEntries(definition: SetDefinition, entries: readonly SetEntry[]): IpsetFailure[] {
-    const outcome = this.sender.send('delete', definition, entries, 0);
-    return this.failuresOf('delete', definition, entries, outcome);
+    const outcome = this.#sender.send('delete', definition, entries, 0);
+    return this.#failuresOf('delete', definition, entries, outcome);
   }
 
   /**
@@ -178,8 +178,8 @@ export class IpsetClient {
     this.destroySet(temporary.name); // left by a run that was killed in between
     this.createSet(temporary, maxElements);
     try {
-      const outcome = this.sender.send('add', temporary, entries, 0);
-      const [failure] = this.failuresOf('add', temporary, entries, outcome);
+      const outcome = this.#sender.send('add', temporary, entries, 0);
+      const [failure] = this.#failuresOf('add', temporary, entries, outcome);
       if (failure !== undefined) throw failure.error;
       if (outcome.isFull) throw new NetlinkError({ operation: 'ipset replace', errno: 4352 });
       this.swapSets(definition.name, temporary.name);
@@ -215,7 +215,7 @@ export class IpsetClient {
     return 'replaced';
   }
 
-  private tryGrow(definition: SetDefinition, entries: readonly SetEntry[], from: number): IpsetFailure[] {
+  #tryGrow(definition: SetDefinition, entries: readonly SetEntry[], from: number): IpsetFailure[] {
     try {
       const present = this.listSets().find((set) => set.name === definition.name);
       const needed = (present?.maxElements ?? DEFAULT_MAX_ELEMENTS) * 2;
@@ -228,7 +228,7 @@ export class IpsetClient {
     }
   }
 
-  private failuresOf(
+  #failuresOf(
     operation: 'add' | 'delete',
     definition: SetDefinition,
     entries: readonly SetEntry[],

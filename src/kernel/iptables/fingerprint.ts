@@ -65,13 +65,17 @@ export class TableFingerprints implements RuleFingerprints {
   readonly #sockets: Readonly<Record<Family, OptionSocket>>;
   readonly #buffers = new Map<Family, OptionBuffer>();
 
+  /**
+   * The directory of ip_tables_names and ip6_tables_names, the tables that exist: asking for others would make them.
+   */
+  readonly #procNet: string;
+
   constructor(
     open: OpenOptionSocket,
-    /**
-     * The directory of ip_tables_names and ip6_tables_names, the tables that exist: asking for others would make them.
-     */
-    private readonly procNet = '/proc/net',
+
+    procNet = '/proc/net',
   ) {
+    this.#procNet = procNet;
     this.#sockets = { 4: open(4), 6: open(6) };
   }
 
@@ -79,7 +83,7 @@ export class TableFingerprints implements RuleFingerprints {
     const hash = createHash('sha256');
     let names: string;
     try {
-      names = readFileSync(`${this.procNet}/${family === 4 ? 'ip' : 'ip6'}_tables_names`, 'latin1');
+      names = readFileSync(`${this.#procNet}/${family === 4 ? 'ip' : 'ip6'}_tables_names`, 'latin1');
     } catch {
       return undefined;
     }

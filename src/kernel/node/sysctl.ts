@@ -17,9 +17,9 @@ export class SysctlError extends Error {
 }
 
 /**
- * Kernel parameters by their sysctl(8) name (`net.ipv4.vs.conntrack`). Reading and writing are synchronous: /proc answers
- * from memory. Interface names with dots are written as in sysctl(8), with a slash (`net.ipv4.conf.eth0/100.arp_ignore`).
- * A name that begins with `/sys/` is that of a file there: a module's parameter.
+ * Kernel parameters by their sysctl(8) name (`net.ipv4.vs.conntrack`). Reading and writing are synchronous: /proc
+ * answers from memory. Interface names with dots are written as in sysctl(8), with a slash
+ * (`net.ipv4.conf.eth0/100.arp_ignore`). A name that begins with `/sys/` is that of a file there: a module's parameter.
  */
 export class Sysctl {
   readonly #root: string;
