@@ -3,7 +3,7 @@
  * SIGTERM in the middle of the first sync of a large cluster: the process is gone in two seconds, and the next goes on.
  */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs';
 import { after, before } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { scaleCluster } from '../fakes/cluster-generator.js';
@@ -36,6 +36,15 @@ function tableSize(): number {
   return readFileSync('/proc/net/ip_vs', 'latin1').match(/^TCP /gm)?.length ?? 0;
 }
 
+/** True when some virtual servers are there; reads the table's beginning alone, which takes no time from the sync. */
+function hasBegun(): boolean {
+  const beginning = Buffer.alloc(4096);
+  const file = openSync('/proc/net/ip_vs', 'r');
+  const length = readSync(file, beginning, 0, beginning.length, 0);
+  closeSync(file);
+  return /^TCP /m.test(beginning.toString('latin1', 0, length));
+}
+
 async function stopped(daemon: Daemon): Promise<number> {
   const start = performance.now();
   const { code } = await daemon.stop('SIGTERM');
@@ -44,18 +53,24 @@ async function stopped(daemon: Daemon): Promise<number> {
 }
 
 step('during the first sync', async () => {
-  const daemon = rig.launch(['--config', config]);
-  await waitUntil(
-    'the first virtual servers',
-    () => tableSize() > 20,
-    120_000,
-    () => daemon.tail(5),
-  );
-  const ms = await stopped(daemon);
-  const written = tableSize();
-  console.log(`ended ${Math.round(ms)} ms after SIGTERM, with ${written} of ${SERVICES} virtual servers in the kernel`);
-  assert.ok(ms < LIMIT_MS, `${ms} ms`);
-  assert.ok(written < SERVICES, 'the sync was over before the signal came');
+  // A machine that has other work may let the sync end before the signal is sent: then once more, from an empty table.
+  for (let round = 1; ; round++) {
+    const daemon = rig.launch(['--config', config]);
+    const end = performance.now() + 120_000;
+    while (!hasBegun()) {
+      assert.ok(performance.now() < end, `no virtual server came\n${daemon.tail(5)}`);
+      await sleep(5);
+    }
+    const ms = await stopped(daemon);
+    const written = tableSize();
+    console.log(
+      `ended ${Math.round(ms)} ms after SIGTERM, with ${written} of ${SERVICES} virtual servers in the kernel`,
+    );
+    assert.ok(ms < LIMIT_MS, `${ms} ms`);
+    if (written < SERVICES) return;
+    assert.ok(round < 10, 'the sync was over before the signal came, ten times');
+    await shell('ipvsadm -C');
+  }
 });
 
 step('while it adopts and finishes what the first one left', async () => {
