@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <linux/genetlink.h>
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -99,7 +100,12 @@ static int prepare(char *datagram, uint32_t length, int protocol, uint32_t *last
   return count;
 }
 
-/* Reads until the answer to the last message; returns the number of refusals but "no such link", with which a sync begins. */
+/* The beginning of a sync asks for what need not be there: the link, and tables of kube-proxy's nftables mode. */
+static int is_absence(int error, uint16_t type) {
+  return error == -ENODEV || (error == -ENOENT && type >> 8 == NFNL_SUBSYS_NFTABLES);
+}
+
+/* Reads until the answer to the last message; returns the number of refusals but those that say that nothing is there. */
 static int read_answers(int fd, uint32_t last) {
   int refused = 0;
   for (;;) {
@@ -111,8 +117,8 @@ static int read_answers(int fd, uint32_t last) {
       int isEnd = header->nlmsg_type == NLMSG_DONE;
       if (header->nlmsg_type == NLMSG_ERROR) {
         isEnd = 1;
-        int error = *(int32_t *)NLMSG_DATA(header);
-        if (error != 0 && error != -ENODEV) refused++;
+        struct nlmsgerr *answered = NLMSG_DATA(header);
+        if (answered->error != 0 && !is_absence(answered->error, answered->msg.nlmsg_type)) refused++;
       }
       if (isEnd && header->nlmsg_seq == last) return refused;
     }
