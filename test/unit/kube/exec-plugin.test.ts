@@ -42,8 +42,9 @@ async function failureOf(plugin: ExecPlugin): Promise<string> {
   return assert.fail('it gave a credential');
 }
 
-/** True while a process has this text in its command line. */
+/** True while the process lives; a pid of no digits would read the machine's own /proc/stat. */
 function isRunning(pid: string): boolean {
+  assert.match(pid, /^\d+$/);
   try {
     return !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ');
   } catch {
@@ -147,10 +148,11 @@ test('an abort returns at once although the plugin hangs, and closing the client
   const request = { operation: 'list', path: '/', query: {}, signal: stop.signal, idleMs: () => 60_000 };
   const opening = client.open(request);
   opening.catch(() => undefined);
-  await until('the plugin runs', () => existsSync(join(directory, 'pid')));
+  const pid = (): string =>
+    existsSync(join(directory, 'pid')) ? readFileSync(join(directory, 'pid'), 'utf8').trim() : '';
+  await until('the plugin has written its whole pid', () => /^\d+$/.test(pid()));
   stop.abort();
   await assert.rejects(opening, KubeError);
   client.close();
-  const pid = readFileSync(join(directory, 'pid'), 'utf8').trim();
-  await until('it is gone', () => !isRunning(pid));
+  await until('it is gone', () => !isRunning(pid()));
 });
