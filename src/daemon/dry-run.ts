@@ -1,5 +1,5 @@
 import { type ProxyConfig } from '../config/proxy-config.js';
-import { type RuleSet } from '../desired/rule-set.js';
+import { type RuleSet } from '../desired/iptables-rule-set.js';
 import { CommandRunner } from '../kernel/command.js';
 import { type Inspection, inspect } from '../reconcile/inspect.js';
 import { inspectRules, inspectSysctls } from '../reconcile/inspect-node.js';
@@ -9,7 +9,7 @@ import { type Environment } from './environment.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
 import { type DataPlane } from './data-plane.js';
 import { Uplinks } from '../kernel/node/uplinks.js';
-import { ruleSets } from './rule-sets.js';
+import { ruleSets } from './iptables-rule-sets.js';
 import { openDataPlaneToLook } from './run.js';
 import { Sources } from './sources.js';
 import { SyncReporter } from './sync-reporter.js';
@@ -49,10 +49,10 @@ export async function dryRunWith<T>(
   const { config } = await loadDaemonConfig(options);
   const log = environment.logger('silent');
   const metrics = new Metrics({ version: environment.version });
-  const observer = new SyncReporter(metrics, log);
+  const reporter = new SyncReporter(metrics, log);
   const nodeName = config.hostnameOverride ?? environment.hostname.toLowerCase();
   const { run } = new CommandRunner();
-  const dataPlane = await openDataPlaneToLook({ config, nodeName, environment, log, reporter: observer, run });
+  const dataPlane = await openDataPlaneToLook({ config, nodeName, environment, log, reporter, run });
   let onReady = (): void => undefined;
   const ready = new Promise<void>((resolve) => (onReady = resolve));
   const manifests = new ManifestReport();
@@ -62,7 +62,7 @@ export async function dryRunWith<T>(
     nodeName,
     dataPlane,
     metrics,
-    observer,
+    reporter,
     log,
     onReady: () => onReady(),
     absentNodeWaitMs: 0,

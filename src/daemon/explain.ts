@@ -5,7 +5,7 @@ import { prefixContains } from '../values/prefix.js';
 import { addressServerKey } from '../values/virtual-server.js';
 import { LOCAL } from '../model/endpoint-slice.js';
 import { type Service } from '../model/service.js';
-import { parseSavedRules } from '../plan/rule-save.js';
+import { parseSavedRules } from '../plan/iptables-save.js';
 import { type Packet, type PacketWalk, walkPacket } from '../plan/walk/packet-walk.js';
 import { type Change } from '../reconcile/change.js';
 import { type DryRun, type DryRunOptions, dryRunWith } from './dry-run.js';

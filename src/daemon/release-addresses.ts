@@ -2,7 +2,7 @@ import { type Logger } from 'pino';
 import { type Address, type Family, familyOf, formatAddress } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
 import { type VirtualServerKey, virtualServerIdentity } from '../values/virtual-server.js';
-import { setDefinitions, setName } from '../desired/set-definitions.js';
+import { ipsetDefinitions, ipsetName } from '../desired/ipset-definitions.js';
 import { type KernelClients } from '../kernel/clients.js';
 import { DUMMY_LINK } from '../reconcile/address-applier.js';
 
@@ -47,8 +47,8 @@ function mayBeClusterIP({ ipset }: Clients, address: Address): boolean {
 }
 
 function clusterIPsOf(ipset: Clients['ipset'], family: Family): ReadonlySet<Address> {
-  const name = setName(family, 'CLUSTER-IP');
-  const definition = setDefinitions(family).find((one) => one.name === name);
+  const name = ipsetName(family, 'CLUSTER-IP');
+  const definition = ipsetDefinitions(family).find((one) => one.name === name);
   if (definition === undefined || !ipset.listSets().some((set) => set.name === name)) return new Set();
   const found = new Set<Address>();
   for (const entry of ipset.listEntries(definition)) {

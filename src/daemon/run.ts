@@ -78,13 +78,13 @@ async function serve(parts: ServeParts): Promise<void> {
   const { options, loaded, environment, log, metrics, health, configChange, stop } = parts;
   const { config, document } = loaded;
   const nodeName = config.hostnameOverride ?? environment.hostname.toLowerCase();
-  const observer = new SyncReporter(metrics, log);
+  const reporter = new SyncReporter(metrics, log);
   const commands = new CommandRunner(environment.startProgram);
   const run: RunCommand = (command, args, more) => {
     metrics.processSpawned(command);
     return commands.run(command, args, more);
   };
-  const dataPlane = await openDataPlane({ config, nodeName, environment, log, reporter: observer, run });
+  const dataPlane = await openDataPlane({ config, nodeName, environment, log, reporter, run });
   dataPlane.prepare();
   setOomScore(config.oomScoreAdj, log);
   const sources = new Sources({
@@ -93,7 +93,7 @@ async function serve(parts: ServeParts): Promise<void> {
     nodeName,
     dataPlane,
     metrics,
-    observer,
+    reporter,
     log,
     onReady: () => {
       removeNftablesLeftovers(environment.openNetlinkSocket, log);
@@ -113,7 +113,7 @@ async function serve(parts: ServeParts): Promise<void> {
     dataPlane,
     sources,
     metrics,
-    observer,
+    reporter,
     log,
     health,
     notes,

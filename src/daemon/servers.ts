@@ -29,7 +29,7 @@ export interface ServerParts {
   readonly dataPlane: DataPlane;
   readonly sources: Sources;
   readonly metrics: Metrics;
-  readonly observer: SyncReporter;
+  readonly reporter: SyncReporter;
   readonly log: Logger;
   /** Listens already; answers by what is made here from now on. */
   readonly health: HealthListener;
@@ -46,9 +46,9 @@ export class Servers {
   #healthChecksBasis: readonly unknown[] | undefined;
 
   constructor(readonly parts: ServerParts) {
-    const { config, document, nodeName, environment, dataPlane, sources, metrics, observer, log } = parts;
+    const { config, document, nodeName, environment, dataPlane, sources, metrics, reporter, log } = parts;
     const health = healthSource({
-      state: observer.state,
+      state: reporter.state,
       syncPeriodMs: config.syncPeriodMs,
       families: dataPlane.options.families,
       verificationAge: () => dataPlane.reconciler.verificationAge,
@@ -60,7 +60,7 @@ export class Servers {
     });
     const status = statusSource({
       dataPlane,
-      state: observer.state,
+      state: reporter.state,
       health,
       watches: () => sources.watches(),
       skipped: () => sources.skipped(),
@@ -68,10 +68,10 @@ export class Servers {
       node: nodeName,
       version: environment.version,
       startedAt: new Date(environment.startedAt),
-      repairs: observer.events.repairs,
+      repairs: reporter.events.repairs,
       versions: versionsOf(dataPlane),
     });
-    observer.events.draining = (service, real) => drainingConnections(dataPlane, service, real);
+    reporter.events.draining = (service, real) => drainingConnections(dataPlane, service, real);
     this.parts.health.serve(healthHandler(health, metrics));
     const scraped = {
       contentType: metrics.contentType,
@@ -86,9 +86,9 @@ export class Servers {
     const metricsServer = metricsHandler({
       metrics: scraped,
       status,
-      inspection: inspectionSource(dataPlane, () => observer.state.refused.messages),
+      inspection: inspectionSource(dataPlane, () => reporter.state.refused.messages),
       configz: () => configz(document),
-      events: (sinceMs) => observer.events.report(sinceMs),
+      events: (sinceMs) => reporter.events.report(sinceMs),
       access: config.statusAccess,
     });
     this.#add('metrics server', config.metricsBindAddress, metricsServer, 'metricsBindAddress');
@@ -97,11 +97,11 @@ export class Servers {
 
   async start(): Promise<void> {
     await Promise.all(this.#listeners.map((listener) => listener.start()));
-    this.parts.observer.afterSync = () => this.#updateHealthChecks();
+    this.parts.reporter.afterSync = () => this.#updateHealthChecks();
   }
 
   async close(): Promise<void> {
-    this.parts.observer.afterSync = () => undefined;
+    this.parts.reporter.afterSync = () => undefined;
     await Promise.all([this.#serviceHealth.close(), ...this.#listeners.map((listener) => listener.close())]);
   }
 

@@ -35,7 +35,7 @@ export interface SourceParts {
   readonly nodeName: string;
   readonly dataPlane: DataPlane;
   readonly metrics: Metrics;
-  readonly observer: SyncReporter;
+  readonly reporter: SyncReporter;
   readonly log: Logger;
   /** Called once, when what is known is enough to begin with. */
   readonly onReady: () => void;
@@ -97,7 +97,7 @@ export class Sources {
       synced: (resource) => this.#listed(resource),
       triggered: (family, at) => {
         // A trigger from before this process tells how old the endpoint is, not how long programming takes.
-        if (at > this.#startedAt) parts.observer.endpointsTriggered(family, at);
+        if (at > this.#startedAt) parts.reporter.endpointsTriggered(family, at);
       },
       nodeChanged: (node) => this.#nodeChanged(node),
       nodeDeleted: () => log.warn({ node: nodeName }, 'the Node object is gone: going on with what it said last'),
@@ -255,7 +255,7 @@ export class Sources {
 
   /** Something in the cluster changed; without a resource, only which addresses are protected. */
   #changed(resource: ResourceName | undefined): void {
-    const { observer, metrics, dataPlane } = this.parts;
+    const { reporter, metrics, dataPlane } = this.parts;
     if (resource === 'services') metrics.serviceChanged();
     if (resource === 'endpointslices') metrics.endpointsChanged();
     if (!this.#isStarted) {
@@ -263,7 +263,7 @@ export class Sources {
         dataPlane.reconciler.precompute();
       return;
     }
-    observer.changeQueued();
+    reporter.changeQueued();
     dataPlane.runner.request();
   }
 
@@ -295,7 +295,7 @@ export class Sources {
   }
 
   async #startDataPlane(): Promise<void> {
-    const { dataPlane, log, observer, onReady } = this.parts;
+    const { dataPlane, log, reporter, onReady } = this.parts;
     const { cluster } = dataPlane;
     log.info({ services: cluster.services.size, endpointSlices: cluster.sliceCount }, 'caches synced');
     if (this.#protection !== undefined) {
@@ -304,7 +304,7 @@ export class Sources {
     }
     if (this.#stop.signal.aborted) return;
     this.#isStarted = true;
-    observer.changeQueued();
+    reporter.changeQueued();
     onReady();
   }
 

@@ -1,8 +1,8 @@
 import { type Address, FAMILIES, type Family } from '../values/address.js';
-import { type SetEntry } from '../values/ip-set.js';
+import { type IpsetEntry } from '../values/ipset.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type DesiredService, type DesiredVirtualServer, type WithoutLocal } from './service.js';
-import { type SetName, allSetDefinitions } from './set-definitions.js';
+import { type IpsetName, allIpsetDefinitions } from './ipset-definitions.js';
 
 /** Virtual servers, or set entries, taken in in one go. */
 const STEP = 500;
@@ -11,7 +11,7 @@ const STEP = 500;
 export interface Touched {
   readonly servers: Set<VirtualServerKey>;
   readonly addresses: Set<Address>;
-  readonly entries: Map<SetName, Set<SetEntry>>;
+  readonly entries: Map<IpsetName, Set<IpsetEntry>>;
 }
 
 export function newTouched(): Touched {
@@ -26,7 +26,7 @@ export function keepTouched(touched: Touched, kept: Touched): void {
     for (const entry of entries) if (kept.entries.get(set)?.has(entry) !== true) entries.delete(entry);
 }
 
-export function touchEntry(touched: Touched, set: SetName, entry: SetEntry): void {
+export function touchEntry(touched: Touched, set: IpsetName, entry: IpsetEntry): void {
   const entries = touched.entries.get(set);
   if (entries === undefined) touched.entries.set(set, new Set([entry]));
   else entries.add(entry);
@@ -51,8 +51,8 @@ export class DesiredState {
   /** Goes up whenever what a health check node port has to answer may have changed. */
   healthChecksRevision = 0;
   readonly #addresses = new Map<Address, number>();
-  readonly #entries = new Map<SetName, Map<SetEntry, number>>(
-    [...allSetDefinitions().keys()].map((name) => [name, new Map<SetEntry, number>()]),
+  readonly #entries = new Map<IpsetName, Map<IpsetEntry, number>>(
+    [...allIpsetDefinitions().keys()].map((name) => [name, new Map<IpsetEntry, number>()]),
   );
   readonly #withoutLocal: Record<Family, { internal: number; external: number }> = {
     4: { internal: 0, external: 0 },
@@ -78,12 +78,12 @@ export class DesiredState {
     return this.#addresses.keys();
   }
 
-  hasEntry(set: SetName, entry: SetEntry): boolean {
+  hasEntry(set: IpsetName, entry: IpsetEntry): boolean {
     return this.#entries.get(set)?.has(entry) ?? false;
   }
 
-  entries(set: SetName): ReadonlyMap<SetEntry, number> {
-    return this.#entries.get(set) ?? new Map<SetEntry, number>();
+  entries(set: IpsetName): ReadonlyMap<IpsetEntry, number> {
+    return this.#entries.get(set) ?? new Map<IpsetEntry, number>();
   }
 
   /**
@@ -141,13 +141,13 @@ export class DesiredState {
   *#countEntries(
     service: DesiredService | undefined,
     touched: Touched,
-    count: (counts: Map<SetEntry, number>, entry: SetEntry) => boolean,
+    count: (counts: Map<IpsetEntry, number>, entry: IpsetEntry) => boolean,
   ): Generator<void, void> {
     const flat = service?.setEntries ?? [];
     for (let i = 0; i < flat.length; i += 2) {
       if (i > 0 && i % (2 * STEP) === 0) yield;
-      const set = flat[i] as SetName;
-      const entry = flat[i + 1] as SetEntry;
+      const set = flat[i] as IpsetName;
+      const entry = flat[i + 1] as IpsetEntry;
       if (count(this.#entries.get(set)!, entry)) touchEntry(touched, set, entry);
     }
   }

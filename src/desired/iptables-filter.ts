@@ -4,8 +4,8 @@
  */
 import { formatPrefix, type Prefix } from '../values/prefix.js';
 import { REFUSAL_PORT } from './iptables-nat.js';
-import { OPENS_OTHER, OPENS_TCP, type RuleMatches, words } from './rule-matches.js';
-import { chain, type RuleChain } from './rule-set.js';
+import { OPENS_OTHER, OPENS_TCP, type RuleMatches, words } from './iptables-matches.js';
+import { chain, type RuleChain } from './iptables-rule-set.js';
 
 export function filterChains(matches: RuleMatches): RuleChain[] {
   const { acceptServiceTraffic } = matches.config;

@@ -2,9 +2,9 @@
  * The chains of the nat table: who is masqueraded, and where the node's own connections to what nobody answers are
  * sent.
  */
-import { OPENS_TCP, type RuleMatches, words } from './rule-matches.js';
-import { type SetRole } from './set-definitions.js';
-import { chain, type RuleChain } from './rule-set.js';
+import { OPENS_TCP, type RuleMatches, words } from './iptables-matches.js';
+import { type IpsetRole } from './ipset-definitions.js';
+import { chain, type RuleChain } from './iptables-rule-set.js';
 
 /**
  * Where a TCP connection of the node itself to a Service without endpoints is sent, to be reset in INPUT. IPVS
@@ -48,7 +48,7 @@ function servicePortals(matches: RuleMatches): RuleChain {
  * the answer comes back to the pod, and so through this node.
  */
 function externalPortals(matches: RuleMatches): RuleChain {
-  const keepsSource = (role: SetRole): string => `${matches.set(role, 'dst,dst')} -j ACCEPT`;
+  const keepsSource = (role: IpsetRole): string => `${matches.set(role, 'dst,dst')} -j ACCEPT`;
   return chain('KUBE-LOAD-BALANCER', [
     `${matches.fromVip} -j KUBE-MARK-MASQ`,
     ...fromOtherNodes(matches),

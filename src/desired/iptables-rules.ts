@@ -1,7 +1,7 @@
 /**
  * The iptables rules beside the IPVS table: who is masqueraded, who is refused. Their number depends on the
  * configuration alone, never on the number of Services: all facts about Services are in the ipsets of
- * set-definitions.ts.
+ * ipset-definitions.ts.
  *
  * Where IPVS stands decides where rules can be (net/netfilter/ipvs/ip_vs_core.c): a packet from elsewhere to a VIP
  * passes nat PREROUTING and filter INPUT before IPVS takes it (LOCAL_IN, priority 99); one from this node passes
@@ -15,11 +15,11 @@
  */
 import { filterChains } from './iptables-filter.js';
 import { natChains } from './iptables-nat.js';
-import { type RuleConfig } from './rule-config.js';
-import { OPENS_OTHER, RuleMatches } from './rule-matches.js';
-import { chain, type JumpRule, type RuleSet, type RuleTable } from './rule-set.js';
+import { type RuleConfig } from './iptables-config.js';
+import { OPENS_OTHER, RuleMatches } from './iptables-matches.js';
+import { chain, type JumpRule, type RuleSet, type RuleTable } from './iptables-rule-set.js';
 
-export type { LocalDetection, RuleConfig } from './rule-config.js';
+export type { LocalDetection, RuleConfig } from './iptables-config.js';
 
 const PORTAL = '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES';
 

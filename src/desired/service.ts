@@ -1,5 +1,5 @@
 import { type Address, type Family, familyOf } from '../values/address.js';
-import { type SetEntry } from '../values/ip-set.js';
+import { type IpsetEntry } from '../values/ipset.js';
 import {
   FLAG_PERSISTENT,
   FLAG_SCHED_FALLBACK,
@@ -14,8 +14,8 @@ import { type Service, type ServicePort } from '../model/service.js';
 import { type DesiredContext } from './context.js';
 import { type EndpointChoice, type EndpointUse, type Topology, chooseEndpoints, countLocalReady } from './endpoints.js';
 import { type Exposure, type ExposureKind, type PortExposures } from './exposures.js';
-import { type AddSetEntry, exposureSetEntries, servicePortSetEntries } from './service-sets.js';
-import { type SetName } from './set-definitions.js';
+import { type AddIpsetEntry, exposureIpsetEntries, servicePortIpsetEntries } from './service-ipsets.js';
+import { type IpsetName } from './ipset-definitions.js';
 
 export interface DesiredVirtualServer {
   readonly key: VirtualServerKey;
@@ -31,7 +31,7 @@ export interface DesiredService {
   /** VIPs; whether one is bound to kube-ipvs0 depends on the node's own addresses (desired-state.ts). */
   readonly addresses: readonly Address[];
   /** set, entry, set, entry, ... : flat because there are 100,000 of them */
-  readonly setEntries: readonly (SetName | SetEntry)[];
+  readonly setEntries: readonly (IpsetName | IpsetEntry)[];
   readonly healthCheck: { readonly port: number; readonly localEndpoints: number } | undefined;
   /** undefined for the many Services of which every policy finds what it needs. */
   readonly withoutLocal: Readonly<Record<Family, WithoutLocal>> | undefined;
@@ -128,7 +128,7 @@ function endpointUse(service: Service, isExternal: boolean): EndpointUse {
 class Builder {
   readonly #virtualServers: DesiredVirtualServer[] = [];
   readonly #addresses = new Set<Address>();
-  readonly #setEntries: (SetName | SetEntry)[] = [];
+  readonly #setEntries: (IpsetName | IpsetEntry)[] = [];
   readonly #settings: VirtualServerSettings;
   #withoutLocal: Record<Family, { internal: number; external: number }> | undefined;
 
@@ -155,9 +155,9 @@ class Builder {
     }
     if (choice.hasAny && choice.local === '') this.#noteWithoutLocal(family, isExternal);
     const facts = { service, port, family, choice, context };
-    const add: AddSetEntry = (set, entry) => void this.#setEntries.push(set, entry);
-    for (const exposure of exposures) exposureSetEntries(exposure, facts, add);
-    servicePortSetEntries(facts, add);
+    const add: AddIpsetEntry = (set, entry) => void this.#setEntries.push(set, entry);
+    for (const exposure of exposures) exposureIpsetEntries(exposure, facts, add);
+    servicePortIpsetEntries(facts, add);
   }
 
   /** As kube-proxy counts for its metric: each Service once per family, whatever the number of its ports. */

@@ -3,7 +3,7 @@
  * nothing else is ever touched.
  */
 import { iptablesRules } from '../desired/iptables-rules.js';
-import { type RuleTable } from '../desired/rule-set.js';
+import { type RuleTable } from '../desired/iptables-rule-set.js';
 
 /** A chain by table and name. */
 export interface ChainName {

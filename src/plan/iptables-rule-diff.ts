@@ -1,9 +1,9 @@
-import { type JumpRule, type RuleSet, type RuleTable } from '../desired/rule-set.js';
+import { type JumpRule, type RuleSet, type RuleTable } from '../desired/iptables-rule-set.js';
 import { type Family } from '../values/address.js';
 import { type ChainName, type KnownRules } from './iptables-known-rules.js';
 import { knownRules } from './iptables-rule-leftovers.js';
 import { normalRule } from './iptables-rule-normal.js';
-import { type SavedChain, type SavedRules, ruleComment, ruleTarget } from './rule-save.js';
+import { type SavedChain, type SavedRules, ruleComment, ruleTarget } from './iptables-save.js';
 
 /** One way in which the kernel's rules differ from the desired ones. */
 export interface RuleDifference {

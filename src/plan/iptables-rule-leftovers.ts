@@ -1,6 +1,6 @@
 /** What kube-proxy 1.36 leaves of its iptables mode in iptables: its own clean-up looks for the same. */
 import { type ChainName, KNOWN_RULES, type KnownJump, type KnownRules } from './iptables-known-rules.js';
-import { type SavedRules } from './rule-save.js';
+import { type SavedRules } from './iptables-save.js';
 
 /**
  * One chain for each Service port or endpoint: SVC and SVL its backends, SEP a backend, EXT, FW and (before 1.24) XLB

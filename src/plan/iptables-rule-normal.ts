@@ -1,6 +1,6 @@
 import { type Address, type Family, formatAddress, parseAddress } from '../values/address.js';
 import { hostPrefix, parsePrefix } from '../values/prefix.js';
-import { ruleWords } from './rule-save.js';
+import { ruleWords } from './iptables-save.js';
 
 /** Options before the first `-m` in the order in which iptables-save prints them. */
 const HEAD_OPTIONS = ['-s', '-d', '-i', '-o', '-p', '-f'];

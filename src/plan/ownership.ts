@@ -6,7 +6,7 @@
  * front of NodePorts has to use it, too.
  */
 import { type Address } from '../values/address.js';
-import { type SetEntry, addressPortEntry, portEntry } from '../values/ip-set.js';
+import { type IpsetEntry, addressPortEntry, portEntry } from '../values/ipset.js';
 import { type Prefix, prefixContains } from '../values/prefix.js';
 import { type VirtualServerKey, virtualServerIdentity } from '../values/virtual-server.js';
 
@@ -15,9 +15,9 @@ export interface OwnershipTraces {
   /** Addresses on kube-ipvs0. */
   readonly boundAddresses: Pick<ReadonlySet<Address>, 'has'>;
   /** Elements of the KUBE-* sets of type hash:ip,port. */
-  readonly addressPorts: ReadonlySet<SetEntry>;
+  readonly addressPorts: ReadonlySet<IpsetEntry>;
   /** Elements of the KUBE-NODE-PORT-* bitmaps, by protocol. */
-  readonly nodePorts: Readonly<Record<'TCP' | 'UDP', ReadonlySet<SetEntry>>>;
+  readonly nodePorts: Readonly<Record<'TCP' | 'UDP', ReadonlySet<IpsetEntry>>>;
   /** Addresses on every other link: those that serve node ports. */
   readonly localAddresses: Pick<ReadonlySet<Address>, 'has'>;
 }

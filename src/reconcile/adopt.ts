@@ -1,7 +1,7 @@
 import { type DesiredState, type Touched, newTouched, touchEntry } from '../desired/desired-state.js';
-import { allSetDefinitions, type SetName } from '../desired/set-definitions.js';
+import { allIpsetDefinitions, type IpsetName } from '../desired/ipset-definitions.js';
 import { type Comparison, isExtraAddress, mayFollowFromNode, ownershipAtStart } from './compare.js';
-import { type ObservedKernel } from './observer.js';
+import { type ObservedKernel } from './observe-kernel.js';
 import { Pacer } from './pacer.js';
 
 /**
@@ -42,7 +42,7 @@ export function touchAll(desired: DesiredState): Touched {
   const touched = newTouched();
   for (const key of desired.virtualServers.keys()) touched.servers.add(key);
   for (const address of desired.addresses()) touched.addresses.add(address);
-  for (const set of allSetDefinitions().keys() as Iterable<SetName>)
+  for (const set of allIpsetDefinitions().keys() as Iterable<IpsetName>)
     for (const entry of desired.entries(set).keys()) touchEntry(touched, set, entry);
   return touched;
 }

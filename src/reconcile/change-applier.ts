@@ -1,5 +1,5 @@
 import { type Touched, mergeTouched } from '../desired/desired-state.js';
-import { type SetName } from '../desired/set-definitions.js';
+import { type IpsetName } from '../desired/ipset-definitions.js';
 import { type AddressApplier } from './address-applier.js';
 import { type Clock } from './clock.js';
 import { type DesiredUpdater } from './desired-updater.js';
@@ -81,7 +81,7 @@ export class ChangeApplier {
     const { updater, ipvs, addresses, sets, prerequisites } = this.options;
     const { desired } = updater;
     // The verification that follows its repair finds what a broken set lacks.
-    for (const name of prerequisites.brokenSets) touched.entries.delete(name as SetName);
+    for (const name of prerequisites.brokenSets) touched.entries.delete(name as IpsetName);
     await sets.apply(touched.entries, desired, 'add', round);
     await ipvs.upsert(touched.servers, desired, round);
     await addresses.apply(touched.addresses, desired, 'add', round);

@@ -1,6 +1,6 @@
 /** What a sync would do, as data: `plan` prints it, `plan --json` writes it. The keys are part of the interface. */
 import { type Family } from '../values/address.js';
-import { type SetType } from '../values/ip-set.js';
+import { type IpsetType } from '../values/ipset.js';
 import {
   type RealServerKey,
   type VirtualServerKey,
@@ -26,7 +26,7 @@ export interface LinkChange extends Of<'link'> {
 
 export interface SetChange extends Of<'set'> {
   readonly set: string;
-  readonly type: SetType;
+  readonly type: IpsetType;
   readonly family: Family;
 }
 

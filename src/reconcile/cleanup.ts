@@ -6,7 +6,7 @@
 import { errorMessage } from '../values/errors.js';
 import { type Prefix } from '../values/prefix.js';
 import { type RealServerKey, type VirtualServerKey, formatVirtualServer } from '../values/virtual-server.js';
-import { OWN_SET_ROLES, type SetName, allSetDefinitions, setName } from '../desired/set-definitions.js';
+import { OWN_IPSET_ROLES, type IpsetName, allIpsetDefinitions, ipsetName } from '../desired/ipset-definitions.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
 import { type IpsetClient, isTemporarySet } from '../kernel/ipset/client.js';
 import { IpsetError } from '../kernel/ipset/error.js';
@@ -16,10 +16,10 @@ import { type ChainName, KNOWN_RULES, KUBE_PROXY_IPVS_CHAINS } from '../plan/ipt
 import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ownership.js';
 import { removeChains } from '../plan/iptables-rule-diff.js';
 import { isIptablesModeChain } from '../plan/iptables-rule-leftovers.js';
-import { parseSavedRules } from '../plan/rule-save.js';
+import { parseSavedRules } from '../plan/iptables-save.js';
 import { FAMILIES, formatAddress } from '../values/address.js';
 import { DUMMY_LINK } from './address-applier.js';
-import { ownershipTraces, readAddresses } from './observer.js';
+import { ownershipTraces, readAddresses } from './observe-kernel.js';
 import { readSets } from './ipset-keeper.js';
 
 export interface CleanupParts {
@@ -59,8 +59,8 @@ export async function cleanup(parts: CleanupParts): Promise<CleanupReport> {
   const { virtualServers, addresses } = await removeTable(parts, failures);
   const isOurs = (chain: ChainName): boolean => OUR_CHAINS.has(chainId(chain)) || isIptablesModeChain(chain);
   const rules = await removeRules(parts, isOurs, failures);
-  const ours = allSetDefinitions();
-  const sets = removeSets(parts, (name) => ours.has(name as SetName) || isTemporarySet(name), failures);
+  const ours = allIpsetDefinitions();
+  const sets = removeSets(parts, (name) => ours.has(name as IpsetName) || isTemporarySet(name), failures);
   return { virtualServers, addresses, ...rules, sets, failures, remarks: [] };
 }
 
@@ -73,17 +73,17 @@ export async function cleanupOwn(parts: CleanupParts): Promise<CleanupReport> {
   const failures: string[] = [];
   const isOwn = (chain: ChainName): boolean => OUR_CHAINS.has(chainId(chain)) && !KUBE_PROXY_CHAINS.has(chainId(chain));
   const rules = await removeRules(parts, isOwn, failures);
-  const own = new Set<string>(FAMILIES.flatMap((family) => OWN_SET_ROLES.map((role) => setName(family, role))));
+  const own = new Set<string>(FAMILIES.flatMap((family) => OWN_IPSET_ROLES.map((role) => ipsetName(family, role))));
   const sets = removeSets(parts, (name) => own.has(name), failures);
   return { virtualServers: [], addresses: [], ...rules, sets, failures, remarks: grownSets(parts.ipset, own) };
 }
 
 /** A set that had to grow: kube-proxy's `ipset create -exist` refuses it, and with it its whole sync. */
 function grownSets(ipset: IpsetClient | undefined, own: ReadonlySet<string>): string[] {
-  const definitions = allSetDefinitions();
+  const definitions = allIpsetDefinitions();
   return (ipset?.listSets() ?? [])
     .filter(
-      ({ name, maxElements }) => definitions.has(name as SetName) && !own.has(name) && (maxElements ?? 0) > 65_536,
+      ({ name, maxElements }) => definitions.has(name as IpsetName) && !own.has(name) && (maxElements ?? 0) > 65_536,
     )
     .map(
       ({ name, maxElements }) =>
@@ -112,7 +112,7 @@ async function removeTable(
 async function presentSets(ipset: IpsetClient | undefined): Promise<Awaited<ReturnType<typeof readSets>>> {
   if (ipset === undefined) return new Map<never, never>();
   const present = new Set(ipset.listSets().map(({ name }) => name));
-  return readSets(ipset, new Map([...allSetDefinitions()].filter(([name]) => present.has(name))));
+  return readSets(ipset, new Map([...allIpsetDefinitions()].filter(([name]) => present.has(name))));
 }
 
 /** Which endpoints there are, the real servers of those that are ours beyond doubt say. */

@@ -3,7 +3,7 @@
  * corrected. At the start, when nothing is applied yet, adopt.ts takes its place.
  */
 import { type Address, FAMILIES, type Family, formatAddress, isIpv6LinkLocal } from '../values/address.js';
-import { type SetEntry, formatSetEntry } from '../values/ip-set.js';
+import { type IpsetEntry, formatIpsetEntry } from '../values/ipset.js';
 import { type Prefix } from '../values/prefix.js';
 import {
   type RealServerKey,
@@ -16,12 +16,12 @@ import {
   virtualServerIdentity,
 } from '../values/virtual-server.js';
 import { type DesiredState, type Touched, touchEntry } from '../desired/desired-state.js';
-import { type SetName, allSetDefinitions, setName } from '../desired/set-definitions.js';
+import { type IpsetName, allIpsetDefinitions, ipsetName } from '../desired/ipset-definitions.js';
 import { type AppliedVirtualServer, sameSettings } from '../plan/applied.js';
 import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ownership.js';
 import { type Drift } from './drift.js';
 import { type KernelRefusals } from './kernel-refusals.js';
-import { type ObservedKernel, ownershipTraces } from './observer.js';
+import { type ObservedKernel, ownershipTraces } from './observe-kernel.js';
 import { Pacer, type StopFlag } from './pacer.js';
 
 export interface Comparison {
@@ -217,8 +217,8 @@ export function isExtraAddress(address: Address, { isDesired }: Pick<Comparison,
 }
 
 /** Source ranges that hold the node's own address let it in by an entry of its own: those stay until that is known. */
-export function mayFollowFromNode(set: SetName, isNodeKnown: boolean | undefined): boolean {
-  return isNodeKnown === false && FAMILIES.some((family) => set === setName(family, 'LOAD-BALANCER-SOURCE-IP'));
+export function mayFollowFromNode(set: IpsetName, isNodeKnown: boolean | undefined): boolean {
+  return isNodeKnown === false && FAMILIES.some((family) => set === ipsetName(family, 'LOAD-BALANCER-SOURCE-IP'));
 }
 
 async function compareEntries(
@@ -229,15 +229,15 @@ async function compareEntries(
   drift: Drift,
   pacer: Pacer,
 ): Promise<void> {
-  const definitions = allSetDefinitions();
+  const definitions = allIpsetDefinitions();
   for (const [set, observedEntries] of observed.sets) {
     const desiredEntries = desired.entries(set);
     if (observedEntries === desiredEntries) continue;
     const changed = disturbed.get(set);
-    const note = (entry: SetEntry, kind: 'missing' | 'extra'): void => {
+    const note = (entry: IpsetEntry, kind: 'missing' | 'extra'): void => {
       if (changed?.has(entry) === true || refusals?.isEntrySkipped(set, entry) === true) return;
       touchEntry(touched, set, entry);
-      drift.add('set_entry', kind, () => `${set} ${formatSetEntry(definitions.get(set)!.type, entry)}`);
+      drift.add('set_entry', kind, () => `${set} ${formatIpsetEntry(definitions.get(set)!.type, entry)}`);
     };
     for (const entry of desiredEntries.keys()) {
       if (!observedEntries.has(entry)) note(entry, 'missing');

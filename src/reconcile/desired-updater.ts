@@ -4,8 +4,8 @@ import { Claims } from '../desired/claims.js';
 import { type Conflict } from '../desired/conflict-pairs.js';
 import { type DesiredContext } from '../desired/context.js';
 import { DesiredState, type Touched, newTouched, touchEntry } from '../desired/desired-state.js';
-import { type SetName } from '../desired/set-definitions.js';
-import { type SetEntry } from '../values/ip-set.js';
+import { type IpsetName } from '../desired/ipset-definitions.js';
+import { type IpsetEntry } from '../values/ipset.js';
 import { type Refusal, serviceExposures } from '../desired/exposures.js';
 import { type PrimaryAddress, nodePortAddresses, primaryAddress, servesNodePorts } from '../desired/node-ports.js';
 import { type NodePortSelection } from '../values/node-port-selection.js';
@@ -93,7 +93,7 @@ export class DesiredUpdater {
     for (const { key } of service?.virtualServers ?? []) touched.servers.add(key);
     for (const address of service?.addresses ?? []) touched.addresses.add(address);
     const flat = service?.setEntries ?? [];
-    for (let i = 0; i < flat.length; i += 2) touchEntry(touched, flat[i] as SetName, flat[i + 1] as SetEntry);
+    for (let i = 0; i < flat.length; i += 2) touchEntry(touched, flat[i] as IpsetName, flat[i + 1] as IpsetEntry);
     return touched;
   }
 

@@ -1,11 +1,11 @@
 import { type Address, formatAddress } from '../values/address.js';
-import { type SetEntry, formatSetEntry } from '../values/ip-set.js';
+import { type IpsetEntry, formatIpsetEntry } from '../values/ipset.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type AddressFailure } from '../kernel/rtnetlink/client.js';
 import { NetlinkError } from '../netlink/errors.js';
 import { type IpvsFailure } from '../kernel/ipvs/client.js';
 import { type Touched, touchEntry } from '../desired/desired-state.js';
-import { type SetName, allSetDefinitions } from '../desired/set-definitions.js';
+import { type IpsetName, allIpsetDefinitions } from '../desired/ipset-definitions.js';
 
 /** One refused change, in words for the log and labels for the metric. */
 export interface Failure {
@@ -20,7 +20,7 @@ export interface Failure {
 /** One entry that the kernel refused. */
 export interface SetFailure {
   readonly set: string;
-  readonly entry: SetEntry;
+  readonly entry: IpsetEntry;
   readonly error: Error & { readonly code: string };
 }
 
@@ -30,7 +30,7 @@ export type RefusedObject = 'virtual_server' | 'real_server' | 'address' | 'set_
 export type Retouch =
   | { readonly server: VirtualServerKey }
   | { readonly address: Address }
-  | { readonly set: SetName; readonly entry: SetEntry };
+  | { readonly set: IpsetName; readonly entry: IpsetEntry };
 
 /** One refused change with what identifies it. */
 export interface RefusedChange extends Failure {
@@ -118,14 +118,14 @@ function addressHint(address: Address, code: string): string {
 }
 
 function refusedEntry({ set, entry, error }: SetFailure): RefusedChange {
-  const { type } = allSetDefinitions().get(set as SetName)!;
+  const { type } = allIpsetDefinitions().get(set as IpsetName)!;
   return {
     object: 'set_entry',
     id: `${set} ${entry}`,
     operation: 'set-entry',
     code: error.code,
-    message: `${set} ${formatSetEntry(type, entry)}: ${error.message}`,
+    message: `${set} ${formatIpsetEntry(type, entry)}: ${error.message}`,
     isVerdict: isVerdict(error),
-    retouch: { set: set as SetName, entry },
+    retouch: { set: set as IpsetName, entry },
   };
 }

@@ -1,9 +1,9 @@
 /** From keys that differ to what a sync would do about each. */
 import { type Address, formatAddress } from '../values/address.js';
-import { type SetDefinition, type SetEntry, formatSetEntry } from '../values/ip-set.js';
+import { type IpsetDefinition, type IpsetEntry, formatIpsetEntry } from '../values/ipset.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type DesiredState, type Touched } from '../desired/desired-state.js';
-import { type SetName, allSetDefinitions } from '../desired/set-definitions.js';
+import { type IpsetName, allIpsetDefinitions } from '../desired/ipset-definitions.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
 import { type IpvsOperations, inAddingOrder, planVirtualServer } from '../plan/virtual-server-plan.js';
 import { DUMMY_LINK } from './address-applier.js';
@@ -17,8 +17,8 @@ export interface Differences {
   readonly touched: Touched;
   readonly hasLink: boolean;
   /** Sets that are not there, and those of another type, which are made anew. */
-  readonly missingSets: readonly SetDefinition[];
-  readonly misfitSets: readonly SetDefinition[];
+  readonly missingSets: readonly IpsetDefinition[];
+  readonly misfitSets: readonly IpsetDefinition[];
 }
 
 /** In the order of a sync: link, sets, entries to add, virtual servers, addresses, entries to delete. */
@@ -27,7 +27,7 @@ export function changesOf(differences: Differences): Change[] {
   const owners = new Owners(desired, touched);
   const changes: Change[] = [];
   if (!differences.hasLink) changes.push({ action: 'add', object: 'link', link: DUMMY_LINK });
-  const addSet = (action: 'add' | 'change', { name, type, family }: SetDefinition): void =>
+  const addSet = (action: 'add' | 'change', { name, type, family }: IpsetDefinition): void =>
     void changes.push({ action, object: 'set', set: name, type, family });
   for (const definition of differences.missingSets) addSet('add', definition);
   for (const definition of differences.misfitSets) addSet('change', definition);
@@ -52,13 +52,13 @@ function pushEntries(
   owners: Owners,
   changes: Change[],
 ): void {
-  const definitions = allSetDefinitions();
+  const definitions = allIpsetDefinitions();
   for (const [set, entries] of touched.entries) {
     const { type } = definitions.get(set)!;
     for (const entry of entries) {
       if (desired.hasEntry(set, entry) !== (action === 'add')) continue;
       const service = owners.ofEntry(set, entry);
-      changes.push({ action, object: 'set_entry', service, set, entry: formatSetEntry(type, entry) });
+      changes.push({ action, object: 'set_entry', service, set, entry: formatIpsetEntry(type, entry) });
     }
   }
 }
@@ -92,14 +92,14 @@ function pushServer(key: VirtualServerKey, { desired, servers }: Differences, ch
 /** Which Service asks for an address or an entry: the first, where several do. */
 class Owners {
   readonly #addresses = new Map<Address, string>();
-  readonly #entries = new Map<SetName, Map<SetEntry, string>>();
+  readonly #entries = new Map<IpsetName, Map<IpsetEntry, string>>();
 
   constructor(desired: DesiredState, touched: Touched) {
     for (const [service, { addresses, setEntries }] of desired.services) {
       for (const address of addresses)
         if (touched.addresses.has(address) && !this.#addresses.has(address)) this.#addresses.set(address, service);
       for (let i = 0; i < setEntries.length; i += 2)
-        this.#noteEntry(setEntries[i] as SetName, setEntries[i + 1] as SetEntry, service, touched);
+        this.#noteEntry(setEntries[i] as IpsetName, setEntries[i + 1] as IpsetEntry, service, touched);
     }
   }
 
@@ -107,13 +107,13 @@ class Owners {
     return this.#addresses.get(address);
   }
 
-  ofEntry(set: SetName, entry: SetEntry): string | undefined {
+  ofEntry(set: IpsetName, entry: IpsetEntry): string | undefined {
     return this.#entries.get(set)?.get(entry);
   }
 
-  #noteEntry(set: SetName, entry: SetEntry, service: string, touched: Touched): void {
+  #noteEntry(set: IpsetName, entry: IpsetEntry, service: string, touched: Touched): void {
     if (touched.entries.get(set)?.has(entry) !== true) return;
-    const entries = this.#entries.get(set) ?? new Map<SetEntry, string>();
+    const entries = this.#entries.get(set) ?? new Map<IpsetEntry, string>();
     this.#entries.set(set, entries);
     if (!entries.has(entry)) entries.set(entry, service);
   }

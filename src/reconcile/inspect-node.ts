@@ -1,8 +1,8 @@
 /** What `verify` and `plan` look at beside the tables of inspect.ts: rules and sysctls. Writes nothing. */
-import { type RuleSet } from '../desired/rule-set.js';
+import { type RuleSet } from '../desired/iptables-rule-set.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
 import { planRules } from '../plan/iptables-rule-diff.js';
-import { type SavedRules, parseSavedRules } from '../plan/rule-save.js';
+import { type SavedRules, parseSavedRules } from '../plan/iptables-save.js';
 import { type Family } from '../values/address.js';
 import { type RuleChange } from './change.js';
 import { type Inspection } from './inspect.js';

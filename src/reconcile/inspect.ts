@@ -1,6 +1,6 @@
 /** What a sync would do, without doing it: for `plan`, `verify`, and tests. */
 import { type Address } from '../values/address.js';
-import { type SetDefinition } from '../values/ip-set.js';
+import { type IpsetDefinition } from '../values/ipset.js';
 import { type Prefix } from '../values/prefix.js';
 import {
   type RealServerList,
@@ -10,7 +10,7 @@ import {
   virtualServerFamily,
 } from '../values/virtual-server.js';
 import { newTouched, touchEntry } from '../desired/desired-state.js';
-import { type SetName } from '../desired/set-definitions.js';
+import { type IpsetName } from '../desired/ipset-definitions.js';
 import { isSameKind } from '../kernel/ipset/client.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
 import { drains } from '../plan/virtual-server-plan.js';
@@ -20,7 +20,7 @@ import { compareWithKernel, ownershipAtStart } from './compare.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { Drift } from './drift.js';
 import { changesOf } from './inspect-changes.js';
-import { NO_ADDRESSES, type ObservedSources, observeKernel, readAddresses } from './observer.js';
+import { NO_ADDRESSES, type ObservedSources, observeKernel, readAddresses } from './observe-kernel.js';
 
 export interface Inspection {
   readonly drift: Drift;
@@ -64,7 +64,7 @@ export async function inspect(
   for (const { name } of sets.misfits) drift.add('set', 'changed', () => name);
   for (const name of sources.definitions.keys())
     if (!definitions.has(name))
-      for (const entry of desired.entries(name as SetName).keys()) touchEntry(touched, name as SetName, entry);
+      for (const entry of desired.entries(name as IpsetName).keys()) touchEntry(touched, name as IpsetName, entry);
   const changes = changesOf({
     ...{ desired, isDesired, touched, servers: observed.servers },
     ...{ hasLink: link !== undefined, missingSets: sets.missing, misfitSets: sets.misfits },
@@ -74,18 +74,18 @@ export async function inspect(
 
 interface InspectedSets {
   /** Those that are there and can hold what they should. */
-  readonly definitions: ReadonlyMap<string, SetDefinition>;
-  readonly missing: readonly SetDefinition[];
+  readonly definitions: ReadonlyMap<string, IpsetDefinition>;
+  readonly missing: readonly IpsetDefinition[];
   /** Of another type under the same name, or with entries that expire: a sync makes them anew. */
-  readonly misfits: readonly SetDefinition[];
+  readonly misfits: readonly IpsetDefinition[];
 }
 
 /** Throws IpsetError. */
 function inspectSets(sources: ObservedSources): InspectedSets {
   const present = new Map(sources.ipset.listSets().map((set) => [set.name, set]));
-  const definitions = new Map<string, SetDefinition>();
-  const missing: SetDefinition[] = [];
-  const misfits: SetDefinition[] = [];
+  const definitions = new Map<string, IpsetDefinition>();
+  const missing: IpsetDefinition[] = [];
+  const misfits: IpsetDefinition[] = [];
   for (const definition of sources.definitions.values()) {
     const set = present.get(definition.name);
     if (set === undefined) missing.push(definition);

@@ -1,4 +1,4 @@
-import { type SetDefinition, type SetEntry } from '../values/ip-set.js';
+import { type IpsetDefinition, type IpsetEntry } from '../values/ipset.js';
 import { type DesiredState, type Touched } from '../desired/desired-state.js';
 import { type SetFailure } from './failures.js';
 import { type Round } from './round.js';
@@ -6,9 +6,9 @@ import { type Round } from './round.js';
 /** What this layer needs of the kernel's ipsets; every call is one or few messages whatever the number of entries. */
 export interface SetStore {
   /** Adds entries; one that is there already counts as success. */
-  addEntries(set: SetDefinition, entries: readonly SetEntry[]): readonly SetFailure[];
+  addEntries(set: IpsetDefinition, entries: readonly IpsetEntry[]): readonly SetFailure[];
   /** Deletes entries; one that is gone already counts as success. */
-  deleteEntries(set: SetDefinition, entries: readonly SetEntry[]): readonly SetFailure[];
+  deleteEntries(set: IpsetDefinition, entries: readonly IpsetEntry[]): readonly SetFailure[];
 }
 
 /** Entries handed over in one go: the kernel takes about 1.5 us for each, and the event loop waits. */
@@ -18,7 +18,7 @@ const SLICE = 500;
 export class IpsetApplier {
   constructor(
     readonly store: SetStore,
-    readonly definitions: ReadonlyMap<string, SetDefinition>,
+    readonly definitions: ReadonlyMap<string, IpsetDefinition>,
   ) {}
 
   /** Adds (before virtual servers appear) or deletes (after they are gone) the touched entries, as desired. */
@@ -34,8 +34,8 @@ export class IpsetApplier {
   }
 
   async #applySet(
-    definition: SetDefinition,
-    entries: readonly SetEntry[],
+    definition: IpsetDefinition,
+    entries: readonly IpsetEntry[],
     pass: 'add' | 'delete',
     round: Round,
   ): Promise<void> {

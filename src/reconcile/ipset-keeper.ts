@@ -1,7 +1,7 @@
-import { type SetDefinition, type SetEntry } from '../values/ip-set.js';
+import { type IpsetDefinition, type IpsetEntry } from '../values/ipset.js';
 import { type IpsetClient } from '../kernel/ipset/client.js';
 import { IpsetError } from '../kernel/ipset/error.js';
-import { type SetName } from '../desired/set-definitions.js';
+import { type IpsetName } from '../desired/ipset-definitions.js';
 import { StopFlag } from './pacer.js';
 
 export interface EnsuredSets {
@@ -18,7 +18,7 @@ export interface EnsuredSets {
  */
 export async function ensureSets(
   ipset: IpsetClient,
-  definitions: ReadonlyMap<string, SetDefinition>,
+  definitions: ReadonlyMap<string, IpsetDefinition>,
   stop = new StopFlag(),
 ): Promise<EnsuredSets> {
   const pacer = stop.pacer();
@@ -42,7 +42,7 @@ export async function ensureSets(
 }
 
 /** The entries of one set; the keys of a Map will do. */
-export type SetEntries = Pick<ReadonlySet<SetEntry>, 'has' | 'size' | 'keys'>;
+export type SetEntries = Pick<ReadonlySet<IpsetEntry>, 'has' | 'size' | 'keys'>;
 
 const NONE: SetEntries = new Set();
 
@@ -51,23 +51,23 @@ const NONE: SetEntries = new Set();
  */
 export async function readSets(
   ipset: IpsetClient,
-  definitions: ReadonlyMap<string, SetDefinition>,
-  desired: (set: SetName) => SetEntries = () => NONE,
+  definitions: ReadonlyMap<string, IpsetDefinition>,
+  desired: (set: IpsetName) => SetEntries = () => NONE,
   betweenSets: () => Promise<void> = () => Promise.resolve(),
   stop = new StopFlag(),
-): Promise<Map<SetName, SetEntries>> {
+): Promise<Map<IpsetName, SetEntries>> {
   const pacer = stop.pacer();
-  const sets = new Map<SetName, SetEntries>();
+  const sets = new Map<IpsetName, SetEntries>();
   for (const definition of definitions.values()) {
-    const name = definition.name as SetName;
+    const name = definition.name as IpsetName;
     const desiredEntries = desired(name);
     const pause = (): Promise<void> => pacer.yieldIfDue();
     // Nearly always the set is as desired: then nothing is made that the garbage collector would have to move.
-    const count = (counted: { desired: number; others: number }, entry: SetEntry): void =>
+    const count = (counted: { desired: number; others: number }, entry: IpsetEntry): void =>
       void (desiredEntries.has(entry) ? counted.desired++ : counted.others++);
     const counts = await ipset.listEntriesPaced(definition, () => ({ desired: 0, others: 0 }), count, pause);
     const isAsDesired = counts.desired === desiredEntries.size && counts.others === 0;
-    const keep = (observed: Set<SetEntry>, entry: SetEntry): void => void observed.add(entry);
+    const keep = (observed: Set<IpsetEntry>, entry: IpsetEntry): void => void observed.add(entry);
     sets.set(
       name,
       isAsDesired ? desiredEntries : await ipset.listEntriesPaced(definition, () => new Set(), keep, pause),

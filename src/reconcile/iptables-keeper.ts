@@ -1,9 +1,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Family } from '../values/address.js';
-import { type RuleSet } from '../desired/rule-set.js';
+import { type RuleSet } from '../desired/iptables-rule-set.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
 import { type RuleDifference, planRules } from '../plan/iptables-rule-diff.js';
-import { parseSavedRules } from '../plan/rule-save.js';
+import { parseSavedRules } from '../plan/iptables-save.js';
 import { type Clock } from './clock.js';
 import { Drift } from './drift.js';
 

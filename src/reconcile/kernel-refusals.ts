@@ -1,8 +1,8 @@
 import { type Address } from '../values/address.js';
-import { type SetEntry } from '../values/ip-set.js';
+import { type IpsetEntry } from '../values/ipset.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type Touched } from '../desired/desired-state.js';
-import { type SetName } from '../desired/set-definitions.js';
+import { type IpsetName } from '../desired/ipset-definitions.js';
 import { type Clock } from './clock.js';
 import { type RefusedChange, type RefusedObject, type Retouch, touchAgain } from './failures.js';
 
@@ -71,7 +71,7 @@ export class KernelRefusals {
     return this.#isSkipped(`a${address}`, 'address');
   }
 
-  isEntrySkipped(set: SetName, entry: SetEntry): boolean {
+  isEntrySkipped(set: IpsetName, entry: IpsetEntry): boolean {
     return this.#isSkipped(`e${set} ${entry}`, 'set_entry');
   }
 

@@ -1,12 +1,12 @@
 import { type Address, isIpv6LinkLocal } from '../values/address.js';
-import { type SetDefinition } from '../values/ip-set.js';
+import { type IpsetDefinition } from '../values/ipset.js';
 import { type IpsetClient } from '../kernel/ipset/client.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
 import { type AddressApplier, DUMMY_LINK } from './address-applier.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type KernelRefusals } from './kernel-refusals.js';
 import { type LinkListener } from './link-monitor.js';
-import { type DesiredAddresses, readAddresses } from './observer.js';
+import { type DesiredAddresses, readAddresses } from './observe-kernel.js';
 import { type StopFlag } from './pacer.js';
 import { type PendingWork } from './pending-work.js';
 import { type EnsuredSets, ensureSets } from './ipset-keeper.js';
@@ -17,7 +17,7 @@ export interface PrerequisitesOptions {
   readonly addresses: AddressApplier;
   readonly links: LinkClient;
   readonly ipset: IpsetClient;
-  readonly definitions: ReadonlyMap<string, SetDefinition>;
+  readonly definitions: ReadonlyMap<string, IpsetDefinition>;
   readonly pending: PendingWork;
   readonly refusals: KernelRefusals;
   /**

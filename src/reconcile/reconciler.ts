@@ -10,7 +10,7 @@ import { type DesiredUpdater } from './desired-updater.js';
 import { type DrainTracker } from './drain.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { KernelRefusals } from './kernel-refusals.js';
-import { type ObservedSources } from './observer.js';
+import { type ObservedSources } from './observe-kernel.js';
 import { type StopFlag, WorkStopped } from './pacer.js';
 import { PendingWork } from './pending-work.js';
 import { Prerequisites, type PrerequisitesOptions } from './prerequisites.js';

@@ -11,7 +11,7 @@ import { type ConntrackCleaner } from './conntrack-cleaner.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { type KernelRefusals } from './kernel-refusals.js';
-import { type Interruption, type ObservedKernel, type ObservedSources, observeKernel } from './observer.js';
+import { type Interruption, type ObservedKernel, type ObservedSources, observeKernel } from './observe-kernel.js';
 import { type StopFlag } from './pacer.js';
 import { type PendingWork } from './pending-work.js';
 import { type Prerequisites } from './prerequisites.js';

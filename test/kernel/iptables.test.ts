@@ -6,15 +6,15 @@ import { readFileSync } from 'node:fs';
 import { before, test } from 'node:test';
 import { openNetlinkSocket } from '../../native/libc.js';
 import { type LocalDetection, iptablesRules } from '../../src/desired/iptables-rules.js';
-import { type RuleSet } from '../../src/desired/rule-set.js';
-import { allSetDefinitions } from '../../src/desired/set-definitions.js';
+import { type RuleSet } from '../../src/desired/iptables-rule-set.js';
+import { allIpsetDefinitions } from '../../src/desired/ipset-definitions.js';
 import { CommandRunner } from '../../src/kernel/command.js';
 import { Iptables } from '../../src/kernel/iptables/iptables.js';
 import { isLockHeld } from '../../src/kernel/iptables/xtables-lock.js';
 import { detectIptables } from '../../src/kernel/iptables/detect.js';
 import { IpsetClient } from '../../src/kernel/ipset/client.js';
 import { planRules, removeChains } from '../../src/plan/iptables-rule-diff.js';
-import { parseSavedRules } from '../../src/plan/rule-save.js';
+import { parseSavedRules } from '../../src/plan/iptables-save.js';
 import { FAMILIES, type Family } from '../../src/values/address.js';
 import { type Prefix, parsePrefix } from '../../src/values/prefix.js';
 import { waitUntil } from './harness/wait.js';
@@ -28,7 +28,7 @@ before(async () => {
   iptables = new Iptables(tools, runner.run);
   console.log(`iptables ${tools.version} ${tools.backend}: ${tools.reason}`);
   const ipset = new IpsetClient(openNetlinkSocket);
-  for (const definition of allSetDefinitions().values()) ipset.createSet(definition);
+  for (const definition of allIpsetDefinitions().values()) ipset.createSet(definition);
   ipset.close();
 });
 

@@ -13,7 +13,7 @@ import { IpvsClient } from '../../src/kernel/ipvs/client.js';
 import { type ObservedVirtualServer } from '../../src/kernel/ipvs/observed-table.js';
 import { IpvsTable } from '../../src/kernel/ipvs/table.js';
 import { type AppliedVirtualServer } from '../../src/plan/applied.js';
-import { readTable } from '../../src/reconcile/observer.js';
+import { readTable } from '../../src/reconcile/observe-kernel.js';
 import { type VirtualServerKey, formatVirtualServer } from '../../src/values/virtual-server.js';
 import { writeRecording } from '../fakes/netlink-recording.js';
 import { recordingOptionSocket } from '../fakes/option-recording.js';

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { openNetlinkSocket } from '../../native/libc.js';
 import { IpsetClient } from '../../src/kernel/ipset/client.js';
 import { IpsetError } from '../../src/kernel/ipset/error.js';
-import { type SetDefinition, addressPortEntry } from '../../src/values/ip-set.js';
+import { type IpsetDefinition, addressPortEntry } from '../../src/values/ipset.js';
 import { type Recording, recordingSocket, writeRecording } from '../fakes/netlink-recording.js';
 import { FLOWS, SETS, conntrackSession, ipsetSession, parseEntry, server } from '../support/netfilter-sessions.js';
 import { iptablesPrograms } from './harness/iptables-programs.js';
@@ -65,7 +65,7 @@ test('a set that rules refer to cannot be destroyed, but replaced; kube-proxy fi
 
 test('100,000 elements: a set of 65,536 grows while it is filled', () => {
   const client = new IpsetClient(openNetlinkSocket);
-  const set: SetDefinition = { name: 'KUBE-BIG', type: 'hash:ip,port', family: 4 };
+  const set: IpsetDefinition = { name: 'KUBE-BIG', type: 'hash:ip,port', family: 4 };
   client.createSet(set);
   const entries = Array.from({ length: 100_000 }, (_, i) =>
     addressPortEntry(server('TCP', `10.${i >> 16}.${(i >> 8) & 255}.${i & 255}`, 80)),

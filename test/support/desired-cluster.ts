@@ -1,14 +1,14 @@
 /** A small cluster written as API objects, and the table that the pure core makes of it, as lines. */
 import { type NodePortSelection } from '../../src/values/node-port-selection.js';
 import { type Touched, newTouched } from '../../src/desired/desired-state.js';
-import { allSetDefinitions, type SetName } from '../../src/desired/set-definitions.js';
+import { allIpsetDefinitions, type IpsetName } from '../../src/desired/ipset-definitions.js';
 import { ClusterState } from '../../src/model/cluster-state.js';
 import { parseEndpointSlice } from '../../src/model/endpoint-slice.js';
 import { parseNode } from '../../src/model/node.js';
 import { parseService } from '../../src/model/service.js';
 import { DesiredUpdater } from '../../src/reconcile/desired-updater.js';
 import { type Address, type Family, formatAddress, parseAddress } from '../../src/values/address.js';
-import { formatSetEntry } from '../../src/values/ip-set.js';
+import { formatIpsetEntry } from '../../src/values/ipset.js';
 import {
   formatRealServer,
   formatVirtualServer,
@@ -148,10 +148,12 @@ export class TestCluster {
   /** `KUBE-CLUSTER-IP 10.96.0.1,tcp:80` of the sets whose names contain `part`. */
   async entries(part: string): Promise<string[]> {
     await this.update();
-    return [...allSetDefinitions().values()]
+    return [...allIpsetDefinitions().values()]
       .filter(({ name }) => name.includes(part))
       .flatMap(({ name, type }) =>
-        [...this.updater.desired.entries(name as SetName).keys()].map((one) => `${name} ${formatSetEntry(type, one)}`),
+        [...this.updater.desired.entries(name as IpsetName).keys()].map(
+          (one) => `${name} ${formatIpsetEntry(type, one)}`,
+        ),
       )
       .sort();
   }

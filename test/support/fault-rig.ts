@@ -6,7 +6,7 @@ import { pino } from 'pino';
 import { type DataPlane } from '../../src/daemon/data-plane.js';
 import { healthSource } from '../../src/daemon/health-source.js';
 import { SyncReporter } from '../../src/daemon/sync-reporter.js';
-import { setDefinitions } from '../../src/desired/set-definitions.js';
+import { ipsetDefinitions } from '../../src/desired/ipset-definitions.js';
 import { messagesSent } from '../../src/kernel/clients.js';
 import { IpsetClient } from '../../src/kernel/ipset/client.js';
 import { type IpvsTableOptions } from '../../src/kernel/ipvs/table.js';
@@ -16,7 +16,7 @@ import { type SyncRecord } from '../../src/reconcile/sync-record.js';
 import { formatReason } from '../../src/serve/health.js';
 import { type StatusHealth } from '../../src/serve/status.js';
 import { Metrics } from '../../src/serve/metrics.js';
-import { formatSetEntry } from '../../src/values/ip-set.js';
+import { formatIpsetEntry } from '../../src/values/ipset.js';
 import { FakeIpvs } from '../fakes/fake-kernel-ipvs.js';
 import { FakeLinks } from '../fakes/fake-kernel-links.js';
 import { FakeKernel } from '../fakes/fake-kernel.js';
@@ -43,7 +43,7 @@ export class FaultRig {
   /** How often changes were made while the kernel was read back. */
   interleaved = 0;
   readonly metrics = new Metrics({ version: '0.0.0' });
-  readonly observer = new SyncReporter(this.metrics, pino({ level: 'silent' }));
+  readonly reporter = new SyncReporter(this.metrics, pino({ level: 'silent' }));
   readonly dataPlane: DataPlane;
   #now = 0;
 
@@ -52,7 +52,7 @@ export class FaultRig {
     this.links.addLink('eth0');
     this.links.addAddress('eth0', '10.200.0.2', 24);
     this.links.addAddress('eth0', 'fd00:200::2', 64);
-    const { observer } = this;
+    const { reporter } = this;
     const table = this.#tableOptions(reader);
     this.dataPlane = testDataPlane({
       openNetlinkSocket: this.#open,
@@ -62,10 +62,10 @@ export class FaultRig {
       iptables: this.iptables,
       config: { syncPeriodMs: SYNC_PERIOD, minSyncPeriodMs: minInterval },
       updater: this.core.updater,
-      reporter: observer,
+      reporter,
     });
-    const interleaved = observer.interleaved.bind(observer);
-    observer.interleaved = () => {
+    const interleaved = reporter.interleaved.bind(reporter);
+    reporter.interleaved = () => {
       this.interleaved++;
       interleaved();
     };
@@ -77,7 +77,7 @@ export class FaultRig {
 
   /** Syncs as the daemon does after a change; true when nothing has to be tried again. */
   async sync(): Promise<boolean> {
-    this.observer.changeQueued();
+    this.reporter.changeQueued();
     const record = await this.dataPlane.sync();
     this.reports.push(record);
     await this.dataPlane.rules.settled();
@@ -107,7 +107,7 @@ export class FaultRig {
   /** /healthz with a syncPeriod of 0, every reason with its details. */
   health(): StatusHealth {
     const report = healthSource({
-      state: this.observer.state,
+      state: this.reporter.state,
       syncPeriodMs: 0,
       families: [4, 6],
       verificationAge: () => this.dataPlane.reconciler.verificationAge,
@@ -151,10 +151,10 @@ export class FaultRig {
     lines.push(...bound.map((address) => `address ${address.replace(/\/\d+$/, '')}`));
     const reader = new IpsetClient(this.netfilter.open);
     for (const set of reader.listSets()) {
-      const definition = FAMILIES.flatMap(setDefinitions).find(({ name }) => name === set.name);
+      const definition = FAMILIES.flatMap(ipsetDefinitions).find(({ name }) => name === set.name);
       if (definition === undefined) continue;
       const elements = reader.listEntries(definition);
-      lines.push(...elements.map((entry) => `add ${set.name} ${formatSetEntry(definition.type, entry)}`));
+      lines.push(...elements.map((entry) => `add ${set.name} ${formatIpsetEntry(definition.type, entry)}`));
     }
     reader.close();
     return lines.sort();

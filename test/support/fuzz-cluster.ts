@@ -2,12 +2,12 @@
  * A cluster fed to the pure core as the daemon feeds it, and its desired state printed as the tools print the kernel.
  */
 import { ClusterFeed } from '../../src/daemon/cluster-feed.js';
-import { type SetName, allSetDefinitions } from '../../src/desired/set-definitions.js';
+import { type IpsetName, allIpsetDefinitions } from '../../src/desired/ipset-definitions.js';
 import { type Touched, newTouched } from '../../src/desired/desired-state.js';
 import { ClusterState } from '../../src/model/cluster-state.js';
 import { DesiredUpdater } from '../../src/reconcile/desired-updater.js';
 import { formatAddress, parseAddress } from '../../src/values/address.js';
-import { formatSetEntry } from '../../src/values/ip-set.js';
+import { formatIpsetEntry } from '../../src/values/ipset.js';
 import {
   FLAG_PERSISTENT,
   formatHostPort,
@@ -105,8 +105,8 @@ export class CoreCluster {
     const local = this.cluster.localAddresses;
     const bound = [...desired.addresses()].filter((address) => !local.has(address)).map(formatAddress);
     const sets: Expected['sets'] = new Map();
-    for (const { name, type } of allSetDefinitions().values()) {
-      const elements = [...desired.entries(name as SetName).keys()].map((entry) => formatSetEntry(type, entry));
+    for (const { name, type } of allIpsetDefinitions().values()) {
+      const elements = [...desired.entries(name as IpsetName).keys()].map((entry) => formatIpsetEntry(type, entry));
       if (elements.length > 0) sets.set(name, new Set(elements));
     }
     return { servers, addresses: new Set(bound), sets };

@@ -9,16 +9,16 @@ import { type ObservedSet } from '../../src/kernel/ipset/message.js';
 import { type OpenNetlinkSocket } from '../../src/netlink/socket.js';
 import { type Address, parseAddress } from '../../src/values/address.js';
 import {
-  type SetDefinition,
-  type SetEntry,
-  type SetType,
+  type IpsetDefinition,
+  type IpsetEntry,
+  type IpsetType,
   addressEntry,
   addressPortAddressEntry,
   addressPortEntry,
   addressPortNetEntry,
-  formatSetEntry,
+  formatIpsetEntry,
   portEntry,
-} from '../../src/values/ip-set.js';
+} from '../../src/values/ipset.js';
 import { hostPrefix, parsePrefix } from '../../src/values/prefix.js';
 import { type Protocol } from '../../src/values/protocol.js';
 import {
@@ -38,7 +38,7 @@ export const SETS = {
   loopBack6: { name: 'KUBE-6-LOOP-BACK', type: 'hash:ip,port,ip', family: 6 },
   source: { name: 'KUBE-LOAD-BALANCER-SOURCE-CIDR', type: 'hash:ip,port,net', family: 4 },
   source6: { name: 'KUBE-6-LOAD-BALANCER-SOURCE-CID', type: 'hash:ip,port,net', family: 6 },
-} as const satisfies Record<string, SetDefinition>;
+} as const satisfies Record<string, IpsetDefinition>;
 
 export const ELEMENTS: Readonly<Record<keyof typeof SETS, readonly string[]>> = {
   port: ['30100', '65535', '0'],
@@ -59,8 +59,8 @@ export function address(text: string): Address {
   return parsed;
 }
 
-/** The inverse of formatSetEntry. */
-export function parseEntry(type: SetType, text: string): SetEntry {
+/** The inverse of formatIpsetEntry. */
+export function parseEntry(type: IpsetType, text: string): IpsetEntry {
   if (type === 'bitmap:port') return portEntry(Number(text));
   const [ip = '', server = '', last = ''] = text.split(',');
   if (type === 'hash:ip') return addressEntry(address(ip));
@@ -103,7 +103,7 @@ export function ipsetSession(open: OpenNetlinkSocket): IpsetSession {
   failures.push(...client.deleteEntries(server, gone));
   client.replaceSet(SETS.ip, client.listEntries(SETS.ip), 1024);
   const elements = Object.values(SETS).flatMap((definition) =>
-    client.listEntries(definition).map((entry) => `add ${definition.name} ${formatSetEntry(definition.type, entry)}`),
+    client.listEntries(definition).map((entry) => `add ${definition.name} ${formatIpsetEntry(definition.type, entry)}`),
   );
   const sets = client.listSets();
   client.close();

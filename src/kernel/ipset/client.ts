@@ -6,7 +6,7 @@ import { NetlinkError } from '../../netlink/errors.js';
 import { type NetlinkMessage, NLM_F_EXCL } from '../../netlink/message.js';
 import { netfilterAttributes } from '../../netlink/nfnetlink.js';
 import { type OpenNetlinkSocket } from '../../netlink/socket.js';
-import { type SetDefinition, type SetEntry } from '../../values/ip-set.js';
+import { type IpsetDefinition, type IpsetEntry } from '../../values/ipset.js';
 import { type ElementOutcome, IpsetElementSender } from './elements.js';
 import { IpsetError } from './error.js';
 import {
@@ -37,12 +37,12 @@ export function isTemporarySet(name: string): boolean {
 export interface IpsetFailure {
   readonly operation: 'add' | 'delete';
   readonly set: string;
-  readonly entry: SetEntry;
+  readonly entry: IpsetEntry;
   readonly error: IpsetError;
 }
 
 /** Whether a set that is there can hold the elements of `definition`. */
-export function isSameKind(definition: SetDefinition, present: ObservedSet): boolean {
+export function isSameKind(definition: IpsetDefinition, present: ObservedSet): boolean {
   const hasFamily = definition.type !== 'bitmap:port';
   return present.type === definition.type && (!hasFamily || present.family === definition.family);
 }
@@ -84,8 +84,8 @@ export class IpsetClient {
   }
 
   /** All elements of one set, in the kernel's order. Throws IpsetError (`ENOENT` when there is no such set). */
-  listEntries(definition: SetDefinition): SetEntry[] {
-    const decode = this.#elementDecoder<SetEntry[]>(definition, (entries, entry) => entries.push(entry));
+  listEntries(definition: IpsetDefinition): IpsetEntry[] {
+    const decode = this.#elementDecoder<IpsetEntry[]>(definition, (entries, entry) => entries.push(entry));
     return this.#protocol.dump('list', definition.name, undefined, decode);
   }
 
@@ -94,17 +94,17 @@ export class IpsetClient {
    * so that a set of 50,000 does not hold up the event loop. Throws as `listEntries` does.
    */
   listEntriesPaced<Found>(
-    definition: SetDefinition,
+    definition: IpsetDefinition,
     fresh: () => Found,
-    add: (found: Found, entry: SetEntry) => void,
+    add: (found: Found, entry: IpsetEntry) => void,
     pause: () => Promise<void>,
   ): Promise<Found> {
     return this.#protocol.dumpPaced(definition.name, this.#elementDecoder(definition, add), fresh, pause);
   }
 
   #elementDecoder<Found>(
-    { type }: SetDefinition,
-    add: (found: Found, entry: SetEntry) => void,
+    { type }: IpsetDefinition,
+    add: (found: Found, entry: IpsetEntry) => void,
   ): (message: NetlinkMessage, found: Found) => void {
     return (message, found) => {
       const attributes = netfilterAttributes(message, this.#attributes);
@@ -113,7 +113,7 @@ export class IpsetClient {
   }
 
   /** Makes a new, empty set; throws IpsetError `EEXIST` when there is one of that name. */
-  createSet(definition: SetDefinition, maxElements = DEFAULT_MAX_ELEMENTS): void {
+  createSet(definition: IpsetDefinition, maxElements = DEFAULT_MAX_ELEMENTS): void {
     const { name, type, family } = definition;
     const revision = this.#protocol.revisionOf(definition);
     this.#protocol.request('create', IpsetCommand.create, name, NLM_F_EXCL, (writer) => {
@@ -148,7 +148,7 @@ export class IpsetClient {
    *
    * Blocks while the kernel works, about a microsecond and a half an element: hand over slices of a few thousand.
    */
-  addEntries(definition: SetDefinition, entries: readonly SetEntry[]): IpsetFailure[] {
+  addEntries(definition: IpsetDefinition, entries: readonly IpsetEntry[]): IpsetFailure[] {
     const failures: IpsetFailure[] = [];
     let from = 0;
     while (from < entries.length) {
@@ -164,7 +164,7 @@ export class IpsetClient {
   }
 
   /** Deletes elements; absent ones are no error. Returns what failed. */
-  deleteEntries(definition: SetDefinition, entries: readonly SetEntry[]): IpsetFailure[] {
+  deleteEntries(definition: IpsetDefinition, entries: readonly IpsetEntry[]): IpsetFailure[] {
     const outcome = this.#sender.send('delete', definition, entries, 0);
     return this.#failuresOf('delete', definition, entries, outcome);
   }
@@ -173,7 +173,7 @@ export class IpsetClient {
    * Makes the set hold exactly `entries`, of which rules that refer to it never see a mixture: fills a temporary set,
    * swaps, and destroys what was there. Throws IpsetError; on any failure the present set stays as it is.
    */
-  replaceSet(definition: SetDefinition, entries: readonly SetEntry[], maxElements = DEFAULT_MAX_ELEMENTS): void {
+  replaceSet(definition: IpsetDefinition, entries: readonly IpsetEntry[], maxElements = DEFAULT_MAX_ELEMENTS): void {
     const temporary = { ...definition, name: definition.name.slice(0, 30) + TEMPORARY_SUFFIX };
     this.destroySet(temporary.name); // left by a run that was killed in between
     this.createSet(temporary, maxElements);
@@ -191,7 +191,7 @@ export class IpsetClient {
   }
 
   /** Replaces the set by one that can hold `maxElements`, keeping its elements. Throws IpsetError. */
-  growSet(definition: SetDefinition, maxElements: number): void {
+  growSet(definition: IpsetDefinition, maxElements: number): void {
     this.replaceSet(definition, this.listEntries(definition), maxElements);
   }
 
@@ -200,7 +200,7 @@ export class IpsetClient {
    * kept whoever made it and whatever its maxelem; one whose elements expire is replaced; one of another type is
    * destroyed and made anew. Throws IpsetError, `IPSET_ERR_BUSY` for a set of another type that rules refer to.
    */
-  ensureSet(definition: SetDefinition, present: ObservedSet | undefined): 'created' | 'kept' | 'replaced' {
+  ensureSet(definition: IpsetDefinition, present: ObservedSet | undefined): 'created' | 'kept' | 'replaced' {
     if (present === undefined) {
       this.createSet(definition);
       return 'created';
@@ -215,7 +215,7 @@ export class IpsetClient {
     return 'replaced';
   }
 
-  #tryGrow(definition: SetDefinition, entries: readonly SetEntry[], from: number): IpsetFailure[] {
+  #tryGrow(definition: IpsetDefinition, entries: readonly IpsetEntry[], from: number): IpsetFailure[] {
     try {
       const present = this.listSets().find((set) => set.name === definition.name);
       const needed = (present?.maxElements ?? DEFAULT_MAX_ELEMENTS) * 2;
@@ -230,8 +230,8 @@ export class IpsetClient {
 
   #failuresOf(
     operation: 'add' | 'delete',
-    definition: SetDefinition,
-    entries: readonly SetEntry[],
+    definition: IpsetDefinition,
+    entries: readonly IpsetEntry[],
     outcome: ElementOutcome,
   ): IpsetFailure[] {
     const { name, type } = definition;

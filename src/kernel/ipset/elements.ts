@@ -20,7 +20,7 @@ import {
   writeNetfilterHeader,
 } from '../../netlink/nfnetlink.js';
 import { MessageTemplate, differences } from '../../netlink/message-template.js';
-import { type SetDefinition, type SetEntry, type SetType } from '../../values/ip-set.js';
+import { type IpsetDefinition, type IpsetEntry, type IpsetType } from '../../values/ipset.js';
 import { IpsetAttribute, IpsetCommand, MAX_ELEMENT_LENGTH, writeElement } from './message.js';
 
 export interface ElementFailure {
@@ -36,7 +36,7 @@ export interface ElementOutcome {
 }
 
 interface ElementTemplate {
-  readonly type: SetType;
+  readonly type: IpsetType;
   readonly element: MessageTemplate;
   /** Where the line number is. */
   readonly lineAt: number;
@@ -75,7 +75,12 @@ export class IpsetElementSender {
    * Sends `entries` from index `from` on. Stops early only when a hash set is full; the entries from `next` on were
    * then not tried. Messages go without NLM_F_EXCL, so present (add) or absent (delete) elements are no error.
    */
-  send(operation: 'add' | 'delete', set: SetDefinition, entries: readonly SetEntry[], from: number): ElementOutcome {
+  send(
+    operation: 'add' | 'delete',
+    set: IpsetDefinition,
+    entries: readonly IpsetEntry[],
+    from: number,
+  ): ElementOutcome {
     const failures: ElementFailure[] = [];
     let next = from;
     let most = MOST_ELEMENTS;
@@ -106,8 +111,8 @@ export class IpsetElementSender {
   /** Writes one message with entries from `from` on, at most `most`; returns the index behind the last one. */
   #encode(
     operation: 'add' | 'delete',
-    set: SetDefinition,
-    entries: readonly SetEntry[],
+    set: IpsetDefinition,
+    entries: readonly IpsetEntry[],
     from: number,
     most: number,
   ): number {
@@ -134,12 +139,12 @@ export class IpsetElementSender {
     return index;
   }
 
-  #templateOf(type: SetType, length: number): ElementTemplate {
+  #templateOf(type: IpsetType, length: number): ElementTemplate {
     let template = this.#template;
     if (template?.type === type && template.element.length === length) return template;
-    const element = new MessageTemplate(length, (writer, entry) => writeElement(writer, type, entry as SetEntry, 0));
+    const element = new MessageTemplate(length, (writer, entry) => writeElement(writer, type, entry as IpsetEntry, 0));
     const numbered = new MessageTemplate(length, (writer, entry) =>
-      writeElement(writer, type, entry as SetEntry, 0xff),
+      writeElement(writer, type, entry as IpsetEntry, 0xff),
     );
     const lineAt = differences(element.bytes, numbered.bytes)[0]!;
     template = { type, element, lineAt };

@@ -7,7 +7,7 @@ import { type MessageWriter, NLA_F_NESTED, NLA_F_NET_BYTEORDER } from '../../net
 import { NetlinkProtocolError } from '../../netlink/errors.js';
 import { NFPROTO_IPV4, NFPROTO_IPV6, NFPROTO_UNSPEC } from '../../netlink/nfnetlink.js';
 import { type Family, addressFromBytes } from '../../values/address.js';
-import { type SetEntry, type SetType } from '../../values/ip-set.js';
+import { type IpsetEntry, type IpsetType } from '../../values/ipset.js';
 
 export const IpsetCommand = {
   protocol: 1,
@@ -81,7 +81,7 @@ export function setFamilyNumber(type: string, family: Family): number {
 }
 
 /** The nested DATA attribute of IPSET_CMD_CREATE. */
-export function writeCreateData(writer: MessageWriter, type: SetType, hashSize: number, maxElements: number): void {
+export function writeCreateData(writer: MessageWriter, type: IpsetType, hashSize: number, maxElements: number): void {
   const data = writer.beginNested(IpsetAttribute.data | NLA_F_NESTED);
   if (type === 'bitmap:port') {
     writer.u16be(Data.port | NLA_F_NET_BYTEORDER, 0);
@@ -94,7 +94,7 @@ export function writeCreateData(writer: MessageWriter, type: SetType, hashSize: 
 }
 
 /** One element as a nested DATA attribute; the kernel names `line` when it refuses the element. */
-export function writeElement(writer: MessageWriter, type: SetType, entry: SetEntry, line: number): void {
+export function writeElement(writer: MessageWriter, type: IpsetType, entry: IpsetEntry, line: number): void {
   const data = writer.beginNested(IpsetAttribute.data | NLA_F_NESTED);
   if (type === 'bitmap:port') writeBytes(writer, Data.port | NLA_F_NET_BYTEORDER, entry, 0, 2);
   else if (type === 'hash:ip') writeIp(writer, Data.ip, entry, 0, entry.length);
@@ -104,7 +104,7 @@ export function writeElement(writer: MessageWriter, type: SetType, entry: SetEnt
 }
 
 /** Elements that begin with a VirtualServerKey: protocol(1) port(2) address(4|16), then what the type adds. */
-function writeServer(writer: MessageWriter, type: SetType, entry: SetEntry): void {
+function writeServer(writer: MessageWriter, type: IpsetType, entry: IpsetEntry): void {
   const end = entry.length < 19 ? 7 : 19;
   writeIp(writer, Data.ip, entry, 3, end);
   writeBytes(writer, Data.port | NLA_F_NET_BYTEORDER, entry, 1, 3);
@@ -171,7 +171,7 @@ export class IpsetListReader {
   }
 
   /** Appends the elements in one message's attributes to `entries`. */
-  elements(attributes: AttributeReader, type: SetType, add: (entry: SetEntry) => void): void {
+  elements(attributes: AttributeReader, type: IpsetType, add: (entry: IpsetEntry) => void): void {
     while (attributes.next()) {
       if (attributes.type !== IpsetAttribute.adt) continue;
       const list = this.#data.enter(attributes);
@@ -181,7 +181,7 @@ export class IpsetListReader {
     }
   }
 
-  #entry(data: AttributeReader, type: SetType): SetEntry {
+  #entry(data: AttributeReader, type: IpsetType): IpsetEntry {
     let address = '';
     let address2 = '';
     let port = '';
@@ -216,7 +216,7 @@ interface ElementParts {
   readonly bits: number;
 }
 
-function packEntry(type: SetType, parts: ElementParts): SetEntry {
+function packEntry(type: IpsetType, parts: ElementParts): IpsetEntry {
   const needsPort = type !== 'hash:ip';
   const needsSecond = type === 'hash:ip,port,ip' || type === 'hash:ip,port,net';
   const isWhole =
@@ -224,14 +224,14 @@ function packEntry(type: SetType, parts: ElementParts): SetEntry {
     (!needsPort || parts.port !== '') &&
     (!needsSecond || parts.address2.length === parts.address.length);
   if (!isWhole) throw new NetlinkProtocolError(`ipset element of ${type} without all its parts`);
-  if (type === 'bitmap:port') return parts.port as SetEntry;
-  if (type === 'hash:ip') return parts.address as SetEntry;
+  if (type === 'bitmap:port') return parts.port as IpsetEntry;
+  if (type === 'hash:ip') return parts.address as IpsetEntry;
   const server = String.fromCharCode(parts.protocol) + parts.port + parts.address;
-  if (type === 'hash:ip,port') return server as SetEntry;
-  if (type === 'hash:ip,port,ip') return (server + parts.address2) as SetEntry;
+  if (type === 'hash:ip,port') return server as IpsetEntry;
+  if (type === 'hash:ip,port,ip') return (server + parts.address2) as IpsetEntry;
   // The kernel leaves CIDR2 out of no element, but a host prefix is what its absence would mean.
   const bits = parts.bits < 0 ? parts.address2.length * 8 : parts.bits;
-  return (server + String.fromCharCode(bits) + parts.address2) as SetEntry;
+  return (server + String.fromCharCode(bits) + parts.address2) as IpsetEntry;
 }
 
 function twoBytes(data: AttributeReader): string {

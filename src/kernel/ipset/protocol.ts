@@ -13,7 +13,7 @@ import {
   writeNetfilterHeader,
 } from '../../netlink/nfnetlink.js';
 import { type OpenNetlinkSocket } from '../../netlink/socket.js';
-import { type SetDefinition } from '../../values/ip-set.js';
+import { type IpsetDefinition } from '../../values/ipset.js';
 import { IpsetError, IpsetUnavailableError } from './error.js';
 import { IpsetAttribute, IpsetCommand, setFamilyNumber } from './message.js';
 
@@ -38,7 +38,7 @@ export class IpsetProtocol {
   }
 
   /** The newest revision of a set type that the kernel has. None of them changes the attributes used here. */
-  revisionOf(definition: SetDefinition): number {
+  revisionOf(definition: IpsetDefinition): number {
     const family = setFamilyNumber(definition.type, definition.family);
     const key = `${definition.type} ${family}`;
     const known = this.#revisions.get(key);

@@ -4,7 +4,7 @@
  * kernel holds them, in the order of its hooks (iptables-rules.ts says where IPVS stands among them). Pure.
  */
 import { type Address, familyOf, formatAddress, isLoopback } from '../../values/address.js';
-import { addressPortAddressEntry } from '../../values/ip-set.js';
+import { addressPortAddressEntry } from '../../values/ipset.js';
 import { type Protocol } from '../../values/protocol.js';
 import {
   type RealServerKey,
@@ -18,9 +18,9 @@ import {
   virtualServerFamily,
 } from '../../values/virtual-server.js';
 import { type DesiredState } from '../../desired/desired-state.js';
-import { type RuleSet } from '../../desired/rule-set.js';
+import { type RuleSet } from '../../desired/iptables-rule-set.js';
 import { type DesiredVirtualServer } from '../../desired/service.js';
-import { setName } from '../../desired/set-definitions.js';
+import { ipsetName } from '../../desired/ipset-definitions.js';
 import { type FoundEntry, type PacketState, type Surroundings } from './rule-match.js';
 import { type HookVerdict, type MetRule, walkHook } from './rule-walk.js';
 import { ruleInWords } from './rule-words.js';
@@ -223,7 +223,7 @@ class Walker {
       addressServerKey(this.#packet.protocol, address, realServerPort(real)),
       address,
     );
-    return this.#around.hasEntry(setName(familyOf(address), 'LOOP-BACK'), entry);
+    return this.#around.hasEntry(ipsetName(familyOf(address), 'LOOP-BACK'), entry);
   }
 
   #host(): WalkVerdict {

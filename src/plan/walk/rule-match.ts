@@ -4,19 +4,19 @@
  */
 import { type Address } from '../../values/address.js';
 import {
-  type SetDefinition,
-  type SetEntry,
+  type IpsetDefinition,
+  type IpsetEntry,
   addressEntry,
   addressPortAddressEntry,
   addressPortEntry,
   addressPortNetEntry,
-  formatSetEntry,
+  formatIpsetEntry,
   portEntry,
-} from '../../values/ip-set.js';
+} from '../../values/ipset.js';
 import { prefixContains, prefixOf } from '../../values/prefix.js';
 import { type Protocol } from '../../values/protocol.js';
 import { addressServerKey } from '../../values/virtual-server.js';
-import { type SetName, allSetDefinitions } from '../../desired/set-definitions.js';
+import { type IpsetName, allIpsetDefinitions } from '../../desired/ipset-definitions.js';
 import { type Condition } from './rule-parse.js';
 
 /** A packet on its way; rules change its mark and its port, IPVS its destination. */
@@ -34,7 +34,7 @@ export interface PacketState {
 
 /** What the conditions look things up in. */
 export interface Surroundings {
-  hasEntry(set: SetName, entry: SetEntry): boolean;
+  hasEntry(set: IpsetName, entry: IpsetEntry): boolean;
   /** An address of this node, VIPs on kube-ipvs0 included. */
   isLocal(address: Address): boolean;
 }
@@ -100,20 +100,20 @@ function findInSet(
   packet: PacketState,
   around: Surroundings,
 ): string | undefined {
-  const definition = DEFINITIONS.get(set as SetName);
+  const definition = DEFINITIONS.get(set as IpsetName);
   if (definition === undefined) throw new SyntaxError(`not a set of ours: ${set}`);
   const entries =
     directions === 'src' && definition.type === 'hash:ip'
       ? [addressEntry(packet.source)]
       : candidates(definition, packet);
   for (const entry of entries)
-    if (around.hasEntry(set as SetName, entry)) return formatSetEntry(definition.type, entry);
+    if (around.hasEntry(set as IpsetName, entry)) return formatIpsetEntry(definition.type, entry);
   return undefined;
 }
 
-const DEFINITIONS = allSetDefinitions();
+const DEFINITIONS = allIpsetDefinitions();
 
-function* candidates({ type }: SetDefinition, packet: PacketState): Iterable<SetEntry> {
+function* candidates({ type }: IpsetDefinition, packet: PacketState): Iterable<IpsetEntry> {
   const { source, destination, port } = packet;
   const server = addressServerKey(packet.protocol, destination, port);
   switch (type) {

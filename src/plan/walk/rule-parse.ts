@@ -3,7 +3,7 @@
  * nothing else.
  */
 import { type Prefix, parsePrefix } from '../../values/prefix.js';
-import { ruleWords } from '../rule-save.js';
+import { ruleWords } from '../iptables-save.js';
 
 /** What a rule asks of a packet; each may be negated. */
 export type Condition = { readonly negated: boolean } & (

@@ -1,5 +1,5 @@
 /** A packet's way through the chains of one hook. */
-import { type RuleSet } from '../../desired/rule-set.js';
+import { type RuleSet } from '../../desired/iptables-rule-set.js';
 import { type FoundEntry, type PacketState, type Surroundings, meets } from './rule-match.js';
 import { type ParsedRule, parseMark, parseRule } from './rule-parse.js';
 

@@ -90,7 +90,7 @@ async function start(
       nodeName: 'node-0',
       dataPlane: dataPlane as never,
       metrics,
-      observer: new SyncReporter(metrics, log),
+      reporter: new SyncReporter(metrics, log),
       log,
       onReady: () => rig.ready++,
       clock,
@@ -250,11 +250,11 @@ test('an EndpointSlice that was triggered before this process gives no latency s
     ports: [],
   });
   const triggered: number[] = [];
-  const observer = {
+  const reporter = {
     changeQueued: () => undefined,
     endpointsTriggered: (_family: number, at: number) => triggered.push(at),
   };
-  const parts = { observer: observer as never };
+  const parts = { reporter: reporter as never };
   const rig = await start(t, [testService('a'), NODE, slice('old', Date.now() - 86_400_000)], { parts });
   await until('begun', () => rig.ready === 1);
   const now = Date.now() + 5;

@@ -21,7 +21,7 @@ test('300,000 slice events between two syncs, and between syncs that fail, stop 
   for (const object of scaleCluster({ services: 3, endpointsPerService: 2 })) rig.core.set(object);
   await rig.sync();
   const storm = (): void => {
-    for (let i = 0; i < 300_000; i++) rig.observer.endpointsTriggered(4, Date.now());
+    for (let i = 0; i < 300_000; i++) rig.reporter.endpointsTriggered(4, Date.now());
   };
   storm();
   assert.equal(await rig.sync(), true);

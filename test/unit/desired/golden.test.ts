@@ -7,10 +7,10 @@ import { parseEndpointSlice } from '../../../src/model/endpoint-slice.js';
 import { parseNode } from '../../../src/model/node.js';
 import { parseService } from '../../../src/model/service.js';
 import { newTouched } from '../../../src/desired/desired-state.js';
-import { allSetDefinitions, type SetName } from '../../../src/desired/set-definitions.js';
+import { allIpsetDefinitions, type IpsetName } from '../../../src/desired/ipset-definitions.js';
 import { DesiredUpdater } from '../../../src/reconcile/desired-updater.js';
 import { type Address, formatAddress, parseAddress } from '../../../src/values/address.js';
-import { formatSetEntry } from '../../../src/values/ip-set.js';
+import { formatIpsetEntry } from '../../../src/values/ipset.js';
 import {
   FLAG_PERSISTENT,
   formatHostPort,
@@ -101,10 +101,10 @@ test('entries of the sets that kube-proxy 1.36 has equal its own', async () => {
     'KUBE-6-NO-LOCAL-ENDPOINTS',
   ]);
   const printed: string[] = [];
-  for (const { name, type } of allSetDefinitions().values()) {
+  for (const { name, type } of allIpsetDefinitions().values()) {
     if (own.has(name)) continue;
-    for (const entry of desired.entries(name as SetName).keys())
-      printed.push(`add ${name} ${formatSetEntry(type, entry)}`);
+    for (const entry of desired.entries(name as IpsetName).keys())
+      printed.push(`add ${name} ${formatIpsetEntry(type, entry)}`);
   }
   assert.deepEqual(printed.sort(), lines('kube-proxy-1.36/ipset-add.txt'));
 });
@@ -112,7 +112,7 @@ test('entries of the sets that kube-proxy 1.36 has equal its own', async () => {
 test('entries of our own sets', async () => {
   const { desired } = await desiredOfFixture();
   const own = (['KUBE-NO-ENDPOINTS', 'KUBE-NO-LOCAL-ENDPOINTS', 'KUBE-6-NO-ENDPOINTS'] as const).flatMap((name) =>
-    [...desired.entries(name).keys()].map((entry) => `${name} ${formatSetEntry('hash:ip,port', entry)}`),
+    [...desired.entries(name).keys()].map((entry) => `${name} ${formatIpsetEntry('hash:ip,port', entry)}`),
   );
   assert.deepEqual(own.sort(), [
     'KUBE-NO-ENDPOINTS 10.96.0.28,tcp:80', // internal policy Local, endpoints elsewhere only

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { readFileSync } from 'node:fs';
 import { iptablesRules, type LocalDetection, type RuleConfig } from '../../../src/desired/iptables-rules.js';
-import { type RuleSet } from '../../../src/desired/rule-set.js';
-import { setDefinitions } from '../../../src/desired/set-definitions.js';
+import { type RuleSet } from '../../../src/desired/iptables-rule-set.js';
+import { ipsetDefinitions } from '../../../src/desired/ipset-definitions.js';
 import { normalRule } from '../../../src/plan/iptables-rule-normal.js';
-import { parseSavedRules } from '../../../src/plan/rule-save.js';
+import { parseSavedRules } from '../../../src/plan/iptables-save.js';
 import { FAMILIES, type Family } from '../../../src/values/address.js';
 import { parsePrefix } from '../../../src/values/prefix.js';
 
@@ -49,7 +49,7 @@ for (const family of FAMILIES) {
     );
     assert.deepEqual(
       [...used].sort(),
-      setDefinitions(family)
+      ipsetDefinitions(family)
         .map((one) => one.name)
         .sort(),
     );

@@ -2,15 +2,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { keepTouched, newTouched, touchEntry } from '../../../src/desired/desired-state.js';
-import { type SetName } from '../../../src/desired/set-definitions.js';
+import { type IpsetName } from '../../../src/desired/ipset-definitions.js';
 import { type Address, parseAddress } from '../../../src/values/address.js';
-import { type SetEntry } from '../../../src/values/ip-set.js';
+import { type IpsetEntry } from '../../../src/values/ipset.js';
 import { type VirtualServerKey, addressServerKey } from '../../../src/values/virtual-server.js';
 
-const SET: SetName = 'KUBE-CLUSTER-IP';
+const SET: IpsetName = 'KUBE-CLUSTER-IP';
 const [ONE, TWO] = ['10.96.0.1', '10.96.0.2'].map((text) => parseAddress(text)!) as [Address, Address];
 const server = (address: Address): VirtualServerKey => addressServerKey('TCP', address, 80);
-const entry = (address: Address): SetEntry => address as string as SetEntry;
+const entry = (address: Address): IpsetEntry => address as string as IpsetEntry;
 
 test('only what is wanted as well stays touched: servers, addresses, entries of each set', () => {
   const [touched, wanted] = [newTouched(), newTouched()];

@@ -12,7 +12,7 @@ import { IpvsClient } from '../../../src/kernel/ipvs/client.js';
 import { LinkClient } from '../../../src/kernel/rtnetlink/client.js';
 import { NetlinkError, NetlinkProtocolError } from '../../../src/netlink/errors.js';
 import { parseAddress } from '../../../src/values/address.js';
-import { type SetDefinition, addressPortEntry } from '../../../src/values/ip-set.js';
+import { type IpsetDefinition, addressPortEntry } from '../../../src/values/ipset.js';
 import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
 import { FakeIpvs } from '../../fakes/fake-kernel-ipvs.js';
 import { FakeLinks } from '../../fakes/fake-kernel-links.js';
@@ -25,7 +25,7 @@ const VIP = addressServerKey('TCP', parseAddress('10.96.0.1')!, 80);
 const UDP_VIP = addressServerKey('UDP', parseAddress('10.96.0.1')!, 53);
 const REAL = realServerKey(parseAddress('10.128.0.1')!, 8080);
 const RR = { scheduler: 'rr', flags: 0, timeout: 0 };
-const SET: SetDefinition = { name: 'KUBE-CLUSTER-IP', type: 'hash:ip,port', family: 4 };
+const SET: IpsetDefinition = { name: 'KUBE-CLUSTER-IP', type: 'hash:ip,port', family: 4 };
 
 /** Damage to one datagram: where, and the byte that is put there; a cut when there is no byte. */
 const damage = fc.record({ nth: fc.nat(6), at: fc.nat(400), byte: fc.option(fc.nat(255)) });

@@ -5,21 +5,21 @@ import { IpsetError, IpsetUnavailableError, ipsetErrorName } from '../../../src/
 import { IpsetListReader } from '../../../src/kernel/ipset/message.js';
 import { AttributeReader } from '../../../src/netlink/attribute-reader.js';
 import { NetlinkError, NetlinkProtocolError } from '../../../src/netlink/errors.js';
-import { type SetDefinition, type SetEntry, type SetType } from '../../../src/values/ip-set.js';
+import { type IpsetDefinition, type IpsetEntry, type IpsetType } from '../../../src/values/ipset.js';
 import { FakeNetfilter, socketFault } from '../../fakes/fake-nfnetlink.js';
 import { type FakeIpset } from '../../fakes/fake-nfnetlink-ipset.js';
 import { attribute, byte, nested } from '../../fakes/fake-nfnetlink-wire.js';
 import { Replay } from '../../fakes/netlink-recording.js';
 import { ELEMENTS, SETS, ipsetSession, parseEntry } from '../../support/netfilter-sessions.js';
 
-const SERVER: SetDefinition = SETS.server;
+const SERVER: IpsetDefinition = SETS.server;
 
 function fake(): { kernel: FakeNetfilter; ipset: FakeIpset; client: IpsetClient } {
   const kernel = new FakeNetfilter();
   return { kernel, ipset: kernel.ipset!, client: new IpsetClient(kernel.open) };
 }
 
-function servers(count: number): SetEntry[] {
+function servers(count: number): IpsetEntry[] {
   return Array.from({ length: count }, (_, i) => parseEntry('hash:ip,port', `10.0.${i >> 8}.${i & 255},tcp:80`));
 }
 
@@ -248,8 +248,8 @@ test('a refused send fails its elements; a lost answer marks them as unknown; th
 
 test('elements that lie or lack a part give a typed error', () => {
   const reader = new IpsetListReader();
-  const read = (type: SetType, ...element: Buffer[]): SetEntry[] => {
-    const entries: SetEntry[] = [];
+  const read = (type: IpsetType, ...element: Buffer[]): IpsetEntry[] => {
+    const entries: IpsetEntry[] = [];
     const bytes = nested(8, nested(7, ...element));
     reader.elements(new AttributeReader().reset(bytes, 0, bytes.length), type, (entry) => entries.push(entry));
     return entries;
@@ -257,7 +257,7 @@ test('elements that lie or lack a part give a typed error', () => {
   const ip = nested(1, attribute(0x4001, Buffer.from([10, 0, 0, 1])));
   const port = attribute(0x4004, Buffer.from([0, 80]));
   assert.deepEqual(read('hash:ip,port', ip, port, byte(7, 6)), [parseEntry('hash:ip,port', '10.0.0.1,tcp:80')]);
-  const wrong: [SetType, Buffer[]][] = [
+  const wrong: [IpsetType, Buffer[]][] = [
     ['hash:ip', []],
     ['hash:ip', [nested(1)]],
     ['hash:ip', [nested(1, attribute(0x4001, Buffer.from([10, 0])))]],

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { iptablesRules } from '../../../src/desired/iptables-rules.js';
-import { type RuleSet } from '../../../src/desired/rule-set.js';
+import { type RuleSet } from '../../../src/desired/iptables-rule-set.js';
 import { KNOWN_RULES, type KnownRules } from '../../../src/plan/iptables-known-rules.js';
 import { planRules, removeChains } from '../../../src/plan/iptables-rule-diff.js';
 import {
@@ -11,7 +11,7 @@ import {
   parseSavedRules,
   ruleTarget,
   ruleWords,
-} from '../../../src/plan/rule-save.js';
+} from '../../../src/plan/iptables-save.js';
 import { type Family } from '../../../src/values/address.js';
 
 /** Does what iptables-restore --noflush would, so that plans are judged by what they lead to. */

@@ -9,7 +9,7 @@ import { beforeEach, describe, test } from 'node:test';
 import { IpvsClient } from '../../../src/kernel/ipvs/client.js';
 import { IpvsSockopt, IpvsSockoptError } from '../../../src/kernel/ipvs/sockopt.js';
 import { IpvsTable } from '../../../src/kernel/ipvs/table.js';
-import { readTable } from '../../../src/reconcile/observer.js';
+import { readTable } from '../../../src/reconcile/observe-kernel.js';
 import { type AppliedVirtualServer } from '../../../src/plan/applied.js';
 import {
   type RealServerKey,

@@ -5,12 +5,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { type SetName, allSetDefinitions } from '../../../src/desired/set-definitions.js';
+import { type IpsetName, allIpsetDefinitions } from '../../../src/desired/ipset-definitions.js';
 import { parseEndpointSlice } from '../../../src/model/endpoint-slice.js';
 import { parseNode } from '../../../src/model/node.js';
 import { parseService } from '../../../src/model/service.js';
 import { isLoopback, isMulticast, isUnspecified } from '../../../src/values/address.js';
-import { type SetEntry, formatSetEntry } from '../../../src/values/ip-set.js';
+import { type IpsetEntry, formatIpsetEntry } from '../../../src/values/ipset.js';
 import {
   realServerAddress,
   realServerKeyLength,
@@ -195,7 +195,7 @@ class TouchedKernel {
     for (const [key, { settings, realServers }] of desired.virtualServers)
       wanted.set(`server ${key}`, JSON.stringify([settings, realServers]));
     for (const address of desired.addresses()) wanted.set(`address ${address}`, 'bound');
-    for (const set of allSetDefinitions().keys())
+    for (const set of allIpsetDefinitions().keys())
       for (const entry of desired.entries(set).keys()) wanted.set(`${set} ${entry}`, 'in');
     assert.deepEqual(new Map([...this.#lines].sort()), new Map([...wanted].sort()));
   }
@@ -224,11 +224,11 @@ function assertSane(core: CoreCluster): void {
       assert.ok(!isLoopback(realServerAddress(real)) && !isUnspecified(realServerAddress(real)));
     }
   }
-  for (const { name: set, type, family } of allSetDefinitions().values())
-    for (const entry of desired.entries(set as SetName).keys()) assertEntry(entry, type, family);
+  for (const { name: set, type, family } of allIpsetDefinitions().values())
+    for (const entry of desired.entries(set as IpsetName).keys()) assertEntry(entry, type, family);
 }
 
-function assertEntry(entry: SetEntry, type: Parameters<typeof formatSetEntry>[0], family: 4 | 6): void {
+function assertEntry(entry: IpsetEntry, type: Parameters<typeof formatIpsetEntry>[0], family: 4 | 6): void {
   const length = family === 4 ? 4 : 16;
   const expected = {
     'bitmap:port': 2,
@@ -237,7 +237,7 @@ function assertEntry(entry: SetEntry, type: Parameters<typeof formatSetEntry>[0]
     'hash:ip,port,ip': 3 + 2 * length,
     'hash:ip,port,net': 4 + 2 * length,
   };
-  assert.equal(entry.length, expected[type], `${type} ${formatSetEntry(type, entry)}`);
+  assert.equal(entry.length, expected[type], `${type} ${formatIpsetEntry(type, entry)}`);
   // The kernel refuses /0 in a set of networks, and with it the whole line.
   if (type === 'hash:ip,port,net') assert.notEqual(entry.charCodeAt(3 + length), 0);
 }

@@ -16,7 +16,7 @@ import { NetlinkProtocolError } from '../../../src/netlink/errors.js';
 import { genericAttributes } from '../../../src/netlink/genetlink.js';
 import { type NetlinkMessage, emptyMessage, readMessage } from '../../../src/netlink/message.js';
 import { netfilterAttributes } from '../../../src/netlink/nfnetlink.js';
-import { type SetEntry, type SetType } from '../../../src/values/ip-set.js';
+import { type IpsetEntry, type IpsetType } from '../../../src/values/ipset.js';
 import { attribute, netlinkMessage } from '../../fakes/netlink-bytes.js';
 import { type Recording } from '../../fakes/netlink-recording.js';
 import { fuzzRuns, fuzzSeeds } from '../../support/fuzz-seed.js';
@@ -26,7 +26,13 @@ const RECORDED = ['ipvs', 'links', 'ipset', 'conntrack'].flatMap((name) => {
   const { datagrams } = JSON.parse(readFileSync(path, 'utf8')) as Recording;
   return datagrams.filter(([direction]) => direction === '<').map(([, hex]) => Buffer.from(hex, 'hex'));
 });
-const SET_TYPES: readonly SetType[] = ['hash:ip', 'hash:ip,port', 'hash:ip,port,ip', 'hash:ip,port,net', 'bitmap:port'];
+const SET_TYPES: readonly IpsetType[] = [
+  'hash:ip',
+  'hash:ip,port',
+  'hash:ip,port,ip',
+  'hash:ip,port,net',
+  'bitmap:port',
+];
 
 /** One change of a datagram; positions and lengths wrap around, so that every value means something. */
 type Mutation =
@@ -141,8 +147,8 @@ function decodeMessage(message: NetlinkMessage): unknown[] {
   ];
 }
 
-function setEntries(attributes: AttributeReader, type: SetType): SetEntry[] {
-  const entries: SetEntry[] = [];
+function setEntries(attributes: AttributeReader, type: IpsetType): IpsetEntry[] {
+  const entries: IpsetEntry[] = [];
   new IpsetListReader().elements(attributes, type, (entry) => entries.push(entry));
   return entries;
 }

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { iptablesRules } from '../../../src/desired/iptables-rules.js';
 import { planRules } from '../../../src/plan/iptables-rule-diff.js';
 import { iptablesModeChains } from '../../../src/plan/iptables-rule-leftovers.js';
-import { parseSavedRules } from '../../../src/plan/rule-save.js';
+import { parseSavedRules } from '../../../src/plan/iptables-save.js';
 
 const SAVED = `*nat
 :PREROUTING ACCEPT [0:0]

@@ -1,9 +1,9 @@
 /** Jumps of one chain: those that come first before everybody's rules, those that come last behind them. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type RuleSet } from '../../../src/desired/rule-set.js';
+import { type RuleSet } from '../../../src/desired/iptables-rule-set.js';
 import { planRules } from '../../../src/plan/iptables-rule-diff.js';
-import { parseSavedRules } from '../../../src/plan/rule-save.js';
+import { parseSavedRules } from '../../../src/plan/iptables-save.js';
 
 const chains = ['KUBE-A', 'KUBE-B', 'KUBE-C'].map((name) => ({ name, rules: ['-j RETURN'] }));
 

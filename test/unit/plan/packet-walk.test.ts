@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { type ProxyConfig } from '../../../src/config/proxy-config.js';
 import { loadConfigDocument } from '../../../src/config/load.js';
-import { ruleSets } from '../../../src/daemon/rule-sets.js';
+import { ruleSets } from '../../../src/daemon/iptables-rule-sets.js';
 import { newTouched } from '../../../src/desired/desired-state.js';
 import { Uplinks } from '../../../src/kernel/node/uplinks.js';
 import { ClusterState } from '../../../src/model/cluster-state.js';

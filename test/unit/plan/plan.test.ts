@@ -13,7 +13,7 @@ import {
   rotationOf,
 } from '../../../src/plan/virtual-server-plan.js';
 import { type Address, parseAddress } from '../../../src/values/address.js';
-import { type SetEntry, addressPortEntry, portEntry } from '../../../src/values/ip-set.js';
+import { type IpsetEntry, addressPortEntry, portEntry } from '../../../src/values/ipset.js';
 import { parsePrefix } from '../../../src/values/prefix.js';
 import {
   type RealServerKey,
@@ -218,7 +218,7 @@ describe('a virtual server in the kernel at start is ours', () => {
   };
   const no = (): boolean => false;
   const yes = (): boolean => true;
-  const ports = (...numbers: number[]): Set<SetEntry> => new Set(numbers.map(portEntry));
+  const ports = (...numbers: number[]): Set<IpsetEntry> => new Set(numbers.map(portEntry));
 
   test('when its address is on the dummy link', () => {
     const traces = { ...nothing, boundAddresses: new Set([ip('10.96.0.1')]) };

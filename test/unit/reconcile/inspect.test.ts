@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { iptablesRules } from '../../../src/desired/iptables-rules.js';
-import { type RuleSet } from '../../../src/desired/rule-set.js';
+import { type RuleSet } from '../../../src/desired/iptables-rule-set.js';
 import { Iptables } from '../../../src/kernel/iptables/iptables.js';
 import { Sysctl } from '../../../src/kernel/node/sysctl.js';
 import { formatChange, formatPlan } from '../../../src/cli/plan-text.js';

@@ -60,7 +60,7 @@ describe('a backend that the kernel refuses for good', () => {
       assert.equal(await settle(rig), 3);
       assert.deepEqual(rig.drift(), ['- -a -t 10.96.50.1:80 -r 10.200.0.255:8080']);
       assert.equal(await rig.metric('kubeproxy_ipvs_refused_objects', 'object="real_server"'), 1);
-      const { refused, waitingSince, lastFailure } = rig.observer.state;
+      const { refused, waitingSince, lastFailure } = rig.reporter.state;
       assert.equal(refused.count, 1);
       assert.match(refused.messages[0]!, new RegExp(`10\\.96\\.50\\.1:80 -> 10\\.200\\.0\\.255:8080: ${errno}`));
       assert.deepEqual([waitingSince, lastFailure], [undefined, undefined]);
@@ -72,7 +72,7 @@ describe('a backend that the kernel refuses for good', () => {
     test(`with ${errno} it is not its fault: it waits, and health says so`, async () => {
       const rig = await refusing(errno);
       for (let i = 0; i < 8; i++) assert.equal(await rig.sync(), false);
-      assert.equal(rig.observer.state.refused.count, 0);
+      assert.equal(rig.reporter.state.refused.count, 0);
       assert.match(rig.health().reasons.join(), new RegExp(errno));
     });
 
@@ -108,7 +108,7 @@ describe('a backend that the kernel refuses for good', () => {
     rig.table.refuse = () => undefined;
     for (let i = 0; i < 10; i++) assert.equal(await rig.verify(), true);
     assert.deepEqual(rig.drift(), []);
-    assert.equal(rig.observer.state.refused.count, 0);
+    assert.equal(rig.reporter.state.refused.count, 0);
     assert.equal(await rig.metric('kubeproxy_ipvs_refused_objects'), 0);
   });
 
@@ -117,7 +117,7 @@ describe('a backend that the kernel refuses for good', () => {
     await settle(rig);
     set(rig, slice('bad', ['10.0.0.1']));
     assert.equal(await rig.sync(), true);
-    assert.equal(rig.observer.state.refused.count, 0);
+    assert.equal(rig.reporter.state.refused.count, 0);
     assert.equal(await rig.metric('kubeproxy_ipvs_refused_objects'), 0);
     assert.deepEqual(rig.drift(), []);
   });
@@ -125,10 +125,10 @@ describe('a backend that the kernel refuses for good', () => {
   test('keeps nobody waiting: what follows a sync follows each one, and others are programmed', async () => {
     const rig = await refusing();
     let after = 0;
-    rig.observer.afterSync = () => void after++;
+    rig.reporter.afterSync = () => void after++;
     for (let i = 1; i <= 5; i++) {
       set(rig, service(`web-${i}`, `10.96.60.${i}`), slice(`web-${i}`, [`10.0.1.${i}`]));
-      rig.observer.endpointsTriggered(4, Date.now());
+      rig.reporter.endpointsTriggered(4, Date.now());
       await rig.sync();
       assert.equal(after, i, 'health check node ports follow');
       assert.equal(await rig.metric('kubeproxy_network_programming_duration_seconds_count', 'IPv4'), i);
@@ -146,7 +146,7 @@ describe('a backend that the kernel refuses for good', () => {
       assert.deepEqual(rig.drift(), ['- -a -t 10.96.50.1:80 -r 10.200.0.255:8080']);
     }
     assert.equal(rig.reports.flatMap(({ newlySkipped }) => newlySkipped).length, 1);
-    assert.equal(rig.observer.state.refused.count, 1);
+    assert.equal(rig.reporter.state.refused.count, 1);
   });
 
   test('among hundreds, in the first batch and in the last one', async () => {
@@ -160,7 +160,7 @@ describe('a backend that the kernel refuses for good', () => {
     set(rig, service('large', '10.96.50.2'), slice('large', addresses));
     assert.equal(await settle(rig), 3);
     assert.equal(rig.drift().length, 3);
-    assert.equal(rig.observer.state.refused.count, 3);
+    assert.equal(rig.reporter.state.refused.count, 3);
     assert.equal(await rig.verify(), true);
     assert.equal(rig.verifiedDrift, 0);
   });
@@ -195,7 +195,7 @@ describe('refused for good', () => {
     rig.links.refuse = () => undefined;
     for (let i = 0; i < 10; i++) await rig.verify();
     assert.deepEqual(rig.drift(), []);
-    assert.equal(rig.observer.state.refused.count, 0);
+    assert.equal(rig.reporter.state.refused.count, 0);
   });
 
   test('an entry of a set', async () => {

@@ -38,9 +38,9 @@ import {
   addressPortAddressEntry,
   addressPortEntry,
   addressPortNetEntry,
-  formatSetEntry,
+  formatIpsetEntry,
   portEntry,
-} from '../../../src/values/ip-set.js';
+} from '../../../src/values/ipset.js';
 
 const ip = (text: string): Address => parseAddress(text)!;
 const bytesOf = (address: Address): number[] => [...address].map((char) => char.charCodeAt(0));
@@ -353,31 +353,31 @@ describe('set entries', () => {
 
   test('are written as ipset prints them', () => {
     const cases: [string, string][] = [
-      [formatSetEntry('hash:ip', addressEntry(ip('10.96.0.1'))), '10.96.0.1'],
-      [formatSetEntry('hash:ip', addressEntry(ip('fd00::1'))), 'fd00::1'],
-      [formatSetEntry('bitmap:port', portEntry(30100)), '30100'],
-      [formatSetEntry('bitmap:port', portEntry(65535)), '65535'],
-      [formatSetEntry('hash:ip,port', addressPortEntry(server4)), '10.96.0.1,tcp:443'],
-      [formatSetEntry('hash:ip,port', addressPortEntry(server6)), 'fd00::1,sctp:65535'],
+      [formatIpsetEntry('hash:ip', addressEntry(ip('10.96.0.1'))), '10.96.0.1'],
+      [formatIpsetEntry('hash:ip', addressEntry(ip('fd00::1'))), 'fd00::1'],
+      [formatIpsetEntry('bitmap:port', portEntry(30100)), '30100'],
+      [formatIpsetEntry('bitmap:port', portEntry(65535)), '65535'],
+      [formatIpsetEntry('hash:ip,port', addressPortEntry(server4)), '10.96.0.1,tcp:443'],
+      [formatIpsetEntry('hash:ip,port', addressPortEntry(server6)), 'fd00::1,sctp:65535'],
       [
-        formatSetEntry('hash:ip,port,ip', addressPortAddressEntry(server4, ip('10.0.0.9'))),
+        formatIpsetEntry('hash:ip,port,ip', addressPortAddressEntry(server4, ip('10.0.0.9'))),
         '10.96.0.1,tcp:443,10.0.0.9',
       ],
-      [formatSetEntry('hash:ip,port,ip', addressPortAddressEntry(server6, ip('::2'))), 'fd00::1,sctp:65535,::2'],
+      [formatIpsetEntry('hash:ip,port,ip', addressPortAddressEntry(server6, ip('::2'))), 'fd00::1,sctp:65535,::2'],
       [
-        formatSetEntry('hash:ip,port,net', addressPortNetEntry(server4, parsePrefix('203.0.113.0/24')!)),
+        formatIpsetEntry('hash:ip,port,net', addressPortNetEntry(server4, parsePrefix('203.0.113.0/24')!)),
         '10.96.0.1,tcp:443,203.0.113.0/24',
       ],
       [
-        formatSetEntry('hash:ip,port,net', addressPortNetEntry(server4, parsePrefix('203.0.113.9/32')!)),
+        formatIpsetEntry('hash:ip,port,net', addressPortNetEntry(server4, parsePrefix('203.0.113.9/32')!)),
         '10.96.0.1,tcp:443,203.0.113.9',
       ],
       [
-        formatSetEntry('hash:ip,port,net', addressPortNetEntry(server6, parsePrefix('2001:db8::/32')!)),
+        formatIpsetEntry('hash:ip,port,net', addressPortNetEntry(server6, parsePrefix('2001:db8::/32')!)),
         'fd00::1,sctp:65535,2001:db8::/32',
       ],
       [
-        formatSetEntry('hash:ip,port,net', addressPortNetEntry(server6, hostPrefix(ip('::2')))),
+        formatIpsetEntry('hash:ip,port,net', addressPortNetEntry(server6, hostPrefix(ip('::2')))),
         'fd00::1,sctp:65535,::2',
       ],
     ];

@@ -1,7 +1,7 @@
 /** What rules ask of a packet, as iptables-save prints it. */
 import { formatPrefix } from '../values/prefix.js';
-import { type LocalDetection, type RuleConfig } from './rule-config.js';
-import { setName, type SetRole } from './set-definitions.js';
+import { type LocalDetection, type RuleConfig } from './iptables-config.js';
+import { ipsetName, type IpsetRole } from './ipset-definitions.js';
 
 /**
  * A VIP as source address: a client on the node itself, which has the VIP it asks as its own address and would hand
@@ -26,8 +26,8 @@ export class RuleMatches {
     this.notFromVip = this.set(...VIP_SOURCE, '!');
   }
 
-  set(role: SetRole, directions: string, negation = ''): string {
-    return words('-m set', negation, '--match-set', setName(this.config.family, role), directions);
+  set(role: IpsetRole, directions: string, negation = ''): string {
+    return words('-m set', negation, '--match-set', ipsetName(this.config.family, role), directions);
   }
 
   /** Address and port of any Service but its NodePorts. */

@@ -2,11 +2,16 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { allSetDefinitions, OWN_SET_ROLES, setDefinitions, setName } from '../../../src/desired/set-definitions.js';
+import {
+  allIpsetDefinitions,
+  OWN_IPSET_ROLES,
+  ipsetDefinitions,
+  ipsetName,
+} from '../../../src/desired/ipset-definitions.js';
 import { type Fields, TestCluster } from '../../support/desired-cluster.js';
 
 const FIXTURES = new URL('../../../../test/fixtures/', import.meta.url);
-const definitions = allSetDefinitions();
+const definitions = allIpsetDefinitions();
 const HERE = { ip: '10.128.0.7', node: 'node-0' };
 const ELSEWHERE = '10.128.1.7';
 const INGRESS = { ingress: [{ ip: '192.0.2.1' }] };
@@ -29,8 +34,8 @@ async function entriesIn(
 }
 
 test('the sets of kube-proxy 1.36 have its names and types, and only two are ours', () => {
-  const own = new Set(OWN_SET_ROLES.flatMap((role) => [setName(4, role), setName(6, role)] as string[]));
-  const lines = [...setDefinitions(4), ...setDefinitions(6)]
+  const own = new Set(OWN_IPSET_ROLES.flatMap((role) => [ipsetName(4, role), ipsetName(6, role)] as string[]));
+  const lines = [...ipsetDefinitions(4), ...ipsetDefinitions(6)]
     .filter((one) => !own.has(one.name))
     .map(({ name, type, family }) => {
       const detail = type === 'bitmap:port' ? 'range 0-65535' : `family ${family === 4 ? 'inet' : 'inet6'}`;

@@ -12,40 +12,40 @@ import { type Prefix } from './prefix.js';
 import { protocolName } from './protocol.js';
 import { type VirtualServerKey } from './virtual-server.js';
 
-export type SetType = 'hash:ip' | 'hash:ip,port' | 'hash:ip,port,ip' | 'hash:ip,port,net' | 'bitmap:port';
+export type IpsetType = 'hash:ip' | 'hash:ip,port' | 'hash:ip,port,ip' | 'hash:ip,port,net' | 'bitmap:port';
 
-declare const setEntryBrand: unique symbol;
-export type SetEntry = string & { readonly [setEntryBrand]: true };
+declare const ipsetEntryBrand: unique symbol;
+export type IpsetEntry = string & { readonly [ipsetEntryBrand]: true };
 
 /** Name, type and family of one set. `bitmap:port` sets have a family only in their name. */
-export interface SetDefinition {
+export interface IpsetDefinition {
   readonly name: string;
-  readonly type: SetType;
+  readonly type: IpsetType;
   readonly family: Family;
 }
 
-export function addressEntry(address: Address): SetEntry {
-  return address as string as SetEntry;
+export function addressEntry(address: Address): IpsetEntry {
+  return address as string as IpsetEntry;
 }
 
-export function addressPortEntry(server: VirtualServerKey): SetEntry {
-  return server as string as SetEntry;
+export function addressPortEntry(server: VirtualServerKey): IpsetEntry {
+  return server as string as IpsetEntry;
 }
 
-export function addressPortAddressEntry(server: VirtualServerKey, source: Address): SetEntry {
-  return (server + source) as SetEntry;
+export function addressPortAddressEntry(server: VirtualServerKey, source: Address): IpsetEntry {
+  return (server + source) as IpsetEntry;
 }
 
-export function addressPortNetEntry(server: VirtualServerKey, source: Prefix): SetEntry {
-  return (server + String.fromCharCode(source.bits) + source.address) as SetEntry;
+export function addressPortNetEntry(server: VirtualServerKey, source: Prefix): IpsetEntry {
+  return (server + String.fromCharCode(source.bits) + source.address) as IpsetEntry;
 }
 
-export function portEntry(port: number): SetEntry {
-  return String.fromCharCode(port >> 8, port & 255) as SetEntry;
+export function portEntry(port: number): IpsetEntry {
+  return String.fromCharCode(port >> 8, port & 255) as IpsetEntry;
 }
 
 /** The element as `ipset save` prints it: `10.96.0.1,tcp:443`, `30100`, `192.0.2.22,tcp:80,203.0.113.0/24`. */
-export function formatSetEntry(type: SetType, entry: SetEntry): string {
+export function formatIpsetEntry(type: IpsetType, entry: IpsetEntry): string {
   if (type === 'bitmap:port') return String((entry.charCodeAt(0) << 8) | entry.charCodeAt(1));
   if (type === 'hash:ip') return formatAddress(entry as string as Address);
   const server = entry.length === 7 || entry.length === 11 || entry.length === 12 ? 7 : 19;

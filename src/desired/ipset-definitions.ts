@@ -5,7 +5,7 @@
  * terminating zero).
  */
 import { FAMILIES, type Family } from '../values/address.js';
-import { type SetDefinition, type SetType } from '../values/ip-set.js';
+import { type IpsetDefinition, type IpsetType } from '../values/ipset.js';
 
 const MAX_NAME_LENGTH = 31;
 
@@ -30,40 +30,40 @@ const ROLES = {
   'NODE-PORT-UDP': 'bitmap:port',
   'NO-ENDPOINTS': 'hash:ip,port',
   'NO-LOCAL-ENDPOINTS': 'hash:ip,port',
-} as const satisfies Record<string, SetType>;
+} as const satisfies Record<string, IpsetType>;
 
 /** Sets that kube-proxy does not know: nothing of its own refers to them after a rollback. */
-export const OWN_SET_ROLES: readonly SetRole[] = ['NO-ENDPOINTS', 'NO-LOCAL-ENDPOINTS'];
+export const OWN_IPSET_ROLES: readonly IpsetRole[] = ['NO-ENDPOINTS', 'NO-LOCAL-ENDPOINTS'];
 
-export type SetRole = keyof typeof ROLES;
+export type IpsetRole = keyof typeof ROLES;
 /** A set's name in the kernel. */
-export type SetName = `KUBE-${string}`;
+export type IpsetName = `KUBE-${string}`;
 
-const ROLE_NAMES = Object.keys(ROLES) as SetRole[];
-const NAMES: Readonly<Record<Family, Readonly<Record<SetRole, SetName>>>> = { 4: namesOf(4), 6: namesOf(6) };
-const DEFINITIONS: Readonly<Record<Family, readonly SetDefinition[]>> = { 4: definitionsOf(4), 6: definitionsOf(6) };
+const ROLE_NAMES = Object.keys(ROLES) as IpsetRole[];
+const NAMES: Readonly<Record<Family, Readonly<Record<IpsetRole, IpsetName>>>> = { 4: namesOf(4), 6: namesOf(6) };
+const DEFINITIONS: Readonly<Record<Family, readonly IpsetDefinition[]>> = { 4: definitionsOf(4), 6: definitionsOf(6) };
 
 /** The kernel name of the set that plays this role. */
-export function setName(family: Family, role: SetRole): SetName {
+export function ipsetName(family: Family, role: IpsetRole): IpsetName {
   return NAMES[family][role];
 }
 
 /** All sets of one family; every one of them must exist before the rules are written. */
-export function setDefinitions(family: Family): readonly SetDefinition[] {
+export function ipsetDefinitions(family: Family): readonly IpsetDefinition[] {
   return DEFINITIONS[family];
 }
 
 /** All sets of both families, by kernel name. */
-export function allSetDefinitions(): ReadonlyMap<SetName, SetDefinition> {
-  return new Map(FAMILIES.flatMap(setDefinitions).map((one) => [one.name as SetName, one]));
+export function allIpsetDefinitions(): ReadonlyMap<IpsetName, IpsetDefinition> {
+  return new Map(FAMILIES.flatMap(ipsetDefinitions).map((one) => [one.name as IpsetName, one]));
 }
 
-function namesOf(family: Family): Record<SetRole, SetName> {
+function namesOf(family: Family): Record<IpsetRole, IpsetName> {
   const prefix = family === 4 ? 'KUBE-' : 'KUBE-6-';
   const entries = ROLE_NAMES.map((role) => [role, (prefix + role).slice(0, MAX_NAME_LENGTH)]);
-  return Object.fromEntries(entries) as Record<SetRole, SetName>;
+  return Object.fromEntries(entries) as Record<IpsetRole, IpsetName>;
 }
 
-function definitionsOf(family: Family): SetDefinition[] {
+function definitionsOf(family: Family): IpsetDefinition[] {
   return ROLE_NAMES.map((role) => ({ name: NAMES[family][role], type: ROLES[role], family }));
 }

@@ -10,18 +10,18 @@ import {
   addressPortEntry,
   addressPortNetEntry,
   portEntry,
-  type SetEntry,
-} from '../values/ip-set.js';
+  type IpsetEntry,
+} from '../values/ipset.js';
 import { type Prefix, prefixContains, prefixFamily } from '../values/prefix.js';
 import { addressServerKey, realServerAddress, type RealServerKey, realServerPort } from '../values/virtual-server.js';
 import { type Service, type ServicePort } from '../model/service.js';
 import { type DesiredContext } from './context.js';
 import { type EndpointChoice } from './endpoints.js';
 import { type Exposure } from './exposures.js';
-import { type SetName, setName, type SetRole } from './set-definitions.js';
+import { type IpsetName, ipsetName, type IpsetRole } from './ipset-definitions.js';
 
 /** What decides the entries of one service port in one family, beside its exposures. */
-export interface ServiceSetFacts {
+export interface ServiceIpsetFacts {
   readonly service: Pick<
     Service,
     'externalLocal' | 'internalLocal' | 'loadBalancerSourceRanges' | 'healthCheckNodePort'
@@ -33,13 +33,13 @@ export interface ServiceSetFacts {
 }
 
 /** Adds one entry to one set; called with the same pair twice when Services overlap. */
-export type AddSetEntry = (set: SetName, entry: SetEntry) => void;
+export type AddIpsetEntry = (set: IpsetName, entry: IpsetEntry) => void;
 
-type AddToRole = (role: SetRole, entry: SetEntry) => void;
+type AddToRole = (role: IpsetRole, entry: IpsetEntry) => void;
 
 /** Calls `add` for each entry that one exposure of the service port needs. */
-export function exposureSetEntries(exposure: Exposure, facts: ServiceSetFacts, add: AddSetEntry): void {
-  const addTo: AddToRole = (role, entry) => add(setName(facts.family, role), entry);
+export function exposureIpsetEntries(exposure: Exposure, facts: ServiceIpsetFacts, add: AddIpsetEntry): void {
+  const addTo: AddToRole = (role, entry) => add(ipsetName(facts.family, role), entry);
   switch (exposure.kind) {
     case 'clusterIP':
       return clusterAddressEntries(exposure, facts, addTo);
@@ -53,13 +53,16 @@ export function exposureSetEntries(exposure: Exposure, facts: ServiceSetFacts, a
 }
 
 /** Calls `add` for each entry that the service port needs however it is exposed. */
-export function servicePortSetEntries({ service, port, family, choice }: ServiceSetFacts, add: AddSetEntry): void {
-  const addTo: AddToRole = (role, entry) => add(setName(family, role), entry);
+export function servicePortIpsetEntries(
+  { service, port, family, choice }: ServiceIpsetFacts,
+  add: AddIpsetEntry,
+): void {
+  const addTo: AddToRole = (role, entry) => add(ipsetName(family, role), entry);
   if (service.healthCheckNodePort !== 0) addTo('HEALTH-CHECK-NODE-PORT', portEntry(service.healthCheckNodePort));
   for (const endpoint of choice.onThisNode) addTo('LOOP-BACK', hairpinEntry(port, endpoint));
 }
 
-function hairpinEntry({ protocol }: Pick<ServicePort, 'protocol'>, endpoint: RealServerKey): SetEntry {
+function hairpinEntry({ protocol }: Pick<ServicePort, 'protocol'>, endpoint: RealServerKey): IpsetEntry {
   const address = realServerAddress(endpoint);
   return addressPortAddressEntry(addressServerKey(protocol, address, realServerPort(endpoint)), address);
 }
@@ -68,7 +71,7 @@ function hairpinEntry({ protocol }: Pick<ServicePort, 'protocol'>, endpoint: Rea
  * With internal policy Local and nothing local, the table may still hold cluster endpoints, for external traffic:
  * refuse by rule, as the API has it. kube-proxy sends pods there.
  */
-function clusterAddressEntries({ server, address }: Exposure, facts: ServiceSetFacts, addTo: AddToRole): void {
+function clusterAddressEntries({ server, address }: Exposure, facts: ServiceIpsetFacts, addTo: AddToRole): void {
   const { cluster, local } = facts.choice;
   const entry = addressPortEntry(server);
   addTo('CLUSTER-IP', entry);
@@ -78,14 +81,14 @@ function clusterAddressEntries({ server, address }: Exposure, facts: ServiceSetF
   if (lacksLocal && cluster !== '') addTo('NO-LOCAL-ENDPOINTS', entry);
 }
 
-function externalAddressEntries({ server, address }: Exposure, facts: ServiceSetFacts, addTo: AddToRole): void {
+function externalAddressEntries({ server, address }: Exposure, facts: ServiceIpsetFacts, addTo: AddToRole): void {
   const entry = addressPortEntry(server);
   addTo(facts.service.externalLocal ? 'EXTERNAL-IP-LOCAL' : 'EXTERNAL-IP', entry);
   addVirtualAddress(address, facts, addTo);
   addExternalEndpointState(entry, facts, addTo);
 }
 
-function loadBalancerEntries({ server, address }: Exposure, facts: ServiceSetFacts, addTo: AddToRole): void {
+function loadBalancerEntries({ server, address }: Exposure, facts: ServiceIpsetFacts, addTo: AddToRole): void {
   const entry = addressPortEntry(server);
   addTo('LOAD-BALANCER', entry);
   if (facts.service.externalLocal) addTo('LOAD-BALANCER-LOCAL', entry);
@@ -106,12 +109,12 @@ function loadBalancerEntries({ server, address }: Exposure, facts: ServiceSetFac
  * As kube-proxy has it (pkg/proxy/serviceport.go), a family without ranges of its own is open, and so is one with
  * /0, which a set of type hash:net could not hold either (IPSET_ERR_INVALID_CIDR).
  */
-function restrictingRanges({ service, family }: ServiceSetFacts): readonly Prefix[] {
+function restrictingRanges({ service, family }: ServiceIpsetFacts): readonly Prefix[] {
   const ranges = service.loadBalancerSourceRanges.filter((range) => prefixFamily(range) === family);
   return ranges.some((range) => range.bits === 0) ? [] : ranges;
 }
 
-function nodePortEntries({ server }: Exposure, facts: ServiceSetFacts, addTo: AddToRole): void {
+function nodePortEntries({ server }: Exposure, facts: ServiceIpsetFacts, addTo: AddToRole): void {
   const { service, port } = facts;
   const isSctp = port.protocol === 'SCTP';
   const entry = addressPortEntry(server);
@@ -121,12 +124,12 @@ function nodePortEntries({ server }: Exposure, facts: ServiceSetFacts, addTo: Ad
   addExternalEndpointState(entry, facts, addTo);
 }
 
-function addExternalEndpointState(entry: SetEntry, { service, choice }: ServiceSetFacts, addTo: AddToRole): void {
+function addExternalEndpointState(entry: IpsetEntry, { service, choice }: ServiceIpsetFacts, addTo: AddToRole): void {
   if (choice.cluster === '' && choice.local === '') addTo('NO-ENDPOINTS', entry);
   else if (service.externalLocal && choice.local === '') addTo('NO-LOCAL-ENDPOINTS', entry);
 }
 
 /** An address that the node owns by itself never counts as a VIP, or its host ports would be cut off. */
-function addVirtualAddress(address: Address, { context }: ServiceSetFacts, addTo: AddToRole): void {
+function addVirtualAddress(address: Address, { context }: ServiceIpsetFacts, addTo: AddToRole): void {
   if (!context.localAddresses.has(address)) addTo('IPVS-IPS', addressEntry(address));
 }

@@ -1,5 +1,5 @@
 import { type Address } from '../values/address.js';
-import { type SetDefinition, type SetEntry } from '../values/ip-set.js';
+import { type IpsetDefinition, type IpsetEntry } from '../values/ipset.js';
 import {
   type RealServerList,
   type VirtualServerKey,
@@ -12,7 +12,7 @@ import { type LinkClient } from '../kernel/rtnetlink/client.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
 import { type OwnershipTraces } from '../plan/ownership.js';
 import { type DesiredServer } from '../plan/virtual-server-plan.js';
-import { type SetName, setDefinitions, setName } from '../desired/set-definitions.js';
+import { type IpsetName, ipsetDefinitions, ipsetName } from '../desired/ipset-definitions.js';
 import { observeTableEntry } from './observe-ipvs.js';
 import { StopFlag } from './pacer.js';
 import { type SetEntries, readSets } from './ipset-keeper.js';
@@ -25,7 +25,7 @@ export interface ObservedKernel extends ObservedTable {
   /** Addresses on every other link. */
   readonly local: ReadonlySet<Address>;
   /** The entries of a set that holds what is desired are `desired.entries` itself. */
-  readonly sets: Map<SetName, SetEntries>;
+  readonly sets: Map<IpsetName, SetEntries>;
 }
 
 /** The addresses on the dummy link. */
@@ -48,7 +48,7 @@ export interface ObservedSources {
   readonly table: IpvsTableSource;
   readonly links: LinkClient;
   readonly ipset: IpsetClient;
-  readonly definitions: ReadonlyMap<string, SetDefinition>;
+  readonly definitions: ReadonlyMap<string, IpsetDefinition>;
 }
 
 /** What is likely to be observed: then the reading leaves nothing behind for the garbage collector. */
@@ -56,7 +56,7 @@ export interface Expectation {
   readonly applied: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>;
   readonly desired: {
     readonly virtualServers: { get(key: VirtualServerKey): DesiredServer | undefined };
-    entries(set: SetName): SetEntries;
+    entries(set: IpsetName): SetEntries;
   };
   readonly addresses: DesiredAddresses;
 }
@@ -185,15 +185,15 @@ function hasIPv6(applied: Expectation['applied']): boolean {
 
 /** By what virtual servers of ours, or kube-proxy's, are distinguished from other people's (ownership.ts). */
 export function ownershipTraces(observed: Pick<ObservedKernel, 'bound' | 'local' | 'sets'>): OwnershipTraces {
-  const addressPorts = new Set<SetEntry>();
-  const nodePorts = { TCP: new Set<SetEntry>(), UDP: new Set<SetEntry>() };
+  const addressPorts = new Set<IpsetEntry>();
+  const nodePorts = { TCP: new Set<IpsetEntry>(), UDP: new Set<IpsetEntry>() };
   for (const family of [4, 6] as const) {
-    for (const { name, type } of setDefinitions(family)) {
+    for (const { name, type } of ipsetDefinitions(family)) {
       if (type === 'hash:ip,port')
-        for (const entry of observed.sets.get(name as SetName)?.keys() ?? []) addressPorts.add(entry);
+        for (const entry of observed.sets.get(name as IpsetName)?.keys() ?? []) addressPorts.add(entry);
     }
     for (const protocol of ['TCP', 'UDP'] as const) {
-      const set = observed.sets.get(setName(family, `NODE-PORT-${protocol}`));
+      const set = observed.sets.get(ipsetName(family, `NODE-PORT-${protocol}`));
       for (const entry of set?.keys() ?? []) nodePorts[protocol].add(entry);
     }
   }
