@@ -109,3 +109,27 @@ step('cleanup refuses while the daemon runs, unless forced; a dry run may look',
   assert.equal(code, 0, output);
   assert.deepEqual([await ipvsRules(), await kubeIpvs0Addresses()], [[], []]);
 });
+
+/** What kube-proxy runs for each of its sets when it starts. */
+const KUBE_PROXY_CREATES =
+  'ipset create KUBE-CLUSTER-IP hash:ip,port family inet hashsize 1024 maxelem 65536 -exist 2>&1 && echo taken || true';
+
+step('cleanup --own-only names a set that grew beyond 65,536 entries, which kube-proxy would refuse', async () => {
+  await shell(`
+    { echo 'create KUBE-CLUSTER-IP hash:ip,port family inet hashsize 1024 maxelem 131072'
+      awk 'BEGIN { for (i = 0; i < 65537; i++)
+        printf "add KUBE-CLUSTER-IP 10.%d.%d.%d,tcp:80\\n", i / 65536, i / 256 % 256, i % 256 }'
+    } | ipset restore`);
+  assert.doesNotMatch(await shell(KUBE_PROXY_CREATES), /taken/, "the reference's own command fails");
+  const { code, output } = await rig.command('cleanup', '--own-only', '--config', config);
+  assert.equal(code, 0, output);
+  assert.match(
+    output,
+    /KUBE-CLUSTER-IP has room for 131072 entries, .*: run cleanup without --own-only before kube-proxy/,
+  );
+  assert.equal((await rig.command('cleanup', '--config', config)).code, 0);
+  assert.match(await shell(KUBE_PROXY_CREATES), /taken/);
+  const clean = await rig.command('cleanup', '--own-only', '--config', config);
+  assert.equal(clean.code, 0, clean.output);
+  assert.doesNotMatch(clean.output, /room for/);
+});

@@ -229,6 +229,9 @@ step(
     }
     const scrape = await rig.scrape();
     assert.ok(scrape.sum('kubeproxy_ipvs_netlink_failures_total') > 0);
+    await rig.daemon.waitForLog('the fix', (line) =>
+      /fd00:96::6: .*EACCES.*net\.ipv6\.conf\.kube-ipvs0\.disable_ipv6 is 1: set it to 0/.test(JSON.stringify(line)),
+    );
     writeFileSync('/proc/sys/net/ipv6/conf/kube-ipvs0/disable_ipv6', '0');
     await waitUntil('the address', () => boundAddresses().includes('fd00:96::6'), 120_000);
     await waitUntil('the gauge again', async () => (await refused()) === 0);

@@ -198,6 +198,30 @@ describe('refused for good', () => {
     assert.equal(rig.reporter.state.refused.count, 0);
   });
 
+  for (const [family, clusterIP, errno, says] of [
+    [
+      'IPv6',
+      'fd00:96::50',
+      'EACCES',
+      /^fd00:96::50: .*EACCES.* \(net\.ipv6\.conf\.kube-ipvs0\.disable_ipv6 is 1: set it to 0\)$/,
+    ],
+    ['IPv4', '10.96.50.9', 'EACCES', /^10\.96\.50\.9: .*EACCES(?!.*disable_ipv6)/],
+    ['IPv6', 'fd00:96::50', 'ERANGE', /^fd00:96::50: .*ERANGE(?!.*disable_ipv6)/],
+  ] as const)
+    test(`an ${family} address refused with ${errno}: the log and the status page say the fix where there is one`, async () => {
+      const rig = await refusing();
+      rig.table.refuse = () => undefined;
+      set(rig, service('vip', clusterIP, { clusterIPs: [clusterIP] }));
+      const vip = parseAddress(clusterIP)!;
+      rig.links.refuse = (address) => (address === vip ? errno : undefined);
+      assert.equal(await settle(rig), 3);
+      const [message = '', ...more] = rig.observer.state.refused.messages;
+      assert.match(message, says);
+      assert.deepEqual(more, []);
+      const logged = rig.reports.flatMap(({ newlySkipped }) => newlySkipped);
+      assert.deepEqual(logged, [message]);
+    });
+
   test('an entry of a set', async () => {
     const rig = await refusing();
     rig.table.refuse = () => undefined;
