@@ -37,13 +37,14 @@ export class EventRecorder {
     readonly now: () => number = Date.now,
   ) {}
 
-  serviceChanged(
+  /** In steps, as a Service may be large. */
+  *serviceChanged(
     service: string,
     before: DesiredService | undefined,
     after: DesiredService | undefined,
     slices: readonly EndpointSlice[],
-  ): void {
-    for (const event of serviceEvents(service, before, after, slices)) this.add(event);
+  ): Generator<void, void> {
+    for (const event of yield* serviceEvents(service, before, after, slices)) this.add(event);
   }
 
   repaired(drift: Drift): void {

@@ -6,6 +6,7 @@ import { type Address, type Family, addressLength, familyOf } from '../values/ad
 import {
   type RealServerKey,
   type RealServerList,
+  type VirtualServerKey,
   realServerAddress,
   realServerKeyLength,
   virtualServerFamily,
@@ -14,13 +15,16 @@ import { type DesiredService } from '../desired/service.js';
 import { type EndpointSlice, READY, TERMINATING } from '../model/endpoint-slice.js';
 import { type EventDetail, type LossReason, NAMED } from './event-ring.js';
 
-/** What came of a Service's update; nothing when it left all as it was. `slices` are the Service's now. */
-export function serviceEvents(
+/** Virtual servers, or endpoints, compared in one go. */
+const STEP = 500;
+
+/** What came of a Service's update; nothing when it left all as it was, in steps. `slices` are the Service's now. */
+export function* serviceEvents(
   service: string,
   before: DesiredService | undefined,
   after: DesiredService | undefined,
   slices: readonly EndpointSlice[],
-): EventDetail[] {
+): Generator<void, EventDetail[]> {
   const [was, is] = [before?.virtualServers.length ?? 0, after?.virtualServers.length ?? 0];
   if (was === 0 || is === 0) {
     if (was === is) return [];
@@ -31,11 +35,19 @@ export function serviceEvents(
     ];
   }
   const events: EventDetail[] = [];
-  const { added, removed, pools } = compareServers(before!, after!);
+  const { added, removed, pools } = yield* compareServers(before!, after!);
   if (added + removed > 0) events.push({ kind: 'service-changed', service, added, removed });
   const gained = new Set<RealServerKey>();
   const lost = new Set<RealServerKey>();
-  for (const { was: old, is: now, family } of pools) comparePools(old, now, family, gained, lost);
+  let since = 0;
+  for (const { was: old, is: now, family } of pools) {
+    since += 1 + (old.length + now.length) / realServerKeyLength(family);
+    if (since >= STEP) {
+      since = 0;
+      yield;
+    }
+    comparePools(old, now, family, gained, lost);
+  }
   // A virtual server that gains what another one of the Service loses: a policy changed, and both are true.
   if (gained.size + lost.size > 0)
     events.push({
@@ -52,14 +64,23 @@ interface Pools {
   readonly family: Family;
 }
 
-function compareServers(
-  before: DesiredService,
-  after: DesiredService,
-): { added: number; removed: number; pools: Pools[] } {
-  const old = new Map(before.virtualServers.map(({ key, realServers }) => [key, realServers]));
+interface Comparison {
+  readonly added: number;
+  readonly removed: number;
+  readonly pools: readonly Pools[];
+}
+
+function* compareServers(before: DesiredService, after: DesiredService): Generator<void, Comparison> {
+  const old = new Map<VirtualServerKey, RealServerList>();
+  let count = 0;
+  for (const { key, realServers } of before.virtualServers) {
+    if (++count % STEP === 0) yield;
+    old.set(key, realServers);
+  }
   const pools: Pools[] = [];
   let added = 0;
   for (const { key, realServers: is } of after.virtualServers) {
+    if (++count % STEP === 0) yield;
     const was = old.get(key);
     if (was === undefined) {
       added++;

@@ -239,8 +239,8 @@ export class SyncReporter {
   }
 
   /** Until the first sync has ended everything is new, and no event. */
-  updated(...change: Parameters<EventRecorder['serviceChanged']>): void {
-    if (this.state.lastSuccess !== undefined) this.events.serviceChanged(...change);
+  *updated(...change: Parameters<EventRecorder['serviceChanged']>): Generator<void, void> {
+    if (this.state.lastSuccess !== undefined) yield* this.events.serviceChanged(...change);
   }
 
   rulesChecked({ differences, drift, error, family }: RulesOutcome): void {

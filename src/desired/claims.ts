@@ -29,6 +29,8 @@ interface Voided {
 }
 
 const EXTERNAL_IP = EXPOSURE_KINDS.indexOf('externalIP');
+const STEP = 250;
+const UNSETTLED = '-';
 const NONE: readonly never[] = [];
 const NOTHING: Claim = { createdAt: 0, servers: NONE, ranks: '', clusterIPs: NONE, externalIPs: NONE, voided: NONE };
 
@@ -51,6 +53,9 @@ export class Claims {
   #contested = 0;
   #voided = 0;
 
+  /** `step`: how many virtual servers are claimed, or let go, in one go. */
+  constructor(readonly step = STEP) {}
+
   /** How many virtual servers more than one Service claims, and external IPs that are another Service's cluster IP. */
   get conflicts(): number {
     return this.#contested + this.#voided;
@@ -67,45 +72,72 @@ export class Claims {
     return ('service' in claimants ? claimants : claimants[0]!).service === service;
   }
 
-  /** Replaces a Service's claims; returns the other Services that may have gained or lost something by it. */
-  update(service: string, createdAt: number, found: readonly PortExposures[]): Set<string> {
-    const affected = new Set<string>();
+  /**
+   * Replaces a Service's claims, in steps; adds the other Services that may have gained or lost something by it to
+   * `affected`, as it finds them. One Service at a time; steps that broke off are made good by the next ones of the
+   * same Service, whatever it claims by then.
+   */
+  *update(
+    service: string,
+    createdAt: number,
+    found: readonly PortExposures[],
+    affected: Pick<Set<string>, 'add'>,
+  ): Generator<void, void> {
     const before = this.#claims.get(service) ?? NOTHING;
-    const next = this.#claimOf(service, createdAt, found);
+    const next = yield* this.#claimOf(service, createdAt, found);
+    if (!isSame(before, next)) {
+      this.#claims.set(service, unsettled(before, next));
+      yield* this.#settleAll(service, before, next, affected);
+      this.#moveAddresses(service, before, next, affected);
+    }
     if (found.length === 0) this.#claims.delete(service);
-    if (isSame(before, next)) return affected;
-    if (found.length > 0) this.#claims.set(service, next);
-    this.#moveAddresses(service, before, next, affected);
-    const old = new Map(before.servers.map((server, i) => [server, before.ranks[i]]));
+    else this.#claims.set(service, next);
+  }
+
+  *#settleAll(service: string, before: Claim, next: Claim, affected: Pick<Set<string>, 'add'>): Generator<void, void> {
+    const { createdAt } = next;
+    const old = new Map<VirtualServerKey, string>();
+    for (const [i, server] of before.servers.entries()) {
+      if ((i + 1) % this.step === 0) yield;
+      old.set(server, before.ranks[i]!);
+    }
     for (const [i, server] of next.servers.entries()) {
+      if ((i + 1) % this.step === 0) yield;
       const rank = next.ranks[i]!;
       if (old.get(server) !== rank || before.createdAt !== createdAt)
         this.#settle(server, service, { service, createdAt, rank: Number(rank) }, affected);
       old.delete(server);
     }
-    for (const server of old.keys()) this.#settle(server, service, undefined, affected);
-    affected.delete(service);
-    return affected;
+    let count = 0;
+    for (const server of old.keys()) {
+      if (++count % this.step === 0) yield;
+      this.#settle(server, service, undefined, affected);
+    }
   }
 
-  #claimOf(service: string, createdAt: number, found: readonly PortExposures[]): Claim {
+  *#claimOf(service: string, createdAt: number, found: readonly PortExposures[]): Generator<void, Claim> {
     const ranks = new Map<VirtualServerKey, number>();
     const [clusterIPs, externalIPs] = [new Set<Address>(), new Set<Address>()];
-    for (const { exposures } of found)
+    const isStep = stepCounter(this.step);
+    for (const { exposures } of found) {
+      if (isStep(exposures.length)) yield;
       for (const { kind, address } of exposures)
         if (kind === 'clusterIP') clusterIPs.add(address);
         else if (kind === 'externalIP') externalIPs.add(address);
+    }
     const owners = new Map<Address, string>();
     for (const address of externalIPs) {
       const owner = clusterIPs.has(address) ? undefined : this.#foreignOwner(address, service);
       if (owner !== undefined) owners.set(address, owner);
     }
-    for (const { exposures } of found)
+    for (const { exposures } of found) {
+      if (isStep(exposures.length)) yield;
       for (const { kind, server, address } of exposures) {
         const rank = EXPOSURE_KINDS.indexOf(kind);
         if (rank === EXTERNAL_IP && owners.has(address)) continue;
         ranks.set(server, Math.min(rank, ranks.get(server) ?? rank));
       }
+    }
     return {
       createdAt,
       servers: [...ranks.keys()],
@@ -122,10 +154,10 @@ export class Claims {
   }
 
   /** Services with external IPs on a cluster IP that comes or goes are affected: theirs get void, or count again. */
-  #moveAddresses(service: string, before: Claim, next: Claim, affected: Set<string>): void {
+  #moveAddresses(service: string, before: Claim, next: Claim, affected: Pick<Set<string>, 'add'>): void {
     const change = (address: Address, act: 'add' | 'delete'): void => {
       this.#clusterIPs[act](address, service);
-      for (const other of this.#externalIPs.at(address)) affected.add(other);
+      for (const other of this.#externalIPs.at(address)) if (other !== service) affected.add(other);
     };
     for (const address of before.clusterIPs) if (!next.clusterIPs.includes(address)) change(address, 'delete');
     for (const address of next.clusterIPs) if (!before.clusterIPs.includes(address)) change(address, 'add');
@@ -140,7 +172,12 @@ export class Claims {
   }
 
   /** Replaces the claim of `service` on `server` by `claimant`; undefined withdraws it. */
-  #settle(server: VirtualServerKey, service: string, claimant: Claimant | undefined, affected: Set<string>): void {
+  #settle(
+    server: VirtualServerKey,
+    service: string,
+    claimant: Claimant | undefined,
+    affected: Pick<Set<string>, 'add'>,
+  ): void {
     const before = all(this.#claimants.get(server));
     const next = before.filter((one) => one.service !== service);
     if (claimant !== undefined) {
@@ -154,8 +191,7 @@ export class Claims {
     if (loser?.service === winner?.service) return this.#countLoser(server, service, before, next);
     this.#countPairs(server, before, next);
     if (loser === undefined || winner === undefined) return;
-    affected.add(loser.service);
-    affected.add(winner.service);
+    for (const other of [loser.service, winner.service]) if (other !== service) affected.add(other);
   }
 
   /** The owner is the same: only `service` may have joined or left those who claim in vain. */
@@ -179,6 +215,23 @@ export class Claims {
 function all(claimants: Claimant | readonly Claimant[] | undefined): readonly Claimant[] {
   if (claimants === undefined) return NONE;
   return 'service' in claimants ? [claimants] : claimants;
+}
+
+/** Everything that either claims, by a rank that none has; addresses are moved when all that is settled. */
+function unsettled(before: Claim, next: Claim): Claim {
+  const servers = [...before.servers, ...next.servers];
+  return { ...before, servers, ranks: UNSETTLED.repeat(servers.length) };
+}
+
+/** True whenever the counts so far make another step. */
+function stepCounter(step: number): (count: number) => boolean {
+  let since = 0;
+  return (count) => {
+    since += 1 + count;
+    if (since < step) return false;
+    since = 0;
+    return true;
+  };
 }
 
 function isBefore(one: Claimant, other: Claimant): boolean {

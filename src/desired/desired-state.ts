@@ -98,6 +98,7 @@ export class DesiredState {
     if (next?.healthCheck === undefined) this.healthChecks.delete(service);
     else this.healthChecks.add(service);
     yield* this.#updateServers(previous, next, touched);
+    // At most some hundred (MAX_ADDRESSES).
     for (const address of next?.addresses ?? [])
       if (increment(this.#addresses, address)) touched.addresses.add(address);
     for (const address of previous?.addresses ?? [])

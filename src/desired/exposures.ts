@@ -2,6 +2,7 @@ import { type Address, type Family, familyOf, formatAddress } from '../values/ad
 import { type VirtualServerKey, addressServerKey } from '../values/virtual-server.js';
 import { API_SERVER_SERVICE, type Service, type ServicePort } from '../model/service.js';
 import { type DesiredContext } from './context.js';
+import { lastOf } from './steps.js';
 
 /** How a service port is exposed, in the order of their worth when two Services claim the same (claims.ts). */
 export const EXPOSURE_KINDS = ['clusterIP', 'nodePort', 'loadBalancer', 'externalIP'] as const;
@@ -38,6 +39,9 @@ export interface ServiceExposures {
  */
 export const MAX_EXPOSURES = 10_000;
 
+/** Exposures, or ports without any, worked out in one go. */
+const STEP = 500;
+
 /**
  * The families a Service is served in: those of its cluster IPs, as in kube-proxy, whatever its other addresses are.
  */
@@ -52,15 +56,26 @@ export function servedFamilies(service: Service, context: DesiredContext): reado
  * Service's own order.
  */
 export function serviceExposures(service: Service, context: DesiredContext): ServiceExposures {
+  return lastOf(serviceExposureSteps(service, context));
+}
+
+/** The same in steps of some hundred exposures, between which the caller may do something else. */
+export function* serviceExposureSteps(service: Service, context: DesiredContext): Generator<void, ServiceExposures> {
   const refusals: Refusal[] = [];
   const groups = servedFamilies(service, context).flatMap((family) => {
     const addresses = exposedAddresses(service, family, context, refusals);
     return service.ports.map((port) => ({ port, family, addresses, exposures: [] as Exposure[] }));
   });
   let count = 0;
+  let since = 0;
   const takenBy = new Map<VirtualServerKey, ServicePort>();
   for (const kind of EXPOSURE_KINDS)
     for (const { port, addresses, exposures } of groups) {
+      since += 1 + addresses[kind].length;
+      if (since >= STEP) {
+        since = 0;
+        yield;
+      }
       const number = kind === 'nodePort' ? port.nodePort : port.port;
       if (number === 0) continue;
       const room = Math.max(0, MAX_EXPOSURES - count);

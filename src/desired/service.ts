@@ -61,6 +61,8 @@ export function virtualServerSettings(scheduler: string, affinitySeconds: number
 
 /** Exposures worked out in one go. */
 const STEP = 100;
+/** Ten endpoints (of six characters each in a list of IPv4) cost about as much as an exposure. */
+const CHARACTERS_PER_EXPOSURE = 60;
 
 /**
  * `mh` hashes the port too, as kube-proxy sets it. Both hashing schedulers get the fallback flag, which kube-proxy
@@ -85,8 +87,7 @@ export function* desiredServiceSteps(
   const builder = new Builder(service, slices, context, owns);
   let since = 0;
   for (const one of exposures) {
-    builder.addPort(one);
-    since += one.exposures.length;
+    since += builder.addPort(one);
     if (since < STEP) continue;
     since = 0;
     yield;
@@ -141,7 +142,8 @@ class Builder {
     this.#settings = virtualServerSettings(context.scheduler, service.affinitySeconds);
   }
 
-  addPort({ family, port, exposures: claimed }: PortExposures): void {
+  /** Returns what it cost, in exposures. */
+  addPort({ family, port, exposures: claimed }: PortExposures): number {
     const { service, context } = this;
     const exposures = claimed.filter((exposure) => this.owns(exposure.server));
     const isExternal = isExternallyAccessible(service, port, family);
@@ -158,6 +160,7 @@ class Builder {
     const add: AddIpsetEntry = (set, entry) => void this.#setEntries.push(set, entry);
     for (const exposure of exposures) exposureIpsetEntries(exposure, facts, add);
     servicePortIpsetEntries(facts, add);
+    return claimed.length + (choice.cluster.length + choice.local.length) / CHARACTERS_PER_EXPOSURE;
   }
 
   /** As kube-proxy counts for its metric: each Service once per family, whatever the number of its ports. */

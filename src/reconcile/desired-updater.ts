@@ -6,7 +6,7 @@ import { type DesiredContext } from '../desired/context.js';
 import { DesiredState, type Touched, newTouched, touchEntry } from '../desired/desired-state.js';
 import { type IpsetName } from '../desired/ipset-definitions.js';
 import { type IpsetEntry } from '../values/ipset.js';
-import { type Refusal, serviceExposures } from '../desired/exposures.js';
+import { type Refusal, serviceExposureSteps } from '../desired/exposures.js';
 import { type PrimaryAddress, nodePortAddresses, primaryAddress, servesNodePorts } from '../desired/node-ports.js';
 import { type NodePortSelection } from '../values/node-port-selection.js';
 import { type DesiredService, desiredServiceSteps } from '../desired/service.js';
@@ -33,13 +33,13 @@ export interface DesiredEvents {
   conflicts(pairs: readonly Conflict[]): void;
   /** Part of a Service is left out though it is well-formed; once, until that is over. */
   refused(service: string, refusal: Refusal): void;
-  /** A Service was worked out anew, whatever came of it; `slices` are its own now. */
+  /** A Service was worked out anew, whatever came of it; `slices` are its own now. What it does is done in steps. */
   updated?(
     service: string,
     before: DesiredService | undefined,
     after: DesiredService | undefined,
     slices: readonly EndpointSlice[],
-  ): void;
+  ): Generator<void, void>;
 }
 
 const NO_REFUSALS: readonly Refusal[] = [];
@@ -85,7 +85,6 @@ export class DesiredUpdater {
     };
   }
 
-  /** The node's one address of a family, as kube-proxy finds it (detectNodeIPs in cmd/kube-proxy/app/server.go). */
   /** What default/kubernetes asks for: it goes to the kernel before everything else. */
   firstService(): Touched {
     const touched = newTouched();
@@ -108,13 +107,13 @@ export class DesiredUpdater {
     let updated = 0;
     try {
       // A Set's iteration visits what is added on the way: Services that gained or lost an address to another.
+      // Those that were visited before are visited again.
       for (const key of dirty) {
-        const steps = this.#update(key, context, touched);
+        const steps = this.#update(key, context, touched, dirty);
         let step = steps.next();
         // A Service with thousands of virtual servers is not worked out in one go.
         for (; step.done !== true; step = steps.next()) if (pacer.isDue) await pacer.yieldIfDue();
         dirty.delete(key);
-        for (const other of step.value) dirty.add(other);
         updated++;
         if (pacer.isDue) await pacer.yieldIfDue();
       }
@@ -126,21 +125,27 @@ export class DesiredUpdater {
     return updated;
   }
 
-  /** Returns the other Services whose virtual servers this changed. */
-  *#update(key: string, context: DesiredContext, touched: Touched): Generator<void, ReadonlySet<string>> {
+  /** Adds the other Services whose virtual servers this changes to `affected`. */
+  *#update(
+    key: string,
+    context: DesiredContext,
+    touched: Touched,
+    affected: Pick<Set<string>, 'add'>,
+  ): Generator<void, void> {
     const service = this.cluster.services.get(key);
-    const found = service === undefined ? undefined : serviceExposures(service, context);
+    const found = service === undefined ? undefined : yield* serviceExposureSteps(service, context);
     this.#noteRefusals(key, found?.refusals ?? NO_REFUSALS);
-    const affected = this.claims.update(key, service?.createdAt ?? 0, found?.ports ?? []);
+    yield* this.claims.update(key, service?.createdAt ?? 0, found?.ports ?? [], affected);
     const owns = (server: VirtualServerKey): boolean => this.claims.owns(key, server);
     const slices = this.cluster.slicesOf(key);
     const next =
       service === undefined ? undefined : yield* desiredServiceSteps(service, slices, context, owns, found!.ports);
-    this.events.updated?.(key, this.desired.services.get(key), next, slices);
+    const events = this.events.updated?.(key, this.desired.services.get(key), next, slices);
+    if (events !== undefined) yield* events;
     yield* this.desired.updateSteps(key, next, touched);
-    return affected;
   }
 
+  /** The node's one address of a family, as kube-proxy finds it (detectNodeIPs in cmd/kube-proxy/app/server.go). */
   #primary(family: Family): PrimaryAddress {
     return primaryAddress(this.cluster.node, this.settings.nodeIP, family);
   }
@@ -149,7 +154,8 @@ export class DesiredUpdater {
     const before = this.#refusals.get(service) ?? NO_REFUSALS;
     if (refusals.length === 0) this.#refusals.delete(service);
     else this.#refusals.set(service, refusals);
-    for (const refusal of refusals)
-      if (!before.some(({ text }) => text === refusal.text)) this.events.refused(service, refusal);
+    if (refusals.length === 0) return;
+    const known = new Set(before.map(({ text }) => text));
+    for (const refusal of refusals) if (!known.has(refusal.text)) this.events.refused(service, refusal);
   }
 }

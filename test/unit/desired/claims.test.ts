@@ -271,19 +271,23 @@ const NAMES = ['a', 'b', 'c', 'd'];
  * Claims as the daemon keeps them: whoever is affected is looked at again, and each Service acts on what it saw last.
  */
 class Kept {
-  readonly claims = new Claims();
+  /** In the smallest steps that there are. */
+  readonly claims = new Claims(1);
   readonly state = new Map<string, State>();
   readonly #seen = new Map<string, string>();
+  readonly #dirty = new Set<string>();
 
-  set(service: string, next: State | undefined): void {
+  /** `breakAfter`: so many steps are made, and what is left is for the next call. */
+  set(service: string, next: State | undefined, breakAfter = Infinity): void {
     if (next === undefined) this.state.delete(service);
     else this.state.set(service, next);
-    const dirty = new Set([service]);
+    let left = breakAfter;
+    const dirty = this.#dirty.add(service);
     for (const key of dirty) {
-      dirty.delete(key);
       const { created = 0, wishes = [] } = this.state.get(key) ?? {};
-      for (const other of this.claims.update(key, created, this.state.has(key) ? exposures(wishes) : []))
-        dirty.add(other);
+      const steps = this.claims.update(key, created, this.state.has(key) ? exposures(wishes) : [], dirty);
+      while (steps.next().done !== true) if (--left <= 0) return;
+      dirty.delete(key);
       this.#seen.set(key, this.#owned(key));
     }
   }
@@ -337,6 +341,21 @@ for (const seed of fuzzSeeds('claims')) {
           kept.set(service, next);
           kept.check();
         }
+        for (const service of NAMES) kept.set(service, undefined);
+        kept.check();
+      }),
+      { seed, numRuns: fuzzRuns(1000) },
+    );
+  });
+
+  test(`claims are decided as the rule has it after updates that broke off anywhere (seed ${seed})`, () => {
+    const step = fc.tuple(fc.constantFrom(...NAMES), fc.option(state, { nil: undefined }), fc.nat(30));
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 25 }), (history) => {
+        const kept = new Kept();
+        for (const [service, next, breakAfter] of history) kept.set(service, next, breakAfter);
+        kept.set('a', undefined);
+        kept.check();
         for (const service of NAMES) kept.set(service, undefined);
         kept.check();
       }),

@@ -6,6 +6,7 @@ import { statusNotes } from '../../../src/daemon/status-notes.js';
 import { syncSentence } from '../../../src/daemon/sync-report.js';
 import { SyncReporter } from '../../../src/daemon/sync-reporter.js';
 import { Claims } from '../../../src/desired/claims.js';
+import { lastOf } from '../../../src/desired/steps.js';
 import { ObjectFeed } from '../../../src/kube/object-feed.js';
 import { type ReflectorState } from '../../../src/kube/reflector-state.js';
 import { SkippedObjects } from '../../../src/kube/skipped-objects.js';
@@ -30,8 +31,8 @@ describe('notes of the status page', () => {
       const server = addressServerKey('TCP', address, 80);
       const port = { name: '', protocol: 'TCP', port: 80, nodePort: 0 } as const;
       const exposed = [{ port, family: 4, exposures: [{ kind: 'externalIP', address, server }] }] as const;
-      claims.update(`shop/young-${i}`, 2000, exposed);
-      claims.update(`shop/old-${i}`, 1000, exposed);
+      lastOf(claims.update(`shop/young-${i}`, 2000, exposed, new Set()));
+      lastOf(claims.update(`shop/old-${i}`, 1000, exposed, new Set()));
     }
     const notes = statusNotes({ ...NOTHING, state: newState(), claims });
     assert.equal(notes.length, 21);
