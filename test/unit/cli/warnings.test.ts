@@ -18,7 +18,7 @@ kubeProxyIpvs:
   drainTimout: 5s
 `;
 
-/** What a command writes to standard error before it fails for lack of a kernel and a cluster, which this is without. */
+/** What a command writes to standard error before it fails for want of a kernel and a cluster. */
 async function warningsOf(args: readonly string[]): Promise<string[]> {
   const written: string[] = [];
   const no = (): never => {

@@ -1,12 +1,12 @@
 /** `cleanup --own-only`: what hinders the way back to kube-proxy is named. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { OWN_SET_ROLES, allSetDefinitions, setName } from '../../../src/desired/set-definitions.js';
+import { OWN_IPSET_ROLES, allIpsetDefinitions, ipsetName } from '../../../src/desired/ipset-definitions.js';
 import { Iptables } from '../../../src/kernel/iptables/iptables.js';
 import { IpsetClient } from '../../../src/kernel/ipset/client.js';
 import { LinkClient } from '../../../src/kernel/rtnetlink/client.js';
 import { type CleanupReport, cleanupOwn } from '../../../src/reconcile/cleanup.js';
-import { type SetEntry } from '../../../src/values/ip-set.js';
+import { type IpsetEntry } from '../../../src/values/ipset.js';
 import { FakeKernel } from '../../fakes/fake-kernel.js';
 import { FakeLinks } from '../../fakes/fake-kernel-links.js';
 import { FakeNetfilter } from '../../fakes/fake-nfnetlink.js';
@@ -32,8 +32,8 @@ async function ownCleanup(fill: (ipset: IpsetClient) => void): Promise<CleanupRe
   }
 }
 
-const definition = (name: string) => [...allSetDefinitions().values()].find((one) => one.name === name)!;
-const entries = (count: number): SetEntry[] =>
+const definition = (name: string) => [...allIpsetDefinitions().values()].find((one) => one.name === name)!;
+const entries = (count: number): IpsetEntry[] =>
   Array.from({ length: count }, (_, i) =>
     parseEntry('hash:ip,port', `10.${i >> 16}.${(i >> 8) & 255}.${i & 255},tcp:80`),
   );
@@ -57,7 +57,7 @@ test('a set of kube-proxy that had to grow is named, with the fix; those of 65,5
 });
 
 test('a set of our own that grew is removed, whatever its size, and a foreign one is nobody else’s matter', async () => {
-  const own = setName(4, OWN_SET_ROLES[0]!);
+  const own = ipsetName(4, OWN_IPSET_ROLES[0]!);
   const { remarks, sets } = await ownCleanup((ipset) => {
     ipset.createSet(definition(own), 4 * KUBE_PROXY_LIMIT);
     ipset.createSet({ ...definition('KUBE-CLUSTER-IP'), name: 'THEIRS' }, 4 * KUBE_PROXY_LIMIT);

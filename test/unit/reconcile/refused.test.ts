@@ -215,7 +215,7 @@ describe('refused for good', () => {
       const vip = parseAddress(clusterIP)!;
       rig.links.refuse = (address) => (address === vip ? errno : undefined);
       assert.equal(await settle(rig), 3);
-      const [message = '', ...more] = rig.observer.state.refused.messages;
+      const [message = '', ...more] = rig.reporter.state.refused.messages;
       assert.match(message, says);
       assert.deepEqual(more, []);
       const logged = rig.reports.flatMap(({ newlySkipped }) => newlySkipped);
