@@ -84,7 +84,7 @@ export class ApiServer {
       '--token',
       'bench',
     ];
-    args.push('--managed-fields', '--load', NODE_FILE, '--generate', `${services}x${endpointsPerService}`);
+    args.push('--real-objects', '--load', NODE_FILE, '--generate', `${services}x${endpointsPerService}`);
     args.push('--kubeconfig', KUBECONFIG);
     const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] });
     const killAtEnd = (): unknown => child.kill('SIGKILL');

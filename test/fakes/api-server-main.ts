@@ -2,7 +2,7 @@
  * The fake API server as a process of its own:
  *
  *   node build/test/fakes/api-server-main.js [--host 127.0.0.1] [--port 0] [--control-port 0] [--tls] [--token T]
- *     [--managed-fields] [--bookmark-ms 60000] [--load FILE.json]... [--generate SERVICESxENDPOINTS]
+ *     [--real-objects] [--bookmark-ms 60000] [--load FILE.json]... [--generate SERVICESxENDPOINTS]
  *     [--kubeconfig FILE]
  *
  * Prints one JSON line `{"url":...,"control":...}` when it serves. Commands (api-server-control.ts) come as POST bodies
@@ -26,7 +26,7 @@ const { values: options } = parseArgs({
     'control-port': { type: 'string', default: '0' },
     tls: { type: 'boolean', default: false },
     token: { type: 'string' },
-    'managed-fields': { type: 'boolean', default: false },
+    'real-objects': { type: 'boolean', default: false },
     'bookmark-ms': { type: 'string', default: '60000' },
     load: { type: 'string', multiple: true, default: [] },
     generate: { type: 'string' },
@@ -36,7 +36,7 @@ const { values: options } = parseArgs({
 
 const server = new FakeApiServer({
   tls: options.tls,
-  managedFields: options['managed-fields'],
+  realObjects: options['real-objects'],
   bookmarkEveryMs: Number(options['bookmark-ms']),
   ...(options.token === undefined ? {} : { tokens: [options.token] }),
 });

@@ -1,4 +1,4 @@
-import { managedFieldsOf } from './api-server-managed-fields.js';
+import { asRealObject } from './api-server-real-objects.js';
 
 /**
  * An API object as tests write it; metadata that a real API server adds (uid, resourceVersion, ...) is added by the
@@ -134,9 +134,9 @@ export class ApiStore {
   compactedRevision = 0;
   readonly #collections: ReadonlyMap<Resource, Collection>;
 
-  readonly #options: { readonly managedFields: boolean };
+  readonly #options: { readonly realObjects: boolean };
 
-  constructor(options: { readonly managedFields: boolean }) {
+  constructor(options: { readonly realObjects: boolean }) {
     this.#options = options;
     this.#collections = new Map(RESOURCE_TYPES.map((type) => [type.resource, new Collection(type)]));
   }
@@ -191,7 +191,8 @@ export class ApiStore {
     for (const collection of this.#collections.values()) collection.compact();
   }
 
-  #serialise(object: ApiObject, type: ResourceType, revision: number, before: StoredObject | undefined): StoredObject {
+  #serialise(plain: ApiObject, type: ResourceType, revision: number, before: StoredObject | undefined): StoredObject {
+    const object = this.#options.realObjects ? asRealObject(type.kind, plain) : plain;
     const { name, namespace, labels, ...given } = object.metadata;
     const identity = before === undefined ? newIdentity(revision) : identityOf(before);
     const { kind: _kind, apiVersion: _version, metadata: _metadata, ...fields } = object;
@@ -204,7 +205,6 @@ export class ApiStore {
       creationTimestamp: identity.creationTimestamp,
       ...(labels === undefined ? {} : { labels }),
       ...given,
-      ...(this.#options.managedFields ? { managedFields: managedFieldsOf(type.kind, object) } : {}),
     };
     const json = JSON.stringify({ metadata: { ...metadata, resourceVersion: '@' }, ...fields });
     const cut = json.indexOf('"resourceVersion":"@"') + '"resourceVersion":"'.length;

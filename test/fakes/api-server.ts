@@ -25,8 +25,8 @@ export interface ApiServerOptions {
   readonly requireClientCertificate?: boolean;
   /** Bearer tokens that are accepted; without it everybody is. */
   readonly tokens?: readonly string[];
-  /** Adds metadata.managedFields of realistic size. */
-  readonly managedFields?: boolean;
+  /** Adds what objects of a real cluster carry besides: labels, annotations, owners, targetRefs, managedFields. */
+  readonly realObjects?: boolean;
   /** Milliseconds between bookmarks; 0, the default, sends them only on `bookmark()`. */
   readonly bookmarkEveryMs?: number;
   /** Pages never hold more than this, whatever `limit` asks. */
@@ -65,7 +65,7 @@ export class FakeApiServer {
 
   constructor(options: ApiServerOptions = {}) {
     this.#options = options;
-    this.store = new ApiStore({ managedFields: options.managedFields ?? false });
+    this.store = new ApiStore({ realObjects: options.realObjects ?? false });
     this.tokens = options.tokens === undefined ? undefined : new Set(options.tokens);
   }
 

@@ -61,7 +61,7 @@ export function scaleSlices(
     const endpoints = Array.from({ length: size }, (_, j) => {
       const number = i * endpointsPerService + start + j;
       const shift = moved?.endpoint === start + j ? moved.by * 1_000_000 : 0;
-      return scaleEndpoint(number + shift, number % nodes, namespace);
+      return scaleEndpoint(number + shift, number % nodes);
     });
     slices.push({
       kind: 'EndpointSlice',
@@ -108,13 +108,12 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
-function scaleEndpoint(number: number, node: number, namespace: string): unknown {
+function scaleEndpoint(number: number, node: number): unknown {
   const address = dotted(POD_RANGE + 2 + number);
   return {
     addresses: [address],
     conditions: { ready: true, serving: true, terminating: false },
     nodeName: `node-${node}`,
-    targetRef: { kind: 'Pod', namespace, name: `pod-${number}`, uid: uid(number) },
     zone: `zone-${'abc'[node % 3]}`,
   };
 }

@@ -50,7 +50,7 @@ ipset destroy`;
 export class Chaos {
   readonly counts: ChaosCounts = { rounds: 0, faults: 0, compared: 0, differences: 0 };
   readonly #random: () => number;
-  readonly #server = new FakeApiServer({ bookmarkEveryMs: 1000 });
+  readonly #server = new FakeApiServer({ bookmarkEveryMs: 1000, realObjects: true });
   readonly #api: ChaosApi;
   readonly #foreign: Foreign = { servers: new Set(), elements: new Set(), rules: new Set() };
   readonly #scheduler: string;

@@ -126,7 +126,7 @@ test('a watch from a compacted version and a wrong token answer as recorded', as
 });
 
 test('a slow reader gets everything in order although the server never waits for it', async (t) => {
-  const server = await startServer(t, { managedFields: true });
+  const server = await startServer(t, { realObjects: true });
   const start = server.store.revision;
   const body = readUntil(`${server.url}/api/v1/services?watch=1&resourceVersion=${start + 1}`, (text) =>
     text.includes('"last"'),

@@ -214,7 +214,7 @@ test('every request is recorded for the metrics, failed ones as <error>', async 
 });
 
 test('2,000 changes while connections break 30 times: the sink ends equal to the server', async (t) => {
-  const rig = await startReflector(t, { objects: abc, server: { managedFields: true } });
+  const rig = await startReflector(t, { objects: abc, server: { realObjects: true } });
   await rig.synced();
   const breaks: readonly Disturbance[] = ['reset', 'cutMidLine', 'garbage', 'end', 'error500', 'error410'];
   for (let i = 0; i < 2000; i++) {
