@@ -1,4 +1,5 @@
 import { type Address, type Family, familyOf } from '../values/address.js';
+import { exact } from '../values/exact.js';
 import { type IpsetEntry } from '../values/ipset.js';
 import {
   FLAG_PERSISTENT,
@@ -174,9 +175,9 @@ class Builder {
 
   result(): DesiredService {
     return {
-      virtualServers: this.#virtualServers,
+      virtualServers: exact(this.#virtualServers),
       addresses: [...this.#addresses],
-      setEntries: this.#setEntries,
+      setEntries: exact(this.#setEntries),
       healthCheck: this.#healthCheck(),
       withoutLocal: this.#withoutLocal,
     };

@@ -1,6 +1,6 @@
 import { type Address, type Family, familyOf, isServable, parseAddress } from '../values/address.js';
 import { type Protocol, isProtocol } from '../values/protocol.js';
-import { Interner, SharedValues } from './intern.js';
+import { SharedValues, names } from './intern.js';
 import {
   type JsonObject,
   type Report,
@@ -43,7 +43,6 @@ export interface EndpointSlice {
 
 const TRIGGER_ANNOTATION = 'endpoints.kubernetes.io/last-change-trigger-time';
 const SERVICE_LABEL = 'kubernetes.io/service-name';
-const names = new Interner();
 /** Thousands of slices have the same few lists; about 8 MB of each are kept, an entry counted as ITEM_COST bytes. */
 const portLists = new SharedValues<readonly EndpointPort[]>(8_000_000);
 const hintLists = new SharedValues<readonly string[]>(8_000_000);
@@ -73,11 +72,14 @@ export function parseEndpointSlice(object: unknown, nodeName: string, reportAll:
   const packed = packEndpoints(asArray(root['endpoints']), family, nodeName, report);
   return {
     key: meta.key,
-    service: names.intern(`${meta.namespace}/${serviceName}`),
+    service: names.intern([meta.namespace, serviceName].join('/')),
     family,
     ports: endpointPorts(root, report),
+    // Named one by one: what is spread into an object lies in a second one.
+    endpoints: packed.endpoints,
+    zoneHints: packed.zoneHints,
+    nodeHints: packed.nodeHints,
     triggeredAt: Date.parse(asString(asObject(meta.metadata['annotations'])?.[TRIGGER_ANNOTATION])) || 0,
-    ...packed,
   };
 }
 

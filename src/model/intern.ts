@@ -50,3 +50,6 @@ export class Interner {
     return this.#strings.get(text, text.length + 1, () => text);
   }
 }
+
+/** Shared by all that is parsed: a Service and its EndpointSlices name each other. */
+export const names = new Interner();

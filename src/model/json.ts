@@ -31,7 +31,8 @@ export function objectMeta(
     return undefined;
   }
   const namespace = asString(metadata['namespace']);
-  return { key: `${namespace}/${name}`, namespace, metadata };
+  // Joined, the key is one flat string from the start; a template would leave a tree that keeps its pieces.
+  return { key: [namespace, name].join('/'), namespace, metadata };
 }
 
 /** A short rendering of a bad value for a log line; never longer than 80 characters. */

@@ -1,7 +1,8 @@
 import { type Address, FAMILIES, type Family, isServable, parseAddress } from '../values/address.js';
 import { type Prefix, hostPrefix, parsePrefix, prefixFamily } from '../values/prefix.js';
+import { exact } from '../values/exact.js';
 import { type Protocol, isProtocol } from '../values/protocol.js';
-import { Interner } from './intern.js';
+import { names } from './intern.js';
 import {
   type JsonObject,
   type Report,
@@ -49,7 +50,6 @@ export const MAX_ADDRESSES = 256;
 export const API_SERVER_SERVICE = 'default/kubernetes';
 
 const NONE: readonly never[] = [];
-const names = new Interner();
 
 /**
  * Trims a Service to what decides packets. Returns undefined for what kube-proxy does not serve either (headless,
@@ -172,5 +172,5 @@ function servicePorts(spec: JsonObject, report: Report): readonly ServicePort[] 
     else ports.push({ name: names.intern(asString(entry['name'])), protocol, port, nodePort });
   }
   if (ports.length === 0) report('spec.ports: no usable port');
-  return ports;
+  return exact(ports);
 }

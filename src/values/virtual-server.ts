@@ -123,13 +123,9 @@ export function realServerKeyLength(family: Family): 6 | 18 {
 export function realServerList(keys: readonly RealServerKey[]): RealServerList {
   if (keys.length < 2) return (keys[0] ?? '') as string as RealServerList;
   const sorted = [...keys].sort();
-  let list = '';
-  let previous = '';
-  for (const key of sorted) {
-    if (key !== previous) list += key;
-    previous = key;
-  }
-  return list as RealServerList;
+  const distinct = sorted.filter((key, i) => key !== sorted[i - 1]);
+  // One flat string; concatenating piece by piece would leave a tree of small strings on the heap.
+  return distinct.join('') as RealServerList;
 }
 
 /** The keys of a list; `family` tells where to cut. */
