@@ -3,7 +3,7 @@
  * annotations, owner, targetRef of endpoints, managedFields. Shapes as recorded from kube-apiserver 1.36; the labels
  * and annotations are what `helm install` and the EndpointSlice controller write.
  */
-import { type ApiMetadata, type ApiObject } from './api-server-store.js';
+import { type ApiObject } from './api-server-store.js';
 
 const TIME = '2026-11-21T04:07:13Z';
 const SERVICE_LABEL = 'kubernetes.io/service-name';
@@ -69,7 +69,7 @@ function withMetadata(object: ApiObject, labels: Readonly<Record<string, string>
   const { metadata } = object;
   return {
     ...object,
-    metadata: { ...more, ...metadata, labels: { ...labels, ...metadata.labels } } as ApiMetadata,
+    metadata: { ...more, ...metadata, labels: { ...labels, ...metadata.labels } },
   };
 }
 
@@ -128,7 +128,7 @@ function ownedOf(value: unknown): unknown {
 
 function ownedPorts(ports: readonly Fields[]): unknown {
   const entries = ports.map((port): [string, unknown] => [
-    `k:{"port":${String(port['port'])},"protocol":"${String(port['protocol'] ?? 'TCP')}"}`,
+    `k:${JSON.stringify({ port: port['port'], protocol: port['protocol'] ?? 'TCP' })}`,
     { '.': LEAF, ...Object.fromEntries(Object.keys(port).map((name) => [`f:${name}`, LEAF])) },
   ]);
   return { '.': LEAF, ...Object.fromEntries(entries) };
@@ -148,7 +148,10 @@ function hash(text: string, length: number): string {
 }
 
 function uidOf(text: string): string {
-  const hex = (salt: string): string => fingerprint(salt + text).toString(16).padStart(8, '0');
+  const hex = (salt: string): string =>
+    fingerprint(salt + text)
+      .toString(16)
+      .padStart(8, '0');
   const [a, b, c, d] = [hex('a'), hex('b'), hex('c'), hex('d')] as const;
   return `${a}-${b.slice(0, 4)}-4${b.slice(5)}-8${c.slice(5)}-${c.slice(0, 4)}${d}`;
 }
