@@ -1,6 +1,7 @@
 import { type Family, familyOf } from '../values/address.js';
 import { type Prefix, hostPrefix, parsePrefix } from '../values/prefix.js';
-import { type LocalDetection, iptablesRules } from '../desired/iptables-rules.js';
+import { iptablesRules } from '../desired/iptables-rules.js';
+import { type LocalDetection } from '../desired/rule-config.js';
 import { type RuleSet } from '../desired/iptables-rule-set.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { type Uplinks } from '../kernel/node/uplinks.js';

@@ -1,5 +1,5 @@
 /**
- * The ipsets that the rules of iptables-rules.ts look into. Names and types are those of kube-proxy's IPVS mode, so
+ * The ipsets that the rules of proxy-rules.ts look into. Names and types are those of kube-proxy's IPVS mode, so
  * that a takeover adopts its sets and a rollback finds them again; the two in `OWN` are ours. IPv6 names carry
  * `KUBE-6-` and are cut at 31 characters (IPSET_MAXNAMELEN of include/uapi/linux/netfilter/ipset/ip_set.h, less the
  * terminating zero).

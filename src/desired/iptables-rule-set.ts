@@ -28,7 +28,3 @@ export interface RuleSet {
   readonly family: Family;
   readonly tables: readonly RuleTable[];
 }
-
-export function chain(name: string, rules: readonly string[]): RuleChain {
-  return { name, rules };
-}

@@ -185,7 +185,7 @@ class Builder {
 
   /**
    * Local policy without a local endpoint falls back to the cluster's, as in kube-proxy: Pods and the node itself
-   * are to be served; the rules drop the others (iptables-rules.ts).
+   * are to be served; the rules drop the others (proxy-rules.ts).
    */
   #virtualServer(exposure: Exposure, choice: EndpointChoice): DesiredVirtualServer {
     const { service } = this;

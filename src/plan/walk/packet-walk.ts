@@ -1,7 +1,7 @@
 /**
  * What happens to a packet that opens a connection, by the desired state alone: our own rules are held against it as
  * the
- * kernel holds them, in the order of its hooks (iptables-rules.ts says where IPVS stands among them). Pure.
+ * kernel holds them, in the order of its hooks (proxy-rules.ts says where IPVS stands among them). Pure.
  */
 import { type Address, familyOf, formatAddress, isLoopback } from '../../values/address.js';
 import { addressPortAddressEntry } from '../../values/ipset.js';

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { readFileSync } from 'node:fs';
-import { iptablesRules, type LocalDetection, type RuleConfig } from '../../../src/desired/iptables-rules.js';
+import { iptablesRules } from '../../../src/desired/iptables-rules.js';
+import { type LocalDetection, type RuleConfig } from '../../../src/desired/rule-config.js';
 import { type RuleSet } from '../../../src/desired/iptables-rule-set.js';
 import { ipsetDefinitions } from '../../../src/desired/ipset-definitions.js';
 import { normalRule } from '../../../src/plan/iptables-rule-normal.js';
