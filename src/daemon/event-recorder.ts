@@ -1,10 +1,18 @@
 import { type Logger } from 'pino';
+import { errorMessage } from '../values/errors.js';
+import { type Conflict } from '../desired/conflict-pairs.js';
 import { type DesiredService } from '../desired/service.js';
 import { type EndpointSlice } from '../model/endpoint-slice.js';
 import { type Drift } from '../reconcile/drift.js';
+import { type SyncRecord } from '../reconcile/sync-record.js';
 import { type DrainingConnections, type EventDetail, EventRing, NAMED, eventText } from './event-ring.js';
 import { RepairLog } from './repair-log.js';
 import { serviceEvents } from './service-change.js';
+
+/** Of one sync: the ring is for other things, too. */
+const MAX_CONFLICTS = 20;
+/** Of what one sync began to skip. */
+const MAX_NAMED = 5;
 
 /** What of an event a reader gets; the keys are part of the interface. */
 export interface ReportedEvent {
@@ -52,6 +60,27 @@ export class EventRecorder {
     const repairs = [...drift.counts.values()];
     for (const repair of repairs) this.repairs.add(repair, this.now());
     this.add({ kind: 'repaired', repairs: repairs.map((one) => ({ ...one, names: one.names.slice(0, NAMED) })) });
+  }
+
+  /** After every sync, also after one that broke off; `virtualServers`: how many there are now. */
+  syncEnded({ error, failures, newlySkipped, adopted, drift, ok }: SyncRecord, virtualServers: number): void {
+    if (error !== undefined) this.syncBrokeOff(error);
+    else {
+      const count = newlySkipped.length;
+      if (count > 0) this.add({ kind: 'skipped', messages: newlySkipped.slice(0, MAX_NAMED), count });
+      if (adopted) this.add({ kind: 'started', virtualServers });
+    }
+    if (failures.length > 0) this.failed(failures.map(({ message }) => message));
+    this.repaired(drift);
+    if (ok) this.succeeded();
+  }
+
+  syncBrokeOff(error: unknown): void {
+    this.failed([errorMessage(error)]);
+  }
+
+  conflicts(pairs: readonly Conflict[]): void {
+    for (const conflict of pairs.slice(0, MAX_CONFLICTS)) this.add({ kind: 'conflict', conflict });
   }
 
   /** The same failure, tried again and again, is one event. */

@@ -1,6 +1,6 @@
 import { type Family } from '../values/address.js';
 import { type FamilyHealth, type HealthReason, type HealthReport, type HealthSource } from '../serve/health.js';
-import { type SyncState } from './sync-reporter.js';
+import { type SyncState } from './sync-state.js';
 
 /** A sync that runs for this long is stuck: the process had better be started anew. */
 const STUCK_MS = 5 * 60_000;

@@ -4,7 +4,7 @@ import { type Claims } from '../desired/claims.js';
 import { type ReflectorState } from '../kube/reflector-state.js';
 import { type SkippedObject } from '../kube/skipped-objects.js';
 import { type DesiredUpdater } from '../reconcile/desired-updater.js';
-import { type SyncState } from './sync-reporter.js';
+import { type SyncState } from './sync-state.js';
 
 /** Of one sort of note as many are named; the rest is a number. */
 const NAMED = 20;

@@ -18,7 +18,7 @@ import { type DataPlane } from './data-plane.js';
 import { type RepairLog } from './repair-log.js';
 import { type NoteInputs, statusNotes } from './status-notes.js';
 import { tableSizes } from './sync-report.js';
-import { type SyncState } from './sync-reporter.js';
+import { type SyncState } from './sync-state.js';
 
 export interface StatusInputs extends Pick<NoteInputs, 'watches' | 'skipped'> {
   readonly dataPlane: StatusDataPlane;
