@@ -19,6 +19,7 @@ import { rotationOf } from '../plan/virtual-server-plan.js';
 import { AddressApplier } from '../reconcile/address-applier.js';
 import { type Clock } from '../reconcile/clock.js';
 import { ConntrackCleaner } from '../reconcile/conntrack-cleaner.js';
+import { DeletionBudget } from '../reconcile/deletion-budget.js';
 import { DesiredUpdater } from '../reconcile/desired-updater.js';
 import { DrainTracker } from '../reconcile/drain.js';
 import { IpvsApplier } from '../reconcile/ipvs-applier.js';
@@ -166,10 +167,11 @@ export class DataPlane {
   }
 
   #newIpvsApplier(): IpvsApplier {
-    const { config, families, nodeName } = this.options;
+    const { config, families, nodeName, world } = this.options;
     const seed = rotationOf(FNV_OFFSET, nodeName as VirtualServerKey);
     const excludeCIDRs = families.flatMap((family) => config.excludeCIDRs[family]);
-    return new IpvsApplier(this.clients.ipvs, seed, excludeCIDRs, (server) => this.drains.note(server));
+    const onChanged = (server: VirtualServerKey): void => this.drains.note(server);
+    return new IpvsApplier(this.clients.ipvs, seed, excludeCIDRs, onChanged, new DeletionBudget(world.clock));
   }
 
   #newDrainTracker(): DrainTracker {

@@ -26,8 +26,10 @@ const MOST_PER_POLL = 500;
 interface ServerDrains {
   /** Since when, in the clock's milliseconds. */
   readonly since: ReadonlyMap<RealServerKey, number>;
-  connections: ReadonlyMap<RealServerKey, number>;
-  pollAt: number;
+  readonly connections: ReadonlyMap<RealServerKey, number>;
+  readonly pollAt: number;
+  /** The first of those that may have connections. */
+  readonly deadlineAt: number;
 }
 
 export interface DrainOptions {
@@ -41,15 +43,16 @@ export interface DrainOptions {
 }
 
 /**
- * Real servers with weight 0 that live connections still use. Each is deleted when its last connection is gone, or at
- * its deadline where there is one. State is the kernel's (the weight), so a restart finds and continues them; only the
- * deadline starts anew. Those that drain for long are looked at ever more rarely, so that many that never end cost next
- * to nothing.
+ * Real servers with weight 0 that live connections still use. Each is deleted when its last connection is gone and the
+ * budget allows it (deletion-budget.ts), or at its deadline where there is one. State is the kernel's (the weight), so
+ * a restart finds and continues them; only the deadline starts anew. Those that drain for long are looked at ever more
+ * rarely, so that many that never end cost next to nothing.
  */
 export class DrainTracker {
   readonly #drains = new Map<VirtualServerKey, ServerDrains>();
   #size = 0;
   #pollAt = Infinity;
+  #deadlineAt = Infinity;
 
   constructor(readonly options: DrainOptions) {}
 
@@ -95,34 +98,65 @@ export class DrainTracker {
     const keys = realServerKeys(draining, virtualServerFamily(server));
     if (before !== undefined) this.#countRestored(before.since, keys);
     const since = new Map(keys.map((real) => [real, before?.since.get(real) ?? now]));
-    this.#set(server, { since, connections: before?.connections ?? new Map<RealServerKey, number>(), pollAt: now });
+    const connections = before?.connections ?? new Map<RealServerKey, number>();
+    this.#set(server, { since, connections, pollAt: now, deadlineAt: this.#deadline(Math.min(...since.values())) });
   }
 
   /**
-   * Deletes what has drained or is past its deadline, of those that are due; what the kernel refuses of it goes into
-   * `round`. Throws NetlinkError when the table cannot be read.
+   * Deletes what has drained, as much of it as the budget allows, and what is past its deadline, of those that are due;
+   * what the kernel refuses of it goes into `round`. Throws NetlinkError when the table cannot be read.
    */
   async poll(round: Round): Promise<void> {
     const { applier, clock } = this.options;
     const now = clock.now();
-    if (now < this.#pollAt) return;
-    const due = [...this.#drains].filter(([, { pollAt }]) => pollAt <= now).slice(0, MOST_PER_POLL);
+    if (now < this.#pollAt || (!this.#hasBudget() && now < this.#deadlineAt)) return;
+    const due = this.#takeDue(now);
     const writer = applier.writer(round);
     const pacer = round.record.stop.pacer(1);
+    let isThrough = false;
     try {
       for (const [server, drains] of due) {
+        if (!this.#hasBudget() && now < drains.deadlineAt) continue;
         if (this.#drains.get(server) === drains) this.#pollServer(server, drains, now, writer);
         await pacer.yieldIfDue();
       }
+      isThrough = this.#hasBudget();
     } finally {
       writer.flush();
-      this.#pollAt = Infinity;
-      for (const { pollAt } of this.#drains.values()) this.#pollAt = Math.min(this.#pollAt, pollAt);
+      if (!isThrough) this.#pollAt = now;
     }
   }
 
+  #hasBudget(): boolean {
+    return this.options.applier.budget.left(this.#size) > 0;
+  }
+
+  /**
+   * Those that are to be looked at now: all at whose deadline something still had connections, of the others as many as
+   * a poll can see to. From here on #pollAt and #deadlineAt are those of the rest.
+   */
+  #takeDue(now: number): [VirtualServerKey, ServerDrains][] {
+    const due: [VirtualServerKey, ServerDrains][] = [];
+    const most = Math.min(MOST_PER_POLL, this.options.applier.budget.left(this.#size));
+    const isDeadline = this.#deadlineAt <= now;
+    let [pollAt, deadlineAt] = [Infinity, Infinity];
+    for (const entry of this.#drains) {
+      const [, drains] = entry;
+      if (drains.deadlineAt <= now || (drains.pollAt <= now && due.length < most)) {
+        due.push(entry);
+        continue;
+      }
+      pollAt = Math.min(pollAt, drains.pollAt);
+      deadlineAt = Math.min(deadlineAt, drains.deadlineAt);
+      if (pollAt <= now && !isDeadline) break; // the rest waits, however many they are
+    }
+    this.#pollAt = pollAt;
+    if (isDeadline || pollAt > now) this.#deadlineAt = deadlineAt;
+    return due;
+  }
+
   #pollServer(server: VirtualServerKey, drains: ServerDrains, now: number, writer: IpvsWriter): void {
-    const { applier, onEnd, connectionsOf } = this.options;
+    const { applier, connectionsOf } = this.options;
     const applied = applier.applied.get(server);
     if (applied === undefined) {
       this.#set(server, undefined);
@@ -130,18 +164,38 @@ export class DrainTracker {
     }
     const expected = applied.realServers.length + applied.draining.length;
     const connections = connectionsOf(server, expected / realServerKeyLength(virtualServerFamily(server)));
-    drains.connections = connections;
-    const isIdle = (real: RealServerKey): boolean => (connections.get(real) ?? 0) === 0;
-    const done = [...drains.since].filter(([real, start]) => isIdle(real) || this.#deadline(start) <= now);
-    const left = new Map(drains.since);
-    for (const [real] of done) {
-      left.delete(real);
-      onEnd(isIdle(real) ? 'idle' : 'deadline', 1);
-      if (connections.has(real)) writer.deleteRealServer(server, real);
+    const { left, isShort, deadlineAt } = this.#deleteDone(server, drains.since, connections, now, writer);
+    if (left.size < drains.since.size)
+      applier.applied.set(server, { ...applied, draining: realServerList([...left.keys()]) });
+    const pollAt = isShort ? now : this.#nextPoll(left, now);
+    this.#set(server, left.size === 0 ? undefined : { since: left, connections, pollAt, deadlineAt });
+  }
+
+  /** Deletes what is idle, within the budget, and what has connections past its deadline. */
+  #deleteDone(
+    server: VirtualServerKey,
+    since: ReadonlyMap<RealServerKey, number>,
+    connections: ReadonlyMap<RealServerKey, number>,
+    now: number,
+    writer: IpvsWriter,
+  ): { left: ReadonlyMap<RealServerKey, number>; isShort: boolean; deadlineAt: number } {
+    const left = new Map<RealServerKey, number>();
+    let isShort = false;
+    let deadlineAt = Infinity;
+    for (const [real, start] of since) {
+      const isThere = connections.has(real);
+      const isIdle = (connections.get(real) ?? 0) === 0;
+      const deadline = this.#deadline(start);
+      if (isThere && !(isIdle ? this.#hasBudget() : deadline <= now)) {
+        left.set(real, start);
+        if (isIdle) isShort = true;
+        else deadlineAt = Math.min(deadlineAt, deadline);
+        continue;
+      }
+      this.options.onEnd(isIdle ? 'idle' : 'deadline', 1);
+      if (isThere) writer.deleteRealServer(server, real);
     }
-    if (done.length > 0) applier.applied.set(server, { ...applied, draining: realServerList([...left.keys()]) });
-    const next = left.size === 0 ? undefined : { since: left, connections, pollAt: this.#nextPoll(left, now) };
-    this.#set(server, next);
+    return { left, isShort, deadlineAt };
   }
 
   #nextPoll(since: ReadonlyMap<RealServerKey, number>, now: number): number {
@@ -168,6 +222,7 @@ export class DrainTracker {
     this.#size += drains.since.size;
     this.#drains.set(server, drains);
     this.#pollAt = Math.min(this.#pollAt, drains.pollAt);
+    this.#deadlineAt = Math.min(this.#deadlineAt, drains.deadlineAt);
   }
 
   #countRestored(before: ReadonlyMap<RealServerKey, number>, left: readonly RealServerKey[]): void {

@@ -3,6 +3,7 @@ import {
   type VirtualServerKey,
   type VirtualServerSettings,
   isUdp,
+  realServerKeyLength,
   realServerKeys,
   realServerList,
   virtualServerFamily,
@@ -13,6 +14,7 @@ import { type IpvsClient, type IpvsFailure } from '../kernel/ipvs/client.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
 import { isExcluded } from '../plan/ownership.js';
 import { planVirtualServer, rotationOf } from '../plan/virtual-server-plan.js';
+import { type DeletionBudget } from './deletion-budget.js';
 import { observeVirtualServer } from './observe-ipvs.js';
 import { IpvsWriter } from './ipvs-writer.js';
 import { type StopFlag } from './pacer.js';
@@ -31,6 +33,7 @@ export class IpvsApplier {
     readonly nodeSeed: number,
     readonly excludeCIDRs: readonly Prefix[],
     readonly onChanged: (server: VirtualServerKey) => void,
+    readonly budget: DeletionBudget,
   ) {}
 
   /**
@@ -67,8 +70,13 @@ export class IpvsApplier {
     const pacer = round.record.stop.pacer();
     try {
       for (const key of servers) {
-        if (desired.virtualServers.has(key) || !this.applied.delete(key)) continue;
-        if (!isExcluded(key, this.excludeCIDRs)) writer.deleteVirtualServer(key);
+        const before = this.applied.get(key);
+        if (desired.virtualServers.has(key) || before === undefined) continue;
+        this.applied.delete(key);
+        if (!isExcluded(key, this.excludeCIDRs)) {
+          writer.deleteVirtualServer(key);
+          this.budget.spend(realServerCount(key, before));
+        }
         this.onChanged(key);
         if (pacer.isDue) await pacer.yieldIfDue();
       }
@@ -79,7 +87,7 @@ export class IpvsApplier {
 
   /** For changes of one sync that its caller works out: what it leaves queued has to be flushed. */
   writer(round: Round): IpvsWriter {
-    return new IpvsWriter(this.client, this.suspects, round);
+    return new IpvsWriter(this.client, this.suspects, round, this.budget);
   }
 
   /** The kernel does not hold what it refused; `settings` are those that were to be changed. */
@@ -112,4 +120,8 @@ export class IpvsApplier {
     }
     this.suspects.clear();
   }
+}
+
+function realServerCount(key: VirtualServerKey, { realServers, draining, modified }: AppliedVirtualServer): number {
+  return (realServers.length + draining.length + modified.length) / realServerKeyLength(virtualServerFamily(key));
 }

@@ -21,34 +21,45 @@ const PATIENCE_NS = 600_000_000_000n;
 const CHANGED_ENDPOINT = 1;
 const BURST_ENDPOINT = 7;
 const BURST_ROUND = 500;
+/** Changes after the update go on where those before it ended: no pod gets the address of an earlier one. */
+const LATER_ROUND = 250;
 
 interface Expected {
   readonly server: VirtualServerKey;
   readonly real: RealServerKey;
 }
 
-/** Replaces one endpoint of one Service `count` times, each time of another Service spread over all. */
-export async function measureChanges(scale: Scale, api: ApiServer, count: number) {
+/**
+ * Replaces one endpoint of one Service `count` times, each time of another Service spread over all, `pauseMs` after the
+ * change before.
+ */
+export async function measureChanges(scale: Scale, api: ApiServer, count: number, firstRound = 1, pauseMs = PAUSE_MS) {
   const ipvs = new IpvsClient(openNetlinkSocket);
   const times: number[] = [];
   for (let i = 0; i < count; i++) {
     const service = Math.floor((i * scale.services) / count);
-    const moved = { endpoint: CHANGED_ENDPOINT, by: i + 1 };
+    const moved = { endpoint: CHANGED_ENDPOINT, by: firstRound + i };
     const expected = expectation(scale, service, moved);
     const { endpointsPerService } = scale;
     const answer = api.send({ op: 'move', from: service, to: service + 1, endpointsPerService, ...moved });
-    const seenAt = await waitFor(ipvs, expected);
+    const seenAt = await waitFor(() => isThere(ipvs, expected));
     times.push(Number(seenAt - BigInt((await answer)[0]!.at)) / 1e6);
-    await sleep(PAUSE_MS);
+    await sleep(pauseMs);
   }
   ipvs.close();
   times.sort((a, b) => a - b);
   return { count, p50Ms: quantile(times, 0.5), p99Ms: quantile(times, 0.99), maxMs: quantile(times, 1) };
 }
 
+/** Single changes spread over so many seconds, after a rolling update, while the kernel lists what was deleted. */
+export function measureLaterChanges(scale: Scale, api: ApiServer, seconds: number) {
+  const count = 200;
+  return measureChanges(scale, api, count, LATER_ROUND, (1000 * seconds) / count);
+}
+
 /**
- * Replaces one endpoint in every EndpointSlice; resolves to the milliseconds from the first write to the last real
- * server.
+ * Replaces one endpoint in every EndpointSlice; resolves to the milliseconds from the first write until every new real
+ * server is there and every old one has weight 0 or is gone.
  */
 export async function measureBurst(scale: Scale, api: ApiServer): Promise<number> {
   const ipvs = new IpvsClient(openNetlinkSocket);
@@ -60,7 +71,8 @@ export async function measureBurst(scale: Scale, api: ApiServer): Promise<number
   // too.
   for (let service = services - 1; service >= 0; service--) {
     const expected = expectation(scale, service, moved);
-    if (seenAt === 0n || !isThere(ipvs, expected)) seenAt = await waitFor(ipvs, expected);
+    const isDone = (): boolean => isThere(ipvs, expected) && countActive(ipvs, expected) === endpointsPerService;
+    if (seenAt === 0n || !isDone()) seenAt = await waitFor(isDone);
   }
   ipvs.close();
   return Number(seenAt - BigInt((await answer)[0]!.at)) / 1e6;
@@ -80,14 +92,18 @@ function isThere(ipvs: IpvsClient, { server, real }: Expected): boolean {
   return ipvs.listRealServers(server).some(({ key, weight }) => key === real && weight === 1);
 }
 
+function countActive(ipvs: IpvsClient, { server }: Expected): number {
+  return ipvs.listRealServers(server).filter(({ weight }) => weight > 0).length;
+}
+
 /**
  * Looks every POLL_MS, so that what it returns is that much too late at most. More often, or without a pause, it would
  * take the test kernel's one CPU from the daemon: its scheduler lets even an idle-class process run for 10 ms now and
  * then.
  */
-async function waitFor(ipvs: IpvsClient, expected: Expected): Promise<bigint> {
+async function waitFor(isDone: () => boolean): Promise<bigint> {
   const end = process.hrtime.bigint() + PATIENCE_NS;
-  while (!isThere(ipvs, expected)) {
+  while (!isDone()) {
     if (process.hrtime.bigint() > end) throw new Error('a change never reached the kernel');
     await sleep(POLL_MS);
   }

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ROOT } from '../kernel/harness/agent.js';
 import { waitUntil } from '../kernel/harness/wait.js';
-import { measureBurst, measureChanges } from './changes.js';
+import { measureBurst, measureChanges, measureLaterChanges } from './changes.js';
 import { dumpState } from './part-restore.js';
 import { cpuTimes, memory } from './process-figures.js';
 import { ApiServer, type ColdStart, type Scale, coldStart, readMetrics, untilQuiet } from './world.js';
@@ -41,7 +41,7 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
   const churn = await window(daemon.pid, isQuick ? 16 : 60, (seconds) => runChurn(scale, server, seconds));
   await untilQuiet(daemon.pid);
   const burstMs = await measureBurst(scale, server);
-  await untilQuiet(daemon.pid);
+  const changesAfterBurst = await measureLaterChanges(scale, server, isQuick ? 20 : 120);
   const end = { ...memory(daemon.pid) };
   await daemon.stop();
   server.stop();
@@ -54,6 +54,7 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
     idle,
     churn,
     changes,
+    changesAfterBurst,
     messagesPerChange: difference(before, afterChanges, MESSAGES) / changes.count,
     processesPerChange: difference(before, afterChanges, PROCESSES) / changes.count,
     burstMs: round(burstMs),

@@ -23,6 +23,8 @@ export interface Row {
   readonly changeP50Ms: number | null;
   readonly changeP99Ms: number | null;
   readonly burstMs: number | null;
+  /** Single changes in the two minutes after the rolling update. */
+  readonly changeAfterBurstP99Ms: number | null;
   /**
    * One full verification by the daemon's own metric: on one CPU with nothing else to do, elapsed time is CPU time at
    * most.
@@ -61,6 +63,7 @@ export function rowOf(services: number, endpoints: number, parts: Parts): Row {
     changeP50Ms: rounded(cold?.changes.p50Ms, 2),
     changeP99Ms: rounded(cold?.changes.p99Ms, 2),
     burstMs: rounded(cold?.burstMs, 0),
+    changeAfterBurstP99Ms: rounded(cold?.changesAfterBurst.p99Ms, 2),
     verifyMs: rounded(cold?.idle.verificationWallMs, 0),
     cpuPercentIdle: rounded(cold?.idle.cpuPercent, 2),
     cpuPercentChurn: rounded(cold?.churn.cpuPercent, 2),
@@ -87,6 +90,7 @@ export function table({ machine, quick, rows }: Report): string {
     ['one change p50, ms', (row) => row.changeP50Ms],
     ['one change p99, ms', (row) => row.changeP99Ms],
     ['10 % of endpoints change, ms', (row) => row.burstMs],
+    ['one change p99 in 2 min after, ms', (row) => row.changeAfterBurstP99Ms],
     ['one verification, ms', (row) => row.verifyMs],
     ['CPU idle, %', (row) => row.cpuPercentIdle],
     ['CPU at 1 % churn/min, %', (row) => row.cpuPercentChurn],
