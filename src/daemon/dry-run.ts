@@ -48,22 +48,15 @@ export async function dryRunWith<T>(
 ): Promise<T> {
   const { config } = await loadDaemonConfig(options);
   const log = environment.logger('silent');
-  const metrics = new Metrics({ version: environment.version });
-  const reporter = new SyncReporter(metrics, log);
+  const reporter = new SyncReporter(new Metrics({ version: environment.version }), log);
   const nodeName = config.hostnameOverride ?? environment.hostname.toLowerCase();
   const { run } = new CommandRunner();
   const dataPlane = await openDataPlaneToLook({ config, nodeName, environment, log, reporter, run });
   let onReady = (): void => undefined;
   const ready = new Promise<void>((resolve) => (onReady = resolve));
   const manifests = new ManifestReport();
-  const sources = new Sources({
-    options,
-    config,
-    nodeName,
-    dataPlane,
-    metrics,
-    reporter,
-    log,
+  const sources = new Sources(dataPlane, {
+    manifests: options.manifests,
     onReady: () => onReady(),
     absentNodeWaitMs: 0,
     onSkippedManifest: (file, what, reason) => manifests.add(file, what, reason),

@@ -87,14 +87,8 @@ async function serve(parts: ServeParts): Promise<void> {
   const dataPlane = await openDataPlane({ config, nodeName, environment, log, reporter, run });
   dataPlane.prepare();
   setOomScore(config.oomScoreAdj, log);
-  const sources = new Sources({
-    options,
-    config,
-    nodeName,
-    dataPlane,
-    metrics,
-    reporter,
-    log,
+  const sources = new Sources(dataPlane, {
+    manifests: options.manifests,
     onReady: () => {
       removeNftablesLeftovers(environment.openNetlinkSocket, log);
       dataPlane.start();
@@ -105,19 +99,7 @@ async function serve(parts: ServeParts): Promise<void> {
     ...(configChange?.problem === undefined ? [] : [configChange.problem]),
     ...sources.notes,
   ];
-  const servers = new Servers({
-    config,
-    document,
-    nodeName,
-    environment,
-    dataPlane,
-    sources,
-    metrics,
-    reporter,
-    log,
-    health,
-    notes,
-  });
+  const servers = new Servers({ dataPlane, sources, document, environment, health, notes });
   log.info({ node: nodeName, version: environment.version, scheduler: config.scheduler }, 'started');
   try {
     await servers.start();

@@ -1,13 +1,10 @@
-import { type Logger } from 'pino';
 import { FAMILIES } from '../values/address.js';
 import { type BindAddress } from '../config/bind-address.js';
 import { configz } from '../config/configz.js';
 import { type Versioned } from '../config/versioned.js';
-import { type ProxyConfig } from '../config/proxy-config.js';
 import { allReasons, healthHandler } from '../serve/health.js';
 import { Listener, type ListenerOptions } from '../serve/listener.js';
 import { metricsHandler } from '../serve/metrics-server.js';
-import { type Metrics } from '../serve/metrics.js';
 import { type ServiceHealth, ServiceHealthServer } from '../serve/service-health.js';
 import { type DataPlane } from './data-plane.js';
 import { type Environment } from './environment.js';
@@ -17,20 +14,15 @@ import { healthSource } from './health-source.js';
 import { inspectionSource } from './inspection-source.js';
 import { type Sources } from './sources.js';
 import { drainingConnections, statusSource, versionsOf } from './status-source.js';
-import { type SyncReporter } from './sync-reporter.js';
 import { tableSizes } from './sync-report.js';
 
-export interface ServerParts {
-  readonly config: ProxyConfig;
-  /** The same as the API writes it, for /configz. */
-  readonly document: Versioned;
-  readonly nodeName: string;
-  readonly environment: Environment;
+export interface ServersOptions {
+  /** Configuration, Node name, log and reporter are its own. */
   readonly dataPlane: DataPlane;
   readonly sources: Sources;
-  readonly metrics: Metrics;
-  readonly reporter: SyncReporter;
-  readonly log: Logger;
+  /** The configuration as the API writes it, for /configz. */
+  readonly document: Versioned;
+  readonly environment: Environment;
   /** Listens already; answers by what is made here from now on. */
   readonly health: HealthListener;
   /** What an operator should know besides. */
@@ -45,8 +37,10 @@ export class Servers {
   /** What the health checks follow from, as it was when they were last worked out. */
   #healthChecksBasis: readonly unknown[] | undefined;
 
-  constructor(readonly parts: ServerParts) {
-    const { config, document, nodeName, environment, dataPlane, sources, metrics, reporter, log } = parts;
+  constructor(readonly options: ServersOptions) {
+    const { document, environment, dataPlane, sources } = options;
+    const { config, nodeName, reporter, log } = dataPlane.options;
+    const { metrics } = reporter;
     const health = healthSource({
       state: reporter.state,
       syncPeriodMs: config.syncPeriodMs,
@@ -54,17 +48,17 @@ export class Servers {
       verificationAge: () => dataPlane.reconciler.verificationAge,
       rules: () => dataPlane.rules,
       isSynced: () => sources.isSynced,
-      isNodeKnown: () => sources.isNodeKnown,
-      isEligible: () => sources.isNodeEligible,
+      isNodeKnown: () => sources.node.isKnown,
+      isEligible: () => sources.node.isEligible,
       hadKernelState: hasEarlierState(),
     });
     const status = statusSource({
       dataPlane,
       state: reporter.state,
       health,
-      watches: () => sources.watches(),
-      skipped: () => sources.skipped(),
-      notes: parts.notes,
+      watches: () => sources.report.watches(),
+      skipped: () => sources.report.skipped(),
+      notes: options.notes,
       node: nodeName,
       version: environment.version,
       startedAt: new Date(environment.startedAt),
@@ -72,11 +66,11 @@ export class Servers {
       versions: versionsOf(dataPlane),
     });
     reporter.events.draining = (service, real) => drainingConnections(dataPlane, service, real);
-    this.parts.health.serve(healthHandler(health, metrics));
+    options.health.serve(healthHandler(health, metrics));
     const scraped = {
       contentType: metrics.contentType,
       text: () => {
-        sources.collect();
+        sources.report.collect();
         // Counted when somebody asks: after every sync it would make a change cost what the cluster's size is.
         for (const [family, size] of tableSizes(dataPlane)) metrics.tableSize(family, ...size);
         metrics.unhealthy(new Set(allReasons(health.healthz()).map(({ category }) => category)));
@@ -97,25 +91,24 @@ export class Servers {
 
   async start(): Promise<void> {
     await Promise.all(this.#listeners.map((listener) => listener.start()));
-    this.parts.reporter.afterSync = () => this.#updateHealthChecks();
+    this.options.dataPlane.options.reporter.afterSync = () => this.#updateHealthChecks();
   }
 
   async close(): Promise<void> {
-    this.parts.reporter.afterSync = () => undefined;
+    this.options.dataPlane.options.reporter.afterSync = () => undefined;
     await Promise.all([this.#serviceHealth.close(), ...this.#listeners.map((listener) => listener.close())]);
   }
 
   #add(name: string, address: BindAddress | undefined, handler: ListenerOptions['handler'], setting: string): void {
     if (address === undefined) return;
-    const { config, log } = this.parts;
+    const { config, log } = this.options.dataPlane.options;
     const fix = `end the process that uses it (kube-proxy?), or set ${setting}`;
     this.#listeners.push(new Listener({ name, ...address, handler, log, fix, hardFail: config.bindAddressHardFail }));
   }
 
   /** Health check node ports follow the desired state, and listen on the addresses that serve NodePorts. */
   #updateHealthChecks(): void {
-    const { dataPlane, config } = this.parts;
-    const { cluster, updater } = dataPlane;
+    const { cluster, updater, options } = this.options.dataPlane;
     const basis = [updater.desired.healthChecksRevision, cluster.localAddresses, cluster.node] as const;
     if (basis.every((value, i) => value === this.#healthChecksBasis?.[i])) return;
     this.#healthChecksBasis = basis;
@@ -126,7 +119,7 @@ export class Servers {
       if (check !== undefined) desired.set(check.port, { namespace, name, localEndpoints: check.localEndpoints });
     }
     const { nodePortAddresses } = updater.context;
-    const isEverywhere = FAMILIES.every((family) => config.nodePortAddresses[family].all);
+    const isEverywhere = FAMILIES.every((family) => options.config.nodePortAddresses[family].all);
     const addresses = isEverywhere ? ('all' as const) : [...nodePortAddresses[4], ...nodePortAddresses[6]];
     const identity = JSON.stringify([[...desired], isEverywhere ? 'all' : (addresses as string[]).map(String)]);
     if (identity === this.#lastHealthChecks) return;

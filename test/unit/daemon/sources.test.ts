@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import { loadConfigDocument } from '../../../src/config/load.js';
-import { type SourceParts, Sources } from '../../../src/daemon/sources.js';
+import { Sources, type SourcesOptions } from '../../../src/daemon/sources.js';
 import { SyncReporter } from '../../../src/daemon/sync-reporter.js';
 import { type KubeClock, systemClock } from '../../../src/kube/clock.js';
 import { ClusterState } from '../../../src/model/cluster-state.js';
@@ -45,7 +45,8 @@ async function start(
   options: {
     config?: object;
     before?: (server: FakeApiServer) => void;
-    parts?: Partial<SourceParts>;
+    sources?: Partial<SourcesOptions>;
+    reporter?: object;
     environment?: object;
   } = {},
 ): Promise<Rig> {
@@ -73,6 +74,12 @@ async function start(
     reconciler: { adopted: false, precompute: () => undefined },
     rules: { check: () => undefined },
     runner: { request: () => rig.requests++ },
+    options: {
+      config,
+      nodeName: 'node-0',
+      log,
+      reporter: options.reporter === undefined ? new SyncReporter(metrics, log) : { metrics, ...options.reporter },
+    },
   };
   const rig: Rig = {
     server,
@@ -84,18 +91,12 @@ async function start(
     expire: () => {
       for (const callback of waits) callback();
     },
-    sources: new Sources({
-      options: { configFile: undefined, document: {}, overrides: {}, manifests: undefined, warnings: [] },
-      config,
-      nodeName: 'node-0',
-      dataPlane: dataPlane as never,
-      metrics,
-      reporter: new SyncReporter(metrics, log),
-      log,
+    sources: new Sources(dataPlane as never, {
+      manifests: undefined,
       onReady: () => rig.ready++,
       clock,
       nodeWaitMs: NODE_WAIT_MS,
-      ...options.parts,
+      ...options.sources,
     }),
   };
   t.after(async () => {
@@ -115,7 +116,7 @@ test('with its Node the data plane begins at once; eligible and known', async (t
   const rig = await start(t, [testService('a'), NODE]);
   await until('begun', () => rig.ready === 1);
   assert.equal(rig.sources.isSynced, true);
-  assert.equal(rig.sources.isNodeEligible, true);
+  assert.equal(rig.sources.node.isEligible, true);
   assert.equal(rig.sources.waitsFor, undefined);
   assert.deepEqual(rig.sources.notes, []);
   assert.equal(await gauge(rig, 'kubeproxy_ipvs_node_known'), '1');
@@ -123,18 +124,18 @@ test('with its Node the data plane begins at once; eligible and known', async (t
 
 test('the API server knows no such Node (hostnameOverride is wrong): not eligible, as in kube-proxy, and said everywhere', async (t) => {
   const rig = await start(t, [testService('a'), { ...NODE, metadata: { name: 'node-0.example' } }]);
-  await until('listed', () => rig.sources.isNodeKnown && rig.cluster.services.size === 1);
+  await until('listed', () => rig.sources.node.isKnown && rig.cluster.services.size === 1);
   assert.equal(rig.ready, 0, 'the kubelet may be about to register it');
-  assert.equal(rig.sources.isNodeEligible, false);
+  assert.equal(rig.sources.node.isEligible, false);
   assert.equal(await gauge(rig, 'kubeproxy_ipvs_node_known'), '0');
   assert.ok(rig.logged.some((line) => line.includes('knows no Node "node-0"')));
   assert.match(rig.sources.notes.join('\n'), /hostnameOverride/);
   await until('all lists', () => rig.sources.waitsFor?.startsWith('the Node object') === true);
   rig.expire();
   await until('begun', () => rig.ready === 1);
-  assert.equal(rig.sources.isNodeEligible, false);
+  assert.equal(rig.sources.node.isEligible, false);
   rig.server.set(NODE);
-  await until('registered', () => rig.sources.isNodeEligible);
+  await until('registered', () => rig.sources.node.isEligible);
   assert.deepEqual(rig.sources.notes, []);
 });
 
@@ -143,12 +144,12 @@ test('a Node list that fails is no verdict on the Node: eligible, and the data p
     before: (server) => server.fault({ resource: 'nodes', fault: { kind: 'status', code: 503 } }),
   });
   await until('listed', () => rig.sources.waitsFor?.startsWith('the Node object') === true);
-  assert.equal(rig.sources.isNodeKnown, false);
-  assert.equal(rig.sources.isNodeEligible, true);
+  assert.equal(rig.sources.node.isKnown, false);
+  assert.equal(rig.sources.node.isEligible, true);
   await until('the failure is named', () => /list nodes|watch nodes/.test(rig.sources.waitsFor ?? ''));
   rig.expire();
   await until('begun', () => rig.ready === 1);
-  assert.equal(rig.sources.isNodeEligible, true);
+  assert.equal(rig.sources.node.isEligible, true);
 });
 
 test('a Node that the cluster autoscaler takes away is not eligible; one that was deleted stays what it was', async (t) => {
@@ -158,9 +159,9 @@ test('a Node that the cluster autoscaler takes away is not eligible; one that wa
   rig.server.set(testService('b'));
   await until('b', () => rig.cluster.services.size === 2);
   await until('deleted', () => rig.logged.some((line) => line.includes('Node object is gone')));
-  assert.equal(rig.sources.isNodeEligible, true);
+  assert.equal(rig.sources.node.isEligible, true);
   rig.server.set({ ...NODE, spec: { taints: [{ key: 'ToBeDeletedByClusterAutoscaler', effect: 'NoSchedule' }] } });
-  await until('tainted', () => !rig.sources.isNodeEligible);
+  await until('tainted', () => !rig.sources.node.isEligible);
 });
 
 for (const [name, config, lacking] of [
@@ -180,7 +181,7 @@ for (const [name, config, lacking] of [
 }
 
 test('a dry run does not wait for a Node that the API server does not know', async (t) => {
-  const rig = await start(t, [testService('a')], { parts: { absentNodeWaitMs: 0 } });
+  const rig = await start(t, [testService('a')], { sources: { absentNodeWaitMs: 0 } });
   await until('begun', () => rig.ready === 1);
 });
 
@@ -254,8 +255,7 @@ test('an EndpointSlice that was triggered before this process gives no latency s
     changeQueued: () => undefined,
     endpointsTriggered: (_family: number, at: number) => triggered.push(at),
   };
-  const parts = { reporter: reporter as never };
-  const rig = await start(t, [testService('a'), NODE, slice('old', Date.now() - 86_400_000)], { parts });
+  const rig = await start(t, [testService('a'), NODE, slice('old', Date.now() - 86_400_000)], { reporter });
   await until('begun', () => rig.ready === 1);
   const now = Date.now() + 5;
   rig.server.set(slice('new', now), slice('older', now - 3_600_000));
