@@ -2,9 +2,9 @@
 import { isGreen } from '../serve/health.js';
 import { type StatusReport } from '../serve/status.js';
 
-/** The report as it comes over the wire, where dates are text; an older daemon has neither repairs nor versions. */
-export type StatusJson = Wire<Omit<StatusReport, 'repairs' | 'versions'>> &
-  Partial<Wire<Pick<StatusReport, 'repairs' | 'versions'>>>;
+/** The report as it comes over the wire, where dates are text; an older daemon has not all of it. */
+type Later = 'repairs' | 'versions' | 'lastRepair' | 'history';
+export type StatusJson = Wire<Omit<StatusReport, Later>> & Partial<Wire<Pick<StatusReport, Later>>>;
 
 type Wire<T> = T extends Date ? string : T extends object ? { [K in keyof T]: Wire<T[K]> } : T;
 
@@ -22,10 +22,19 @@ export function formatStatus(report: StatusJson, now: Date): string {
   lines.push(`last sync: ${last(report.lastSync, now)}${syncing(kernel.syncingFor)}`);
   lines.push(`last verification: ${last(report.lastVerification, now)}`);
   lines.push(`drains: ${drains(report)}`);
-  lines.push(`repaired in the last hour: ${Object.keys(repairs).length === 0 ? 'nothing' : listed(repairs)}`);
+  const repaired = Object.keys(repairs).length === 0 ? 'nothing' : listed(repairs);
+  lines.push(`repaired in the last hour: ${repaired}${lastRepair(report, now)}`);
   for (const note of notes.slice(0, NOTES)) lines.push(`note: ${note}`);
   if (notes.length > NOTES) lines.push(`and ${notes.length - NOTES} more notes (--json has them)`);
   return `${lines.join('\n')}\n`;
+}
+
+/** `; last 12 s ago: missing real_server TCP 10.96.0.1:80 -> 10.1.2.3:8080 (shop/web) and 3 more` */
+function lastRepair({ lastRepair: repair }: StatusJson, now: Date): string {
+  if (repair === undefined) return '';
+  const { at, kind, object, name, services, total } = repair;
+  const owners = services.length === 0 ? '' : ` (${services.join(', ')})`;
+  return `; last ${age(at, now)} ago: ${kind} ${object} ${name}${owners}${total > 1 ? ` and ${total - 1} more` : ''}`;
 }
 
 function listed(counts: Readonly<Record<string, number>>): string {
@@ -43,16 +52,15 @@ function syncing(seconds: number | undefined): string {
   return seconds === undefined ? '' : `; one is under way for ${seconds.toFixed(1)} s`;
 }
 
-function drains({ drains: all }: StatusJson): string {
+function drains({ drains: all, kernel }: StatusJson): string {
   if (all.length === 0) return 'none';
   const connections = all.reduce((sum, drain) => sum + drain.connections, 0);
-  const deadline = all
-    .map((drain) => drain.deadline)
-    .sort()
-    .at(-1)!;
+  const deadlines = all.flatMap((drain) => drain.deadline ?? []).sort();
+  const until = deadlines.length < all.length ? 'without a deadline' : `until ${deadlines.at(-1)} at the latest`;
+  const total = Math.max(all.length, kernel.counts['draining real servers'] ?? 0);
   const named = all.slice(0, 3).map((drain) => `${drain.virtualServer} -> ${drain.realServer} (${drain.connections})`);
-  const more = all.length > named.length ? ` and ${all.length - named.length} more` : '';
-  return `${all.length} with ${connections} connections, until ${deadline} at the latest: ${named.join(', ')}${more}`;
+  const more = total > named.length ? ` and ${total - named.length} more` : '';
+  return `${total} with ${connections} connections, ${until}: ${named.join(', ')}${more}`;
 }
 
 /** `12 s`, `4 min`, `3 h`, `9 d`. */

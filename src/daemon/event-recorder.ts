@@ -5,7 +5,14 @@ import { type DesiredService } from '../desired/service.js';
 import { type EndpointSlice } from '../model/endpoint-slice.js';
 import { type Drift } from '../reconcile/drift.js';
 import { type SyncRecord } from '../reconcile/sync-record.js';
-import { type DrainingConnections, type EventDetail, EventRing, NAMED, eventText } from './event-ring.js';
+import {
+  type DrainingConnections,
+  type EventDetail,
+  EventRing,
+  NAMED,
+  type RingEvent,
+  eventText,
+} from './event-ring.js';
 import { RepairLog } from './repair-log.js';
 import { serviceEvents } from './service-change.js';
 
@@ -58,7 +65,7 @@ export class EventRecorder {
   repaired(drift: Drift): void {
     if (drift.counts.size === 0) return;
     const repairs = [...drift.counts.values()];
-    for (const repair of repairs) this.repairs.add(repair, this.now());
+    this.repairs.note(repairs, this.now());
     this.add({ kind: 'repaired', repairs: repairs.map((one) => ({ ...one, names: one.names.slice(0, NAMED) })) });
   }
 
@@ -105,15 +112,28 @@ export class EventRecorder {
     );
   }
 
+  /** From the newest on, of one Service or of all, at most `most`. */
+  latest(service: string | undefined, most: number): ReportedEvent[] {
+    const found: ReportedEvent[] = [];
+    for (const event of this.ring.newest()) {
+      if (found.length >= most) break;
+      if (service === undefined || serviceOf(event.detail) === service) found.push(this.#reported(event));
+    }
+    return found;
+  }
+
   /** From the oldest to the newest, of those not older than `sinceMs` milliseconds. */
   report(sinceMs = Infinity): EventsReport {
     const events: ReportedEvent[] = [];
-    for (const { at, sequence, detail } of this.ring.list(this.now() - sinceMs))
-      events.push({
-        ...{ sequence, at: new Date(at), kind: detail.kind, service: serviceOf(detail) },
-        text: eventText(detail, this.draining),
-      });
+    for (const event of this.ring.list(this.now() - sinceMs)) events.push(this.#reported(event));
     return { total: this.ring.total, events };
+  }
+
+  #reported({ at, sequence, detail }: RingEvent): ReportedEvent {
+    return {
+      ...{ sequence, at: new Date(at), kind: detail.kind, service: serviceOf(detail) },
+      text: eventText(detail, this.draining),
+    };
   }
 }
 

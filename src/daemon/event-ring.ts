@@ -72,6 +72,12 @@ export class EventRing {
       if (event.at >= since) yield event;
     }
   }
+
+  /** From the newest to the oldest. */
+  *newest(): Generator<RingEvent> {
+    for (let sequence = this.#sequence; sequence > Math.max(0, this.#sequence - this.capacity); sequence--)
+      yield this.#events[(sequence - 1) % this.capacity]!;
+  }
 }
 
 const REASONS: Readonly<Record<LossReason, string>> = {

@@ -28,54 +28,71 @@ import {
   type VirtualServerReport,
 } from '../serve/inspection.js';
 import { type DataPlane } from './data-plane.js';
-import { serviceMatcher } from './service-matcher.js';
+import { type KernelLook } from './kernel-look.js';
+import { listServices } from './service-list.js';
+import { Turns } from './turns.js';
 
 /** Virtual servers after which a page of Services ends: each is a look into several tables. */
 const MOST_SERVERS = 1000;
+/** A report of one costs as much as so many look-ups. */
+const STEPS_PER_SERVER = 20;
 
 /** What is read of the data plane. */
 export type InspectedDataPlane = Pick<DataPlane, 'cluster' | 'updater' | 'ipvs'>;
 
 /**
  * Services and endpoints as this daemon wants them, worked out from its books when somebody asks: nothing is kept for
- * it. `refusals` is what the kernel is known to refuse.
+ * it. `refusals` is what the kernel is known to refuse, `kernel` reads the kernel itself.
  */
-export function inspectionSource(dataPlane: InspectedDataPlane, refusals: () => readonly string[]): InspectionSource {
+export function inspectionSource(
+  dataPlane: InspectedDataPlane,
+  refusals: () => readonly string[],
+  kernel: KernelLook,
+): InspectionSource {
   return {
     services: (query) => servicesPage(dataPlane, query),
     backends: (query) => backendsPage(dataPlane, refusals(), query),
+    kernel: (service) => kernel.service(dataPlane.updater.desired.services.get(service)?.virtualServers ?? []),
   };
 }
 
-function servicesPage(dataPlane: InspectedDataPlane, query: ServicesQuery): ServicesPage {
-  const { cluster, updater } = dataPlane;
-  const { namespace, match, offset, limit } = query;
-  const { context } = updater;
-  const matches = serviceMatcher(match, cluster, context);
-  const found: Service[] = [];
-  for (const service of cluster.services.values())
-    if ((namespace === '' || service.key.startsWith(`${namespace}/`)) && matches(service)) found.push(service);
-  found.sort((a, b) => (a.key < b.key ? -1 : 1));
+async function servicesPage(dataPlane: InspectedDataPlane, query: ServicesQuery): Promise<ServicesPage> {
+  const { offset, limit } = query;
+  const turns = new Turns();
+  const { counts, services: found } = await listServices(dataPlane, query, turns);
+  const { context } = dataPlane.updater;
   const services: ServiceReport[] = [];
   let servers = 0;
   for (const service of found.slice(offset, offset + limit)) {
     // A page ends early behind Services of many addresses and ports: who asks goes on where it ended.
     if (servers > MOST_SERVERS) break;
-    const report = serviceReport(dataPlane, service, context);
+    const report = serviceReport(dataPlane, service, context, query.mostServers);
     servers += report.virtualServers.length;
     services.push(report);
+    if (turns.spend(STEPS_PER_SERVER * (1 + report.virtualServers.length))) await turns.next();
   }
-  return { total: found.length, services };
+  return { total: found.length, counts, services };
 }
 
-function serviceReport(dataPlane: InspectedDataPlane, service: Service, context: DesiredContext): ServiceReport {
+function serviceReport(
+  dataPlane: InspectedDataPlane,
+  service: Service,
+  context: DesiredContext,
+  most = Infinity,
+): ServiceReport {
   const { ports, refusals } = serviceExposures(service, context);
-  const virtualServers = ports.flatMap((exposed) => {
-    if (exposed.exposures.length === 0) return [];
+  const virtualServers: VirtualServerReport[] = [];
+  let total = 0;
+  for (const exposed of ports) {
+    const exposures = distinct(exposed.exposures);
+    const shown = exposures.slice(0, Math.max(0, most - total));
+    total += exposures.length;
+    if (shown.length === 0) continue;
     const known = endpointKeys(dataPlane.cluster.slicesOf(service.key), exposed.family, exposed.port);
-    return distinct(exposed.exposures).map((exposure) => serverReport(dataPlane, service, exposed, exposure, known));
-  });
-  return { ...nameOf(service), virtualServers, notes: refusals.map(({ text }) => text) };
+    for (const exposure of shown) virtualServers.push(serverReport(dataPlane, service, exposed, exposure, known));
+  }
+  const more = total > virtualServers.length ? { more: total - virtualServers.length } : {};
+  return { ...nameOf(service), virtualServers, ...more, notes: refusals.map(({ text }) => text) };
 }
 
 /** `known` are the endpoints that its port has. */
@@ -113,16 +130,17 @@ function serverReport(
     leftOut: known.size - ready - draining.filter((key) => known.has(key)).length,
     contestedBy: desired === undefined || isOurs ? null : desired.service,
     written: applied !== undefined,
+    inKernel: (applied?.realServers.length ?? 0) / length,
     noLocalEndpoint:
       isLocal && without !== undefined && (kind === 'clusterIP' ? without.internal : without.external) > 0,
   };
 }
 
-function backendsPage(
+async function backendsPage(
   dataPlane: InspectedDataPlane,
   refusals: readonly string[],
   { service: key, offset, limit }: BackendsQuery,
-): BackendsPage | undefined {
+): Promise<BackendsPage | undefined> {
   const { cluster, updater } = dataPlane;
   const service = cluster.services.get(key);
   if (service === undefined) return undefined;
@@ -131,13 +149,21 @@ function backendsPage(
   const slices = cluster.slicesOf(key);
   const groups: BackendGroup[] = [];
   const endpoints: EndpointReport[] = [];
+  const turns = new Turns();
+  let total = 0;
   for (const exposed of exposures.ports) {
     const { family, port } = exposed;
     if (exposed.exposures.length === 0) continue;
+    if (turns.spend(STEPS_PER_SERVER)) await turns.next();
     const choice = portEndpoints(service, slices, family, port, context.topology);
     const reported = reportEndpoints(slices, family, port, choice, context.topology);
     const group = groups.length;
-    for (const { key: real, flags, zoneHints, nodeHints, cluster: inCluster, local } of reported)
+    turns.spend(reported.length);
+    // Words are made of those that are asked for.
+    const first = Math.max(0, offset - total);
+    const shown = reported.slice(first, Math.max(first, offset + limit - total));
+    total += reported.length;
+    for (const { key: real, flags, zoneHints, nodeHints, cluster: inCluster, local } of shown)
       endpoints.push({
         group,
         address: formatAddress(realServerAddress(real)),
@@ -160,8 +186,7 @@ function backendsPage(
     });
   }
   const notes = exposures.refusals.map(({ text }) => text);
-  const page = endpoints.slice(offset, offset + limit);
-  return { ...nameOf(service), notes, groups, total: endpoints.length, endpoints: page };
+  return { ...nameOf(service), notes, groups, total, endpoints };
 }
 
 /** Messages are `add-real-server TCP 10.96.0.1:80 -> 10.0.0.1:80: EINVAL ...`. */

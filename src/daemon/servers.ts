@@ -12,6 +12,7 @@ import { hasEarlierState } from './earlier-state.js';
 import { type HealthListener } from './health-listener.js';
 import { healthSource } from './health-source.js';
 import { inspectionSource } from './inspection-source.js';
+import { KernelLook } from './kernel-look.js';
 import { type Sources } from './sources.js';
 import { drainingConnections, statusSource, versionsOf } from './status-source.js';
 import { tableSizes } from './sync-report.js';
@@ -33,6 +34,7 @@ export interface ServersOptions {
 export class Servers {
   readonly #listeners: Listener[] = [];
   readonly #serviceHealth: ServiceHealthServer;
+  readonly #kernelLook: KernelLook;
   #lastHealthChecks = '';
   /** What the health checks follow from, as it was when they were last worked out. */
   #healthChecksBasis: readonly unknown[] | undefined;
@@ -62,17 +64,18 @@ export class Servers {
       node: nodeName,
       version: environment.version,
       startedAt: new Date(environment.startedAt),
-      repairs: reporter.events.repairs,
+      events: reporter.events,
       versions: versionsOf(dataPlane),
     });
     reporter.events.draining = (service, real) => drainingConnections(dataPlane, service, real);
     options.health.serve(healthHandler(health, metrics));
+    this.#kernelLook = new KernelLook(dataPlane.options.world.openNetlinkSocket);
     const scraped = {
       contentType: metrics.contentType,
-      text: () => {
+      text: async () => {
         sources.report.collect();
         // Counted when somebody asks: after every sync it would make a change cost what the cluster's size is.
-        for (const [family, size] of tableSizes(dataPlane)) metrics.tableSize(family, ...size);
+        for (const [family, size] of await tableSizes(dataPlane)) metrics.tableSize(family, ...size);
         metrics.unhealthy(new Set(allReasons(health.healthz()).map(({ category }) => category)));
         return metrics.text();
       },
@@ -80,7 +83,7 @@ export class Servers {
     const metricsServer = metricsHandler({
       metrics: scraped,
       status,
-      inspection: inspectionSource(dataPlane, () => reporter.state.refused.messages),
+      inspection: inspectionSource(dataPlane, () => reporter.state.refused.messages, this.#kernelLook),
       configz: () => configz(document),
       events: (sinceMs) => reporter.events.report(sinceMs),
       access: config.statusAccess,
@@ -96,6 +99,7 @@ export class Servers {
 
   async close(): Promise<void> {
     this.options.dataPlane.options.reporter.afterSync = () => undefined;
+    this.#kernelLook.close();
     await Promise.all([this.#serviceHealth.close(), ...this.#listeners.map((listener) => listener.close())]);
   }
 

@@ -15,7 +15,10 @@ import {
   type StatusSource,
 } from '../serve/status.js';
 import { type DataPlane } from './data-plane.js';
-import { type RepairLog } from './repair-log.js';
+import { type EventRecorder } from './event-recorder.js';
+import { describeRepair } from './last-repair.js';
+import { listServices } from './service-list.js';
+import { Turns } from './turns.js';
 import { type NoteInputs, statusNotes } from './status-notes.js';
 import { tableSizes } from './sync-report.js';
 import { type SyncState } from './sync-state.js';
@@ -27,22 +30,34 @@ export interface StatusInputs extends Pick<NoteInputs, 'watches' | 'skipped'> {
   readonly node: string;
   readonly version: string;
   readonly startedAt: Date;
-  readonly repairs: Pick<RepairLog, 'lastHour'>;
+  readonly events: Pick<EventRecorder, 'repairs' | 'latest'>;
   readonly versions: StatusReport['versions'];
   /** What an operator should know besides. */
   readonly notes: () => readonly string[];
 }
+
+/** Named on the page and in JSON; `kernel.counts` has their number. */
+const MOST_DRAINS = 1000;
+/** Steps that one Service of the answer costs. */
+const STEPS_PER_SERVICE = 20;
 
 /** What the page reads of the data plane. */
 export type StatusDataPlane = Pick<DataPlane, 'cluster' | 'updater' | 'ipvs' | 'drains' | 'clients'>;
 
 /** What the status page shows, read from the daemon's own books at the moment somebody looks. */
 export function statusSource(inputs: StatusInputs): StatusSource {
-  return { status: () => statusReport(inputs), services: (query) => servicesPage(inputs.dataPlane, query) };
+  return {
+    status: () => statusReport(inputs),
+    services: (query) => servicesPage(inputs.dataPlane, query),
+    changes: (service, most) => inputs.events.latest(service, most),
+  };
 }
 
-function statusReport(inputs: StatusInputs): StatusReport {
+async function statusReport(inputs: StatusInputs): Promise<StatusReport> {
   const { dataPlane, state, health, node, version, startedAt } = inputs;
+  const kernel = await kernelCounts(dataPlane);
+  const { repairs } = inputs.events;
+  const now = Date.now();
   const { desired, claims } = dataPlane.updater;
   const { runningSince } = state;
   return {
@@ -58,18 +73,20 @@ function statusReport(inputs: StatusInputs): StatusReport {
       'waiting Services': dataPlane.cluster.dirtyCount,
     },
     kernel: {
-      counts: kernelCounts(dataPlane),
+      counts: kernel,
       syncingFor: runningSince === undefined ? undefined : (performance.now() - runningSince) / 1000,
     },
     lastSync: state.lastSync,
     lastVerification: state.lastVerification,
-    drains: dataPlane.drains.list().map(({ server, real, msLeft }) => ({
+    drains: dataPlane.drains.list(MOST_DRAINS).map(({ server, real, msLeft }) => ({
       virtualServer: formatVirtualServer(server),
       realServer: formatRealServer(real),
       connections: dataPlane.drains.connections(server, real),
-      deadline: msLeft === Infinity ? undefined : new Date(Date.now() + msLeft),
+      deadline: msLeft === Infinity ? undefined : new Date(now + msLeft),
     })),
-    repairs: inputs.repairs.lastHour(Date.now()),
+    repairs: repairs.lastHour(now),
+    lastRepair: describeRepair(repairs.last, dataPlane),
+    history: { syncs: state.history.list(), repairs: repairs.perMinute(now) },
     versions: inputs.versions,
     notes: [
       ...inputs.notes(),
@@ -90,9 +107,9 @@ function statusHealth(source: HealthSource): StatusHealth {
   return { healthy, nodeEligible, lastUpdated, reasons: allReasons(report).map(formatReason) };
 }
 
-function kernelCounts(dataPlane: StatusDataPlane): Record<string, number> {
+async function kernelCounts(dataPlane: StatusDataPlane): Promise<Record<string, number>> {
   const total = [0, 0, 0];
-  for (const sizes of tableSizes(dataPlane).values()) sizes.forEach((size, i) => (total[i]! += size));
+  for (const sizes of (await tableSizes(dataPlane)).values()) sizes.forEach((size, i) => (total[i]! += size));
   return {
     'virtual servers': total[0]!,
     'real servers': total[1]!,
@@ -100,21 +117,19 @@ function kernelCounts(dataPlane: StatusDataPlane): Record<string, number> {
   };
 }
 
-function servicesPage(dataPlane: StatusDataPlane, query: ServiceQuery): { total: number; services: StatusService[] } {
-  const { search, offset, limit } = query;
-  const found: string[] = [];
-  for (const key of dataPlane.updater.desired.services.keys())
-    if (search === '' || key.toLowerCase().includes(search) || matchesServer(dataPlane, key, search)) found.push(key);
-  found.sort();
-  return {
-    total: found.length,
-    services: found.slice(offset, offset + limit).map((key) => statusService(dataPlane, key)),
-  };
-}
-
-function matchesServer(dataPlane: StatusDataPlane, service: string, search: string): boolean {
-  const servers = dataPlane.updater.desired.services.get(service)?.virtualServers ?? [];
-  return servers.some(({ key }) => formatVirtualServer(key).toLowerCase().includes(search));
+async function servicesPage(
+  dataPlane: StatusDataPlane,
+  { search, offset, limit }: ServiceQuery,
+): Promise<{ total: number; services: StatusService[] }> {
+  const turns = new Turns();
+  const everything = { namespace: '', match: '', filter: 'all', order: 'name', descending: false } as const;
+  const found = (await listServices(dataPlane, { ...everything, search }, turns)).services;
+  const services: StatusService[] = [];
+  for (const { key } of found.slice(offset, offset + limit)) {
+    services.push(statusService(dataPlane, key));
+    if (turns.spend(STEPS_PER_SERVICE)) await turns.next();
+  }
+  return { total: found.length, services };
 }
 
 function statusService(dataPlane: StatusDataPlane, service: string): StatusService {

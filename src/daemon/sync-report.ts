@@ -7,6 +7,7 @@ import { type IpvsApplier } from '../reconcile/ipvs-applier.js';
 import { type KernelClients } from '../kernel/clients.js';
 import { type KernelRefusals } from '../reconcile/kernel-refusals.js';
 import { type SyncRecord } from '../reconcile/sync-record.js';
+import { Turns } from './turns.js';
 
 /** What reports read of the dataPlane, which itself knows who reports. */
 export interface ReportedDataPlane {
@@ -65,10 +66,11 @@ export function syncSentence(record: SyncRecord): string {
   return record.adopted ? `took over the kernel state: ${text}` : text;
 }
 
-/** Virtual servers, real servers and bound addresses, per family. */
-export function tableSizes(
+/** Virtual servers, real servers and bound addresses, per family; counted in turns with other work. */
+export async function tableSizes(
   dataPlane: Pick<ReportedDataPlane, 'cluster' | 'updater' | 'ipvs'>,
-): Map<Family, [servers: number, reals: number, addresses: number]> {
+  turns = new Turns(),
+): Promise<Map<Family, [servers: number, reals: number, addresses: number]>> {
   const sizes = new Map<Family, [number, number, number]>([
     [4, [0, 0, 0]],
     [6, [0, 0, 0]],
@@ -78,9 +80,12 @@ export function tableSizes(
     const size = sizes.get(family)!;
     size[0]++;
     size[1] += realServers.length / realServerKeyLength(family);
+    if (turns.spend()) await turns.next();
   }
   const { localAddresses } = dataPlane.cluster;
-  for (const address of dataPlane.updater.desired.addresses())
+  for (const address of dataPlane.updater.desired.addresses()) {
     if (!localAddresses.has(address)) sizes.get(address.length === 4 ? 4 : 6)![2]++;
+    if (turns.spend()) await turns.next();
+  }
   return sizes;
 }

@@ -4,6 +4,7 @@ import { type RulesOutcome } from '../reconcile/iptables-keeper.js';
 import { type KernelRefusals } from '../reconcile/kernel-refusals.js';
 import { type SyncRecord } from '../reconcile/sync-record.js';
 import { type SysctlOutcome } from '../reconcile/sysctl-keeper.js';
+import { SyncHistory } from './sync-history.js';
 import { isWorthALine, syncSentence } from './sync-report.js';
 
 const MAX_NAMED_REFUSALS = 21;
@@ -51,6 +52,8 @@ export class SyncState {
   readonly failedSysctls = new Map<string, FailedSysctl>();
   lastSync: Ended | undefined;
   lastVerification: Ended | undefined;
+  /** Of the syncs that changed something. */
+  readonly history = new SyncHistory();
   #isQueuedMeanwhile = false;
 
   changeQueued(): void {
@@ -87,14 +90,17 @@ export class SyncState {
     this.#waitOrNot(record);
     const { verified, drift, ms } = record;
     if (verified !== undefined) {
-      const result = drift.total === 0 ? 'nothing drifted' : `${drift.total} differences repaired`;
+      const result =
+        drift.total === 0 ? 'nothing drifted' : `${drift.total} difference${drift.total === 1 ? '' : 's'} repaired`;
       this.lastVerification = { at: new Date(), seconds: verified.ms / 1000, result };
     }
     if (record.error !== undefined) return;
     this.breakingOffSince = undefined;
     this.lastSuccess = new Date();
     this.refused = { count: refusals.skippedCount, messages: refusals.messages(MAX_NAMED_REFUSALS) };
-    if (isWorthALine(record)) this.lastSync = { at: new Date(), seconds: ms / 1000, result: syncSentence(record) };
+    if (!isWorthALine(record)) return;
+    this.lastSync = { at: new Date(), seconds: ms / 1000, result: syncSentence(record) };
+    this.history.add(Date.now(), ms / 1000);
   }
 
   #waitOrNot({ failures, ok }: SyncRecord): void {

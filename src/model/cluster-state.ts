@@ -121,6 +121,11 @@ export class ClusterState {
     return this.#markNaming(this.#protected.set(source, protection));
   }
 
+  /** The keys of Services that name `address` as cluster, external or load balancer IP. */
+  servicesNaming(address: Address): Iterable<string> {
+    return this.#servicesAt.at(address);
+  }
+
   markDirty(key: string): void {
     this.#dirty.add(key);
   }

@@ -74,6 +74,12 @@ export class AttributeReader {
     return this.#source.readUInt32LE(this.start);
   }
 
+  /** Exact up to 2^53. */
+  u64(): number {
+    this.need(8);
+    return this.#source.readUInt32LE(this.start) + this.#source.readUInt32LE(this.start + 4) * 2 ** 32;
+  }
+
   u16be(): number {
     this.need(2);
     return this.#source.readUInt16BE(this.start);

@@ -69,12 +69,16 @@ export class DrainTracker {
     return Math.max(POLL_MS, this.#pollAt - this.options.clock.now());
   }
 
-  /** Every drain with the milliseconds left, for the status page; Infinity without a deadline. */
-  list(): { server: VirtualServerKey; real: RealServerKey; msLeft: number }[] {
+  /** Drains, at most so many, with the milliseconds left, for the status page; Infinity without a deadline. */
+  list(most = Infinity): { server: VirtualServerKey; real: RealServerKey; msLeft: number }[] {
     const now = this.options.clock.now();
-    return [...this.#drains].flatMap(([server, { since }]) =>
-      [...since].map(([real, start]) => ({ server, real, msLeft: Math.max(0, this.#deadline(start) - now) })),
-    );
+    const listed: { server: VirtualServerKey; real: RealServerKey; msLeft: number }[] = [];
+    for (const [server, { since }] of this.#drains)
+      for (const [real, start] of since) {
+        if (listed.length >= most) return listed;
+        listed.push({ server, real, msLeft: Math.max(0, this.#deadline(start) - now) });
+      }
+    return listed;
   }
 
   /** Active plus inactive connections of a draining real server when last looked at. */

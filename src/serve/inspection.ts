@@ -21,6 +21,8 @@ export interface VirtualServerReport {
   readonly contestedBy: string | null;
   /** False when the kernel has refused it, or was not told yet. */
   readonly written: boolean;
+  /** Real servers that were written and get traffic, by the daemon's own books. */
+  readonly inKernel: number;
   /** Policy Local without an endpoint on this node: clients from outside the cluster are dropped. */
   readonly noLocalEndpoint: boolean;
 }
@@ -29,13 +31,26 @@ export interface ServiceReport {
   readonly namespace: string;
   readonly name: string;
   readonly virtualServers: readonly VirtualServerReport[];
+  /** Addresses that are there besides, when fewer were asked for. */
+  readonly more?: number;
   /** What of the Service is left out, and why; one sentence each. */
   readonly notes: readonly string[];
 }
 
+/**
+ * `noEndpoints`: an address of the Service has nobody to send traffic to; `contested`: another Service claims an
+ * address of it, whoever has it; `unwritten`: the kernel does not have what is wanted of it.
+ */
+export const SERVICE_FILTERS = ['all', 'noEndpoints', 'draining', 'contested', 'unwritten'] as const;
+export type ServiceFilter = (typeof SERVICE_FILTERS)[number];
+export const SERVICE_ORDERS = ['name', 'backends', 'draining'] as const;
+export type ServiceOrder = (typeof SERVICE_ORDERS)[number];
+
 /** From `offset` on as many as were asked for, or fewer: `total` says whether there are more. */
 export interface ServicesPage {
   readonly total: number;
+  /** How many of those that match each filter has. */
+  readonly counts: Readonly<Record<ServiceFilter, number>>;
   readonly services: readonly ServiceReport[];
 }
 
@@ -46,6 +61,13 @@ export interface ServicesQuery {
    * A name, `namespace/name`, an address of a Service or of an endpoint, or such an address with a port. Empty: all.
    */
   readonly match: string;
+  /** Part of `namespace/name` or of an address of the Service, or what `match` takes. Empty: all. */
+  readonly search: string;
+  /** Addresses reported of each Service; all when absent. */
+  readonly mostServers?: number;
+  readonly filter: ServiceFilter;
+  readonly order: ServiceOrder;
+  readonly descending: boolean;
   readonly offset: number;
   readonly limit: number;
 }
@@ -88,6 +110,32 @@ export interface BackendsPage extends Pick<ServiceReport, 'namespace' | 'name' |
   readonly endpoints: readonly EndpointReport[];
 }
 
+/** What IPVS has and has counted of one virtual server, read from the kernel for who asks. */
+export interface KernelServer {
+  /** As VirtualServerReport has them. */
+  readonly protocol: string;
+  readonly address: string;
+  readonly port: number;
+  /** False: the kernel has no such virtual server. */
+  readonly exists: boolean;
+  /** Since the virtual server was made. */
+  readonly connections: number;
+  readonly inBytes: number;
+  readonly outBytes: number;
+  readonly realServers: readonly KernelRealServer[];
+}
+
+export interface KernelRealServer {
+  readonly address: string;
+  readonly port: number;
+  readonly weight: number;
+  readonly activeConnections: number;
+  readonly inactiveConnections: number;
+}
+
+/** Why the kernel could not be asked, or the first so many virtual servers of the Service. */
+export type KernelAnswer = { readonly failure: string } | { readonly servers: readonly KernelServer[] };
+
 export interface BackendsQuery {
   /** `namespace/name` */
   readonly service: string;
@@ -95,10 +143,13 @@ export interface BackendsQuery {
   readonly limit: number;
 }
 
+/** Answers come in pieces of bounded work, with other work of the event loop in between. */
 export interface InspectionSource {
-  services(query: ServicesQuery): ServicesPage;
+  services(query: ServicesQuery): Promise<ServicesPage>;
   /** undefined when there is no such Service, or none that a proxy serves. */
-  backends(query: BackendsQuery): BackendsPage | undefined;
+  backends(query: BackendsQuery): Promise<BackendsPage | undefined>;
+  /** Of the Service's own virtual servers, as the kernel has them now. */
+  kernel(service: string): Promise<KernelAnswer>;
 }
 
 /** Each Service costs a look at its endpoints. */
@@ -107,11 +158,19 @@ const LARGEST_BACKENDS_PAGE = 1000;
 /** `namespace/name` at its longest. */
 const LONGEST_TEXT = 63 + 1 + 253;
 
-/** Reads `namespace`, `match`, `offset` and `limit` (1 to 200); nonsense becomes the default. */
+/**
+ * Reads `namespace`, `match`, `search`, `show` (a filter), `sort` (an order; with `-desc` turned round), `offset` and
+ * `limit` (1 to 200); nonsense becomes the default.
+ */
 export function servicesQuery(parameters: URLSearchParams): ServicesQuery {
+  const sort = parameters.get('sort') ?? '';
   return {
     namespace: text(parameters, 'namespace'),
     match: text(parameters, 'match'),
+    search: text(parameters, 'search').trim().toLowerCase(),
+    filter: SERVICE_FILTERS.find((filter) => filter === parameters.get('show')) ?? 'all',
+    order: SERVICE_ORDERS.find((order) => order === sort.replace('-desc', '')) ?? 'name',
+    descending: sort.endsWith('-desc'),
     ...range(parameters, LARGEST_SERVICES_PAGE),
   };
 }

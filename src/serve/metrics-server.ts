@@ -4,16 +4,14 @@ import { type InspectionSource, backendsQuery, servicesQuery } from './inspectio
 import { type Metrics } from './metrics.js';
 import { type Route, router, send, sendJson, sendText } from './respond.js';
 import { SliMetrics } from './slis.js';
-import { indexHtml } from './status-index.js';
-import { statusHtml } from './status-html.js';
-import { type StatusPage, type StatusSource, statusPage } from './status.js';
+import { indexHtml, missingHtml, sendHtml, serviceHtml, statusHtml } from './page/routes.js';
+import { type StatusSource, statusPage } from './status.js';
 import { BusyError, Turnstile } from './turnstile.js';
 
 export interface MetricsServerSources {
   readonly metrics: Pick<Metrics, 'text' | 'contentType'>;
   readonly status: StatusSource;
-  /** Services and endpoints as data; without it there are no such pages. */
-  readonly inspection?: InspectionSource;
+  readonly inspection: InspectionSource;
   /** The body of /configz. */
   readonly configz: () => object;
   /** Who may see /configz, and the status page unless it is off. */
@@ -25,10 +23,9 @@ export interface MetricsServerSources {
 
 /**
  * What kube-proxy's metrics server has (/metrics, /metrics/slis, /proxyMode, /healthz, /configz) and the status page
- * (/status as HTML, /status.json, /services.json, /backends.json, and /events?since=SECONDS). It says nothing secret,
- * but
- * /configz, /status and the others name every Service and setting: only the node itself gets them unless `access` says
- * otherwise.
+ * (/status and /status/service as HTML, /status.json, /services.json, /backends.json, and /events?since=SECONDS). It
+ * says nothing secret, but /configz, /status and the others name every Service and setting: only the node itself gets
+ * them unless `access` says otherwise.
  */
 export function metricsHandler(sources: MetricsServerSources): RequestListener {
   const { metrics, configz, access } = sources;
@@ -48,19 +45,35 @@ export function metricsHandler(sources: MetricsServerSources): RequestListener {
     ),
     ...(access === 'off' ? {} : statusRoutes(sources, access)),
   };
-  const paths = [...Object.keys(routes).filter((path) => path !== '/status/')].sort();
-  routes['/'] = (_request, response) => sendHtml(response, indexHtml(paths));
+  const paths = Object.entries(PATHS).filter(([path]) => path in routes);
+  routes['/'] = (_request, response) => sendHtml(response, 200, indexHtml(paths));
   return router(routes);
 }
 
+/** What `/` says of each; the first is what people look for. */
+const PATHS: Readonly<Record<string, string>> = {
+  '/status': 'this node for people: health, Services, backends, latest changes',
+  '/metrics': 'for Prometheus',
+  '/metrics/slis': 'health checks of this process, for Prometheus',
+  '/healthz': 'whether this server answers; the health of the proxy is on healthzBindAddress',
+  '/configz': 'the configuration in use',
+  '/proxyMode': 'ipvs',
+  '/status.json': 'the status page as data',
+  '/services.json': 'Services as data',
+  '/events': 'what changed, as data; ?since=SECONDS',
+};
+
+/** Answers by what it shows, one after the other. */
+type Show = (response: Parameters<Route>[1], query: URLSearchParams) => Promise<void>;
+
 function statusRoutes(sources: MetricsServerSources, access: 'loopback' | 'all'): Record<string, Route> {
-  const { status, inspection, now = () => new Date() } = sources;
+  const { status, inspection, events, now = () => new Date() } = sources;
   const turnstile = new Turnstile();
-  const inTurn = (show: (response: Parameters<Route>[1], query: URLSearchParams) => void): Route =>
+  const inTurn = (show: Show): Route =>
     guarded(access, async (request, response, query) => {
       try {
-        await turnstile.run(() => {
-          if (!request.socket.destroyed) show(response, query);
+        await turnstile.run(async () => {
+          if (!request.socket.destroyed) await show(response, query);
         });
       } catch (error) {
         if (!(error instanceof BusyError)) throw error;
@@ -68,21 +81,17 @@ function statusRoutes(sources: MetricsServerSources, access: 'loopback' | 'all')
         sendText(response, 503, 'too many ask for this page at once; try again\n');
       }
     });
-  const page = (show: (response: Parameters<Route>[1], page: StatusPage) => void): Route =>
-    inTurn((response, query) => show(response, statusPage(status, query)));
-  const { events } = sources;
+  const pages = { status, inspection, now };
   return {
-    ...(events === undefined
-      ? {}
-      : {
-          '/events': guarded(access, (_request, response, query) => {
-            const seconds = Number(query.get('since') ?? NaN);
-            sendJson(response, 200, events(seconds >= 0 ? seconds * 1000 : Infinity));
-          }),
-        }),
-    ...(inspection === undefined ? {} : inspectionRoutes(inspection, inTurn)),
-    '/status': page((response, shown) => sendHtml(response, statusHtml(shown, now()))),
-    '/status.json': page((response, shown) => sendJson(response, 200, shown)),
+    ...(events === undefined ? {} : { '/events': guarded(access, eventsRoute(events)) }),
+    ...inspectionRoutes(inspection, inTurn),
+    '/status': inTurn(async (response, query) => sendHtml(response, 200, await statusHtml(pages, query))),
+    '/status/service': inTurn(async (response, query) => {
+      const page = await serviceHtml(pages, query);
+      if (page === undefined) sendHtml(response, 404, await missingHtml(pages, query));
+      else sendHtml(response, 200, page);
+    }),
+    '/status.json': inTurn(async (response, query) => sendJson(response, 200, await statusPage(status, query))),
     '/status/': (request, response) => {
       response.setHeader('Location', (request.url ?? '').replace('/status/', '/status'));
       sendText(response, 308, 'see /status\n');
@@ -90,22 +99,23 @@ function statusRoutes(sources: MetricsServerSources, access: 'loopback' | 'all')
   };
 }
 
+function eventsRoute(events: (sinceMs: number) => object): Route {
+  return (_request, response, query) => {
+    const seconds = Number(query.get('since') ?? NaN);
+    sendJson(response, 200, events(seconds >= 0 ? seconds * 1000 : Infinity));
+  };
+}
+
 /** What the commands `services` and `backends` ask for, page by page. */
-function inspectionRoutes(
-  inspection: InspectionSource,
-  inTurn: (show: (response: Parameters<Route>[1], query: URLSearchParams) => void) => Route,
-): Record<string, Route> {
+function inspectionRoutes(inspection: InspectionSource, inTurn: (show: Show) => Route): Record<string, Route> {
   return {
-    '/services.json': inTurn((response, query) => sendJson(response, 200, inspection.services(servicesQuery(query)))),
-    '/backends.json': inTurn((response, query) => {
-      const found = inspection.backends(backendsQuery(query));
+    '/services.json': inTurn(async (response, query) =>
+      sendJson(response, 200, await inspection.services(servicesQuery(query))),
+    ),
+    '/backends.json': inTurn(async (response, query) => {
+      const found = await inspection.backends(backendsQuery(query));
       if (found === undefined) sendText(response, 404, 'no such Service\n');
       else sendJson(response, 200, found);
     }),
   };
-}
-
-function sendHtml(response: Parameters<Route>[1], html: string): void {
-  response.setHeader('Content-Security-Policy', "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'");
-  send(response, 200, 'text/html; charset=utf-8', html);
 }

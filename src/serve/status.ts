@@ -48,6 +48,34 @@ export interface StatusEvent {
   readonly result: string;
 }
 
+/** What was found to differ last, and was repaired. */
+export interface StatusRepair {
+  readonly at: Date;
+  readonly object: string;
+  readonly kind: string;
+  /** `TCP 10.96.0.1:80 -> 10.1.2.3:8080`; of several things the first. */
+  readonly name: string;
+  /** `namespace/name` of those that it belongs to, as far as they are known. */
+  readonly services: readonly string[];
+  /** Differences repaired at once. */
+  readonly total: number;
+}
+
+/** What the page draws: bounded, whatever the cluster's size and the daemon's age. */
+export interface StatusHistory {
+  /** The last syncs that changed something, from the oldest. */
+  readonly syncs: readonly { readonly at: Date; readonly seconds: number }[];
+  /** Repairs in each of the last sixty minutes, from the oldest. */
+  readonly repairs: readonly number[];
+}
+
+/** A change of late, in words. */
+export interface StatusChange {
+  readonly at: Date;
+  readonly service: string | undefined;
+  readonly text: string;
+}
+
 export interface StatusReport {
   readonly node: string;
   readonly version: string;
@@ -58,9 +86,12 @@ export interface StatusReport {
   readonly kernel: StatusKernel;
   readonly lastSync: StatusEvent | undefined;
   readonly lastVerification: StatusEvent | undefined;
+  /** At most a thousand: `kernel.counts` says how many there are. */
   readonly drains: readonly StatusDrain[];
   /** What was found to differ in the last hour and was repaired, by object. */
   readonly repairs: Readonly<Record<string, number>>;
+  readonly lastRepair: StatusRepair | undefined;
+  readonly history: StatusHistory;
   /** By name: `kernel`, `iptables`, `families`. */
   readonly versions: Readonly<Record<string, string>>;
   /**
@@ -77,12 +108,16 @@ export interface ServiceQuery {
   readonly limit: number;
 }
 
-/** Asked when somebody looks; `services` returns one page so that 50,000 Services never make one answer. */
+/** Asked when somebody looks; answers in pieces, with other work of the event loop in between. */
 export interface StatusSource {
-  status(): StatusReport;
-  services(query: ServiceQuery): { readonly total: number; readonly services: readonly StatusService[] };
+  status(): Promise<StatusReport>;
+  /** One page of Services, so that 50,000 never make one answer. */
+  services(query: ServiceQuery): Promise<{ readonly total: number; readonly services: readonly StatusService[] }>;
+  /** The last changes from the newest on, of one Service (`namespace/name`) or of all; at most `most`. */
+  changes(service: string | undefined, most: number): readonly StatusChange[];
 }
 
+/** What /status.json shows. */
 export interface StatusPage {
   readonly report: StatusReport;
   readonly query: ServiceQuery;
@@ -94,16 +129,16 @@ const DEFAULT_PAGE = 100;
 const LARGEST_PAGE = 1000;
 
 /** Reads `search`, `offset` and `limit` (1 to 1,000); nonsense becomes the default, beyond the end is the last page. */
-export function statusPage(source: StatusSource, parameters: URLSearchParams): StatusPage {
+export async function statusPage(source: StatusSource, parameters: URLSearchParams): Promise<StatusPage> {
   const query = {
     search: (parameters.get('search') ?? '').slice(0, 253).toLowerCase(),
     offset: whole(parameters.get('offset'), Number.MAX_SAFE_INTEGER) ?? 0,
     limit: whole(parameters.get('limit'), LARGEST_PAGE) || DEFAULT_PAGE,
   };
-  const page = { report: source.status(), query, ...source.services(query) };
+  const page = { report: await source.status(), query, ...(await source.services(query)) };
   if (query.offset === 0 || query.offset < page.total) return page;
   const last = { ...query, offset: Math.max(0, Math.ceil(page.total / query.limit) - 1) * query.limit };
-  return { ...page, query: last, ...source.services(last) };
+  return { ...page, query: last, ...(await source.services(last)) };
 }
 
 function whole(text: string | null, largest: number): number | undefined {

@@ -29,6 +29,8 @@ export interface FakeVirtualServer {
   /** The persistence netmask, as the attribute has it. */
   netmask: number;
   readonly realServers: Map<RealServerKey, FakeRealServer>;
+  /** Connections, packets in and out, bytes in and out; nothing unless it is set. */
+  statistics?: readonly bigint[];
 }
 
 const IPVS_TYPE = 0x1f;
@@ -74,6 +76,7 @@ export class FakeIpvs {
     if (isDump) return this.#dumpCommand(command, reader);
     if (command === GET_CONFIG || command === GET_INFO) return this.#info(command);
     if (command === SET_CONFIG) return this.#setConfig(reader);
+    if (command === GET_SERVICE) return this.#oneService(reader);
     return this.#change(command, reader);
   }
 
@@ -99,6 +102,13 @@ export class FakeIpvs {
     const key = readParts(reader)?.key;
     const servers = key === undefined ? [] : [...(this.table.get(key)?.realServers ?? [])];
     return { messages: servers.map(([real, state]) => ipvsMessage(NEW_DESTINATION, destinationBytes(real, state))) };
+  }
+
+  #oneService(reader: AttributeReader): FakeAnswer {
+    const key = readParts(reader)?.key;
+    const server = key === undefined ? undefined : this.table.get(key);
+    if (server === undefined) return { error: 'ESRCH' };
+    return { messages: [ipvsMessage(NEW_SERVICE, serviceBytes(key!, server))] };
   }
 
   #info(command: number): FakeAnswer {
@@ -234,7 +244,20 @@ function ipvsMessage(command: number, ...attributes: Buffer[]): FakeMessage {
   return { type: IPVS_TYPE, body: Buffer.concat([u8(command), u8(1), u16(0), ...attributes]) };
 }
 
-function serviceBytes(key: VirtualServerKey, { settings, netmask }: FakeVirtualServer): Buffer {
+/** IPVS_STATS_ATTR_* from 1 on, as 64-bit numbers; in the older nest connections and packets have 32. */
+function statisticsBytes(statistics: readonly bigint[]): Buffer[] {
+  const short = statistics.map((count, i) => attribute(i + 1, i < 3 ? u32(Number(count & 0xffffffffn)) : u64(count)));
+  return [attribute(10, ...short), attribute(12, ...statistics.map((count, i) => attribute(i + 1, u64(count))))];
+}
+
+function u64(count: bigint): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(count);
+  return bytes;
+}
+
+function serviceBytes(key: VirtualServerKey, server: FakeVirtualServer): Buffer {
+  const { settings, netmask, statistics = [0n, 0n, 0n, 0n, 0n] } = server;
   const bytes = Buffer.from(key, 'latin1');
   const identity =
     bytes[0] === 0
@@ -248,7 +271,7 @@ function serviceBytes(key: VirtualServerKey, { settings, netmask }: FakeVirtualS
     attribute(7, u32(settings.flags | FLAG_HASHED), u32(0xffffffff)),
     attribute(8, u32(settings.timeout)),
     attribute(9, u32(netmask)),
-    attribute(10, attribute(1, u32(0))),
+    ...statisticsBytes(statistics),
   );
 }
 

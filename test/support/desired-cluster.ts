@@ -39,6 +39,12 @@ export interface Settings {
   readonly nodeIP: Address;
 }
 
+interface ServiceFields {
+  readonly namespace?: string;
+  readonly created?: string;
+  readonly ingress?: readonly Fields[];
+}
+
 const EVERYWHERE: NodePortSelection = { all: true, primary: false, cidrs: [] };
 
 /** This node is `node-0` in zone `a`, with 10.200.0.2 and fd00:200::2. */
@@ -87,23 +93,28 @@ export class TestCluster {
   }
 
   /** `default/NAME` with cluster IP 10.96.0.1 and port 80 -> target 8080, unless `spec` says otherwise. */
-  service(name: string, spec: Fields = {}, more: { created?: string; ingress?: readonly Fields[] } = {}): void {
+  service(name: string, spec: Fields = {}, more: ServiceFields = {}): void {
+    const { namespace = 'default' } = more;
     const object = {
-      metadata: { namespace: 'default', name, creationTimestamp: more.created ?? '2024-01-01T00:00:00Z' },
+      metadata: { namespace, name, creationTimestamp: more.created ?? '2024-01-01T00:00:00Z' },
       spec: { clusterIP: '10.96.0.1', ports: [{ port: 80 }], ...spec },
       status: { loadBalancer: { ingress: more.ingress ?? [] } },
     };
     const parsed = parseService(object, (problem) => this.problems.push(problem));
-    if (parsed === undefined) this.state.deleteService(`default/${name}`);
+    if (parsed === undefined) this.state.deleteService(`${namespace}/${name}`);
     else this.state.setService(parsed);
   }
 
   /** A slice of `default/SERVICE`; the family is that of the first endpoint. */
-  slice(service: string, endpoints: readonly (string | TestEndpoint)[], more: Fields & { name?: string } = {}): void {
+  slice(
+    service: string,
+    endpoints: readonly (string | TestEndpoint)[],
+    more: Fields & { name?: string; namespace?: string } = {},
+  ): void {
     const listed = endpoints.map((one) => (typeof one === 'string' ? { ip: one } : one));
-    const { name = `${service}-1`, ...fields } = more;
+    const { name = `${service}-1`, namespace = 'default', ...fields } = more;
     const object = {
-      metadata: { namespace: 'default', name, labels: { 'kubernetes.io/service-name': service } },
+      metadata: { namespace, name, labels: { 'kubernetes.io/service-name': service } },
       addressType: listed[0]?.ip.includes(':') ? 'IPv6' : 'IPv4',
       ports: [{ name: '', port: 8080, protocol: 'TCP' }],
       endpoints: listed.map(apiEndpoint),

@@ -4,6 +4,7 @@ import { runCommandLine } from '../../src/cli/command-line.js';
 import { commandHandlers } from '../../src/cli/commands.js';
 import { type Environment } from '../../src/daemon/environment.js';
 import { inspectionSource } from '../../src/daemon/inspection-source.js';
+import { KernelLook } from '../../src/daemon/kernel-look.js';
 import { type StatusAccess } from '../../src/serve/access.js';
 import { metricsHandler } from '../../src/serve/metrics-server.js';
 import { parseAddress } from '../../src/values/address.js';
@@ -11,12 +12,12 @@ import { type Protocol } from '../../src/values/protocol.js';
 import { type VirtualServerKey, addressServerKey, realServerKey } from '../../src/values/virtual-server.js';
 import { serve } from './http.js';
 import { ReconcileRig } from './reconcile-rig.js';
+import { statusReport } from './status-report.js';
 
 const NO_STATUS = {
-  status: () => {
-    throw new Error('nobody asked for it');
-  },
-  services: () => ({ total: 0, services: [] }),
+  status: () => Promise.resolve(statusReport()),
+  services: () => Promise.resolve({ total: 0, services: [] }),
+  changes: () => [],
 };
 
 export interface Typed {
@@ -33,7 +34,7 @@ export class SeeRig extends ReconcileRig {
 
   async listen(t: TestContext, access: StatusAccess = 'loopback'): Promise<void> {
     const metrics = { text: () => Promise.resolve(''), contentType: 'text/plain' };
-    const inspection = inspectionSource(this.dataPlane, () => this.refusals);
+    const inspection = inspectionSource(this.dataPlane, () => this.refusals, new KernelLook(this.kernel.open));
     const handler = metricsHandler({ metrics, status: NO_STATUS, inspection, configz: () => ({}), access });
     this.port = await serve(t, {
       handler: (request, response) => {

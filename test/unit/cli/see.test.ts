@@ -86,7 +86,7 @@ describe('services', () => {
             {
               ...{ protocol: 'TCP', address: '10.96.0.4', port: 80, portName: '', kind: 'clusterIP' },
               ...{ policy: 'Cluster', scheduler: 'rr', affinitySeconds: 10800, ready: 0, draining: 0, leftOut: 0 },
-              ...{ contestedBy: null, written: true, noLocalEndpoint: false },
+              ...{ contestedBy: null, written: true, inKernel: 0, noLocalEndpoint: false },
               ...{ activeConnections: 0, inactiveConnections: 0 },
             },
           ],

@@ -11,13 +11,14 @@ import {
   type StatusService,
 } from '../../../src/serve/status.js';
 import { serve } from '../../support/http.js';
+import { NO_INSPECTION, statusReport } from '../../support/status-report.js';
 
 const AT = new Date('2026-11-21T07:00:00.000Z');
 const VERSIONS = { kernel: '6.1.0', iptables: '1.8.9 (nft)', families: 'IPv4, IPv6' };
 const HEALTHY: StatusHealth = { healthy: true, nodeEligible: true, lastUpdated: AT, reasons: [] };
 
 /** 2,345 Services, one page of those that match. */
-function servicesOf({ search, offset, limit }: ServiceQuery): { total: number; services: StatusService[] } {
+function servicesOf({ search, offset, limit }: ServiceQuery): Promise<{ total: number; services: StatusService[] }> {
   const all = Array.from({ length: 2345 }, (_, i): StatusService => {
     const virtualServers = [
       { virtualServer: `TCP 10.96.${i >> 8}.${i & 255}:80`, scheduler: 'rr', realServers: 2, draining: 1 },
@@ -25,7 +26,7 @@ function servicesOf({ search, offset, limit }: ServiceQuery): { total: number; s
     return { namespace: 'shop', name: `web-${i}`, virtualServers };
   });
   const found = all.filter(({ name }) => name.includes(search));
-  return { total: found.length, services: found.slice(offset, offset + limit) };
+  return Promise.resolve({ total: found.length, services: found.slice(offset, offset + limit) });
 }
 
 async function status(
@@ -33,16 +34,22 @@ async function status(
   health: StatusHealth,
   more: { json?: boolean; search?: string; report?: Partial<StatusReport> } = {},
 ): Promise<{ code: number; text: string }> {
-  const report: StatusReport = {
-    ...{ node: 'node-0', version: '0.1.0', startedAt: AT, health },
+  const report = statusReport({
+    ...{ startedAt: AT, health },
     ...{ counts: { Services: 3 }, kernel: { counts: { 'virtual servers': 5 }, syncingFor: undefined } },
-    ...{ lastSync: undefined, lastVerification: undefined, drains: [], notes: ['something to know'] },
+    notes: ['something to know'],
     ...{ repairs: { virtual_server: 3, rule: 1 }, versions: VERSIONS },
     ...more.report,
-  };
-  const source = { status: () => report, services: servicesOf };
+  });
+  const source = { status: () => Promise.resolve(report), services: servicesOf, changes: () => [] };
   const metrics = { text: () => Promise.resolve(''), contentType: 'text/plain' };
-  const handler = metricsHandler({ metrics, status: source, configz: () => ({}), access: 'loopback' });
+  const handler = metricsHandler({
+    metrics,
+    status: source,
+    inspection: NO_INSPECTION,
+    configz: () => ({}),
+    access: 'loopback',
+  });
   const port = await serve(t, { handler });
   let text = '';
   const environment = { out: (part: string) => void (text += part) } as Environment;
@@ -84,6 +91,23 @@ describe('status', () => {
     );
     assert.match(text, / and 2 more\n/);
     assert.match(text, /\nnote: note 11\nand 28 more notes \(--json has them\)\n$/);
+  });
+
+  test('drains without a deadline have none; the last repair is told with its Service', async (t) => {
+    const drain = { virtualServer: 'TCP 10.96.0.1:80', realServer: '10.0.0.1:8080', connections: 2 };
+    const lastRepair = { at: AT, object: 'real_server', kind: 'missing', name: 'TCP 10.96.0.1:80 -> 10.0.0.2:8080' };
+    const { text } = await status(t, HEALTHY, {
+      report: {
+        drains: [{ ...drain, deadline: undefined }],
+        kernel: { counts: { 'draining real servers': 1500 }, syncingFor: undefined },
+        lastRepair: { ...lastRepair, services: ['shop/web'], total: 3 },
+      },
+    });
+    assert.match(text, /\ndrains: 1500 with 2 connections, without a deadline: .* and 1499 more\n/);
+    assert.match(
+      text,
+      /; last [0-9]+ [smhd]\w* ago: missing real_server TCP 10\.96\.0\.1:80 -> 10\.0\.0\.2:8080 \(shop\/web\) and 2 more\n/,
+    );
   });
 
   test('not healthy: exit code 1 and why', async (t) => {
