@@ -16,17 +16,16 @@ import { createTrafficLab } from './traffic-lab.js';
 import { Proxy } from './traffic-proxy.js';
 import { type Place } from './traffic-table.js';
 import { namespaceOf } from './traffic-walk.js';
+import { nodeObject, serviceObjects } from './traffic-objects.js';
 import {
   clusterIP,
   externalIP,
   loadBalancerIP,
   NODE4,
   NODE6,
-  nodeObject,
   nodePort,
   PODS,
   podAddress,
-  serviceObjects,
   type ServiceSpec,
 } from './traffic-world.js';
 

@@ -9,8 +9,9 @@ import { OUTSIDE } from './harness/layout.js';
 import { patience, waitUntil } from './harness/wait.js';
 import { holdXtablesLock } from './harness/xtables-lock.js';
 import { createTrafficLab } from './traffic-lab.js';
+import { nodeObject, serviceObjects } from './traffic-objects.js';
 import { Proxy } from './traffic-proxy.js';
-import { clusterIP, healthPort, NODE4, nodeObject, PODS, serviceObjects, type ServiceSpec } from './traffic-world.js';
+import { clusterIP, healthPort, NODE4, PODS, type ServiceSpec } from './traffic-world.js';
 
 const BASIC: ServiceSpec = { number: 1, name: 'basic', endpoints: ['near', 'far'], protocols: ['TCP', 'UDP'] };
 const PORT: ServiceSpec = { number: 3, name: 'node-port', endpoints: ['near', 'far'], type: 'NodePort' };

@@ -16,6 +16,7 @@ export type AddressKind = (typeof KINDS)[number];
 const WAYS = ['TCP', 'UDP', 'SCTP', 'PING', 'ARP', 'HTTP'] as const;
 export type Way = Protocol | 'PING' | 'ARP' | 'HTTP';
 
+const WORDS = ['refused', 'dropped', 'unserved', 'echo', 'silence'] as const;
 const SEEN = ['self', 'node', 'target'] as const;
 type Seen = (typeof SEEN)[number];
 
@@ -28,8 +29,11 @@ export type Expectation =
   | { readonly what: 'answered'; readonly by: readonly string[]; readonly seen: Seen }
   /** `one of near far`: always the same. `any of near far`: schedulers differ in how they spread. */
   | { readonly what: 'one' | 'any'; readonly of: readonly string[] }
-  /** `refused` at once; `dropped` without a word; `echo` and `silence` are what a ping or an ARP request meets. */
-  | { readonly what: 'refused' | 'dropped' | 'echo' | 'silence' }
+  /**
+   * `refused` at once; `dropped` without a word; `unserved`: no answer, whatever else (an address that is nobody's any
+   * more goes round between routers); `echo` and `silence` are what a ping or an ARP request meets.
+   */
+  | { readonly what: (typeof WORDS)[number] }
   /** `health 200 1`: status and number of local endpoints. */
   | { readonly what: 'health'; readonly status: number; readonly localEndpoints: number };
 
@@ -69,7 +73,8 @@ export function row(feature: string, where: string, ...expectations: readonly st
 }
 
 function parseExpectation(text: string): Expectation {
-  if (text === 'refused' || text === 'dropped' || text === 'echo' || text === 'silence') return { what: text };
+  const word = WORDS.find((one) => one === text);
+  if (word !== undefined) return { what: word };
   const of = /^(one|any) of (.+)$/.exec(text);
   if (of !== null) return { what: of[1] as 'one' | 'any', of: of[2]!.split(' ') };
   const health = /^health (\d+) (\d+)$/.exec(text);

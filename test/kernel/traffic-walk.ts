@@ -38,6 +38,8 @@ export interface Case {
   readonly address: string;
   readonly port: number;
   readonly expected: Expectation;
+  /** Milliseconds for an answer, when the case is tried again anyhow. */
+  readonly patience?: number;
 }
 
 export interface Verdict {
@@ -135,7 +137,9 @@ async function attempt(lab: Lab, one: Case): Promise<Verdict> {
   if (expected.what === 'any' || expected.what === 'one') return attemptSomeone(lab, one, protocol, expected);
   if (expected.what === 'refused') return attemptRefused(lab, one, protocol);
   const outcome = await lab.agent.request(namespaceOf(one.place), { ...target(one, protocol), timeout: SILENCE });
-  return { isExpected: outcome.result === 'timeout' || isOwnDatagram(one, outcome), got: describe(outcome) };
+  const isSilent = outcome.result === 'timeout' || isOwnDatagram(one, outcome);
+  const isExpected = expected.what === 'unserved' ? outcome.result !== 'answered' : isSilent;
+  return { isExpected, got: describe(outcome) };
 }
 
 /**
@@ -158,7 +162,7 @@ async function attemptRefused(lab: Lab, one: Case, protocol: Protocol): Promise<
 async function attemptEcho(lab: Lab, one: Case, protocol: 'PING' | 'ARP'): Promise<Verdict> {
   const { address, expected } = one;
   const place = namespaceOf(one.place);
-  const timeout = expected.what === 'echo' ? PATIENCE : SILENCE;
+  const timeout = expected.what === 'echo' ? (one.patience ?? PATIENCE) : SILENCE;
   const outcome =
     protocol === 'PING'
       ? await lab.agent.ping(place, { address, timeout })
@@ -172,7 +176,10 @@ async function attemptSomeone(
   protocol: Protocol,
   expected: Expectation & { what: 'any' | 'one' },
 ): Promise<Verdict> {
-  const counts = await lab.agent.many(namespaceOf(one.place), 4, { ...target(one, protocol), timeout: PATIENCE });
+  const counts = await lab.agent.many(namespaceOf(one.place), 4, {
+    ...target(one, protocol),
+    timeout: one.patience ?? PATIENCE,
+  });
   const names = Object.keys(counts.by);
   const isExpected =
     counts.answered === 4 &&
@@ -200,7 +207,10 @@ async function attemptAnswered(
   expected: Expectation & { what: 'answered' },
 ): Promise<Verdict> {
   const place = namespaceOf(one.place);
-  const counts = await lab.agent.many(place, expected.by.length * 2, { ...target(one, protocol), timeout: PATIENCE });
+  const counts = await lab.agent.many(place, expected.by.length * 2, {
+    ...target(one, protocol),
+    timeout: one.patience ?? PATIENCE,
+  });
   const self = { self: placeAddress(one.place, one.family), target: one.address, node: undefined }[expected.seen];
   const sources = self === undefined ? NODE_SOURCES : [self];
   const isExpected =
@@ -212,7 +222,7 @@ async function attemptAnswered(
 
 async function attemptHttp(lab: Lab, one: Case): Promise<Verdict> {
   const { address, port } = one;
-  const timeout = one.expected.what === 'dropped' ? SILENCE : PATIENCE;
+  const timeout = one.expected.what === 'health' ? (one.patience ?? PATIENCE) : SILENCE;
   const outcome = await lab.agent.http(namespaceOf(one.place), { address, port, path: '/', timeout });
   if (outcome.result !== 'answered')
     return { isExpected: one.expected.what === outcome.result, got: describe(outcome) };

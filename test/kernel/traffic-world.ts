@@ -8,6 +8,8 @@ import { type PodSpec } from './harness/layout.js';
 export const NODE_NAME = 'node-0';
 export const ZONE = 'zone-a';
 export const TARGET_PORT = 8080;
+/** The pods' second server, which answers with `81` behind the pod's name. */
+export const SECOND_PORT = 8081;
 export const NODE4 = '10.200.0.2';
 export const NODE6 = 'fd00:200::2';
 export const OTHER4 = '10.200.0.3';
@@ -58,14 +60,40 @@ export interface EndpointSpec {
   readonly forNodes?: readonly string[];
 }
 
+export interface PortSpec {
+  readonly name: string;
+  /** TCP when left out. */
+  readonly protocol?: Protocol;
+  readonly port: number;
+  /** What the EndpointSlices say; TARGET_PORT when left out. */
+  readonly target?: number;
+  /** nodePort(number) when left out. */
+  readonly nodePort?: number;
+}
+
+/** One EndpointSlice per family: its port numbers by port name. */
+export interface SliceSpec {
+  readonly ports: Readonly<Record<string, number>>;
+  readonly endpoints: readonly (string | EndpointSpec)[];
+}
+
 export interface ServiceSpec {
   /** Its cluster IPs are 10.96.0.N and fd00:96::N (N in decimal digits). */
   readonly number: number;
   readonly name: string;
   readonly endpoints: readonly (string | EndpointSpec)[];
-  readonly type?: 'ClusterIP' | 'NodePort' | 'LoadBalancer';
+  readonly type?: 'ClusterIP' | 'NodePort' | 'LoadBalancer' | 'ExternalName';
   readonly protocols?: readonly Protocol[];
   readonly port?: number;
+  /** Instead of `protocols` and `port`. */
+  readonly ports?: readonly PortSpec[];
+  /** Instead of `endpoints`, which are all in one slice per family. */
+  readonly slices?: readonly SliceSpec[];
+  readonly labels?: Readonly<Record<string, string>>;
+  /** Of its EndpointSlices, besides the Service's name. */
+  readonly sliceLabels?: Readonly<Record<string, string>>;
+  /** allocateLoadBalancerNodePorts: false. */
+  readonly withoutNodePorts?: boolean;
   readonly externalIPs?: readonly string[];
   readonly loadBalancerIPs?: readonly string[];
   readonly sourceRanges?: readonly string[];
@@ -95,9 +123,14 @@ const exposed = (number: number): Pick<ServiceSpec, 'type' | 'loadBalancerIPs' |
 const ALL: readonly Protocol[] = ['TCP', 'UDP', 'SCTP'];
 const BOTH = ['near', 'far'];
 
+/** Backends on the nodes' own networks. */
+const HOST: EndpointSpec = { host: { addresses: [NODE4, NODE6], node: NODE_NAME, port: 9022 } };
+const OTHER_HOST: EndpointSpec = { host: { addresses: [OTHER4, 'fd00:200::3'], node: 'node-1', port: 9023 } };
+const terminating = (name: string): EndpointSpec => ({ pod: name, ready: false, serving: true, terminating: true });
+
 export const SERVICES: readonly ServiceSpec[] = [
   { number: 1, name: 'basic', endpoints: BOTH, protocols: ALL },
-  { number: 2, name: 'self', endpoints: ['client'], protocols: ['TCP', 'UDP'] },
+  { number: 2, name: 'self', endpoints: ['client'], protocols: ALL, type: 'NodePort' },
   { number: 3, name: 'node-port', endpoints: BOTH, type: 'NodePort', protocols: ALL },
   { number: 4, name: 'exposed', endpoints: BOTH, ...exposed(4), protocols: ALL },
   { number: 6, name: 'external-local', endpoints: BOTH, ...exposed(6), protocols: ['TCP', 'UDP'], externalLocal: true },
@@ -168,16 +201,8 @@ export const SERVICES: readonly ServiceSpec[] = [
     port: 8021,
     loadBalancerIPs: [NODE4, NODE6],
   },
-  {
-    number: 22,
-    name: 'host-network',
-    endpoints: [{ host: { addresses: [NODE4, NODE6], node: NODE_NAME, port: 9022 } }],
-  },
-  {
-    number: 23,
-    name: 'host-network-remote',
-    endpoints: [{ host: { addresses: [OTHER4, 'fd00:200::3'], node: 'node-1', port: 9023 } }],
-  },
+  { number: 22, name: 'host-network', endpoints: [HOST], type: 'NodePort', protocols: ['TCP', 'UDP'] },
+  { number: 23, name: 'host-network-remote', endpoints: [OTHER_HOST], type: 'NodePort', protocols: ['TCP', 'UDP'] },
   {
     number: 24,
     name: 'ranges-hold-vip',
@@ -200,107 +225,89 @@ export const SERVICES: readonly ServiceSpec[] = [
     sourceRanges: ['10.128.0.0/24', 'fd00:203::/64', '::/0'],
   },
   { number: 29, name: 'ranges-bad', endpoints: BOTH, ...loadBalanced(29), sourceRanges: ['10.0.0.0/33', 'everybody'] },
+  {
+    number: 30,
+    name: 'terminating-exposed',
+    endpoints: BOTH.map(terminating),
+    ...exposed(30),
+    protocols: ['TCP', 'UDP'],
+  },
+  {
+    number: 31,
+    name: 'terminating-local',
+    endpoints: [...BOTH.map(terminating), 'far2'],
+    ...exposed(31),
+    protocols: ['TCP', 'UDP'],
+    externalLocal: true,
+  },
+  { number: 32, name: 'terminating-internal-local', endpoints: [terminating('near'), 'far'], internalLocal: true },
+  {
+    number: 33,
+    name: 'terminating-unready',
+    endpoints: [{ pod: 'near', ready: false, serving: false, terminating: true }],
+    type: 'NodePort',
+    protocols: ['TCP', 'UDP'],
+  },
+  {
+    number: 34,
+    name: 'terminating-published',
+    endpoints: [{ pod: 'near', ready: true, serving: false, terminating: true }],
+    type: 'NodePort',
+  },
+  {
+    number: 35,
+    name: 'affinity-exposed',
+    endpoints: BOTH,
+    ...exposed(35),
+    affinitySeconds: 600,
+    protocols: ['TCP', 'UDP'],
+  },
+  {
+    number: 36,
+    name: 'affinity-local',
+    endpoints: ['near', 'near2', 'far'],
+    ...exposed(36),
+    affinitySeconds: 600,
+    externalLocal: true,
+  },
+  {
+    number: 37,
+    name: 'host-network-internal-local',
+    endpoints: [HOST, OTHER_HOST],
+    internalLocal: true,
+    slices: [
+      { ports: { tcp: 9022 }, endpoints: [HOST] },
+      { ports: { tcp: 9023 }, endpoints: [OTHER_HOST] },
+    ],
+  },
+  {
+    number: 38,
+    name: 'many-slices',
+    endpoints: [],
+    type: 'NodePort',
+    ports: [
+      { name: 'http', port: 80 },
+      { name: 'admin', port: 81, nodePort: 30138 },
+    ],
+    // The same names, other numbers; one address in two slices.
+    slices: [
+      { ports: { http: TARGET_PORT, admin: SECOND_PORT }, endpoints: ['near'] },
+      { ports: { http: SECOND_PORT, admin: TARGET_PORT }, endpoints: ['far'] },
+      { ports: { http: TARGET_PORT }, endpoints: ['near', 'near2'] },
+    ],
+  },
+  {
+    number: 39,
+    name: 'port-per-slice',
+    endpoints: [],
+    ports: [
+      { name: 'http', port: 80 },
+      { name: 'admin', port: 81 },
+      { name: 'nowhere', port: 82 },
+    ],
+    slices: [
+      { ports: { http: TARGET_PORT }, endpoints: ['near'] },
+      { ports: { admin: SECOND_PORT }, endpoints: ['far', 'near2'] },
+    ],
+  },
 ];
-
-/** The node under test, as an API object. */
-export function nodeObject(): object {
-  return {
-    apiVersion: 'v1',
-    kind: 'Node',
-    metadata: { name: NODE_NAME, labels: { 'topology.kubernetes.io/zone': ZONE } },
-    spec: { podCIDRs: ['10.128.0.0/24', 'fd00:10:128::/64'], podCIDR: '10.128.0.0/24' },
-    status: {
-      addresses: [
-        { type: 'InternalIP', address: NODE4 },
-        { type: 'InternalIP', address: NODE6 },
-      ],
-    },
-  };
-}
-
-/** The Service and its EndpointSlices (one per family). */
-export function serviceObjects(spec: ServiceSpec): object[] {
-  return [serviceObject(spec), sliceObject(spec, 4), sliceObject(spec, 6)];
-}
-
-function servicePorts(spec: ServiceSpec): { name: string; protocol: Protocol }[] {
-  return (spec.protocols ?? ['TCP']).map((protocol) => ({ name: protocol.toLowerCase(), protocol }));
-}
-
-function serviceObject(spec: ServiceSpec): object {
-  const type = spec.type ?? 'ClusterIP';
-  const isExternal = type !== 'ClusterIP' || spec.externalIPs !== undefined;
-  const clusterIPs = [clusterIP(spec.number, 4), clusterIP(spec.number, 6)];
-  return {
-    apiVersion: 'v1',
-    kind: 'Service',
-    metadata: { name: spec.name, namespace: 'traffic', creationTimestamp: '2026-01-01T00:00:00Z' },
-    spec: {
-      type,
-      clusterIP: clusterIPs[0],
-      clusterIPs,
-      ipFamilies: ['IPv4', 'IPv6'],
-      ipFamilyPolicy: 'RequireDualStack',
-      internalTrafficPolicy: spec.internalLocal === true ? 'Local' : 'Cluster',
-      sessionAffinity: spec.affinitySeconds === undefined ? 'None' : 'ClientIP',
-      ...(spec.affinitySeconds === undefined
-        ? {}
-        : { sessionAffinityConfig: { clientIP: { timeoutSeconds: spec.affinitySeconds } } }),
-      ...(isExternal ? { externalTrafficPolicy: spec.externalLocal === true ? 'Local' : 'Cluster' } : {}),
-      ...(type === 'LoadBalancer' && spec.externalLocal === true
-        ? { healthCheckNodePort: healthPort(spec.number) }
-        : {}),
-      ...(spec.externalIPs === undefined ? {} : { externalIPs: spec.externalIPs }),
-      ...(spec.sourceRanges === undefined ? {} : { loadBalancerSourceRanges: spec.sourceRanges }),
-      ports: servicePorts(spec).map((port) => ({
-        ...port,
-        port: spec.port ?? 80,
-        targetPort: TARGET_PORT,
-        ...(type === 'ClusterIP' ? {} : { nodePort: nodePort(spec.number) }),
-      })),
-    },
-    status: {
-      loadBalancer: { ingress: (spec.loadBalancerIPs ?? []).map((ip) => ({ ip, ipMode: 'VIP' })) },
-    },
-  };
-}
-
-function sliceObject(spec: ServiceSpec, family: 4 | 6): object {
-  const endpoints = spec.endpoints.map((one) => (typeof one === 'string' ? { pod: one } : one));
-  const port = endpoints.find((one) => one.host !== undefined)?.host?.port ?? TARGET_PORT;
-  return {
-    apiVersion: 'discovery.k8s.io/v1',
-    kind: 'EndpointSlice',
-    metadata: {
-      name: `${spec.name}-ipv${family}`,
-      namespace: 'traffic',
-      labels: { 'kubernetes.io/service-name': spec.name },
-    },
-    addressType: `IPv${family}`,
-    ports: servicePorts(spec).map(({ name, protocol }) => ({ name, protocol, port })),
-    endpoints: endpoints.map((endpoint) => endpointObject(endpoint, family)),
-  };
-}
-
-function endpointObject(endpoint: EndpointSpec, family: 4 | 6): object {
-  const isHere =
-    endpoint.host === undefined
-      ? PODS.find((one) => one.name === endpoint.pod)!.place === 'node'
-      : endpoint.host.node === NODE_NAME;
-  const address = endpoint.host?.addresses[family === 4 ? 0 : 1] ?? podAddress(endpoint.pod!, family);
-  const zones = endpoint.forZones?.map((name) => ({ name }));
-  const nodes = endpoint.forNodes?.map((name) => ({ name }));
-  return {
-    addresses: [address],
-    nodeName: isHere ? NODE_NAME : 'node-1',
-    zone: isHere ? ZONE : 'zone-b',
-    conditions: {
-      ready: endpoint.ready ?? true,
-      serving: endpoint.serving ?? true,
-      terminating: endpoint.terminating ?? false,
-    },
-    ...(zones === undefined && nodes === undefined
-      ? {}
-      : { hints: { ...(zones && { forZones: zones }), ...(nodes && { forNodes: nodes }) } }),
-  };
-}

@@ -6,9 +6,10 @@ import { shell } from './harness/kernel-state.js';
 import { type Lab } from './harness/lab.js';
 import { PHASES } from './traffic-cases.js';
 import { createTrafficLab } from './traffic-lab.js';
+import { nodeObject, serviceObjects } from './traffic-objects.js';
 import { Proxy } from './traffic-proxy.js';
 import { casesOf, describeCase, walk } from './traffic-walk.js';
-import { nodeObject, serviceObjects, SERVICES } from './traffic-world.js';
+import { SERVICES } from './traffic-world.js';
 
 let lab: Lab;
 let proxy: Proxy;

@@ -17,6 +17,8 @@ import sys
 import threading
 import time
 
+import packets
+
 libc = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
 IP_PKTINFO = 8
@@ -144,7 +146,9 @@ class Servers:
 
     def send(self, connection, data):
         try:
+            connection.settimeout(10)  # what does not fit into the socket's buffer waits for the client
             connection.sendall(data)
+            connection.setblocking(False)
         except OSError:
             self.drop(connection)
 
@@ -186,12 +190,22 @@ def failure(error):
     return {'result': RESULTS.get(number, 'error'), 'errno': errno.errorcode.get(number, str(error))}
 
 
+def route_source(command):
+    """The source that a UDP socket would have. A socket of SCTP that is not bound offers every address of the machine,
+    on the node all VIPs too; from some 70 Services on, its INIT is longer than IPv6 packets may be on the way."""
+    with make_socket('UDP', command['address']) as probe:
+        probe.connect((command['address'], command['port']))
+        return probe.getsockname()[0]
+
+
 def connect(command):
     client = make_socket(command['protocol'], command['address'])
     try:
         if command.get('sourcePort') or command.get('sourceAddress'):
             wildcard = '::' if ':' in command['address'] else '0.0.0.0'
             client.bind((command.get('sourceAddress') or wildcard, command.get('sourcePort', 0)))
+        elif command['protocol'] == 'SCTP':
+            client.bind((route_source(command), 0))
         client.settimeout(command.get('timeout', 1000) / 1000)
         client.connect((command['address'], command['port']))
     except BaseException:
@@ -222,14 +236,31 @@ def request(command):
     try:
         with connect(command) as client:
             if command['protocol'] == 'UDP':
-                client.send(b'?')
-            outcome = answered(client, read_line(client))
+                client.send(b'?' * command.get('size', 1))
+            reply = read_line(client)
+            outcome = answered(client, dict(reply, token=len(reply.get('token', ''))))
             if command.get('reset'):
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
     except OSError as error:
         outcome = failure(error)
     outcome['ms'] = round((time.monotonic() - begun) * 1000, 2)
     return outcome
+
+
+def exchange(command):
+    """Much data in both directions of one connection: see packets.exchange."""
+    def read_lines(client, lines):
+        data = b''
+        while data.count(b'\n') < lines:
+            more = client.recv(65536)
+            if more == b'':
+                raise ConnectionResetError(errno.ECONNRESET, 'closed by the server')
+            data += more
+        return data
+    try:
+        return packets.exchange(connect, read_lines, command)
+    except OSError as error:
+        return failure(error)
 
 
 def count(table, key):
@@ -470,6 +501,7 @@ COMMANDS = {
     'serve': servers.start, 'unserve': servers.stop, 'request': request, 'many': many, 'open': open_connection,
     'ask': ask, 'close': close, 'http': http, 'ping': ping, 'arp': arp, 'write': write, 'read': read,
     'load': load_start, 'loadCounts': lambda c: loads[c['handle']].counts(),
+    'exchange': exchange, 'tap': packets.tap_start, 'tapStop': packets.tap_stop, 'tapInject': packets.tap_inject,
     'loadStop': lambda c: loads.pop(c['handle']).stop(),
 }
 waiting = queue.SimpleQueue()

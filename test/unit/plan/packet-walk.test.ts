@@ -21,6 +21,7 @@ import { type Protocol, isProtocol } from '../../../src/values/protocol.js';
 import { PHASES, type Phase } from '../../kernel/traffic-cases.js';
 import { formatExpectation } from '../../kernel/traffic-table.js';
 import { type Case, casesOf, placeAddress } from '../../kernel/traffic-walk.js';
+import { nodeObject, serviceObjects } from '../../kernel/traffic-objects.js';
 import {
   BRIDGE_ADDRESSES,
   NODE4,
@@ -28,10 +29,9 @@ import {
   NODE_NAME,
   PODS,
   SECOND4,
+  SECOND_PORT,
   SERVICES,
-  nodeObject,
   nodePort,
-  serviceObjects,
 } from '../../kernel/traffic-world.js';
 
 const NODE_SOURCES = [NODE4, NODE6, SECOND4, ...BRIDGE_ADDRESSES];
@@ -100,13 +100,14 @@ function inexpressible(one: Case): string | undefined {
 
 /** The processes of the laboratory's host (traffic-lab.ts): what listens there answers, else the host refuses. */
 function hostAnswers({ way, port }: Case): boolean {
-  return port === 2222 || port === nodePort(6) || (way === 'TCP' && port === 9022);
+  return way !== 'SCTP' && [2222, nodePort(6), 9022].includes(port);
 }
 
 function serverName(at: string, port: number): string {
   if (port === 9022) return 'host';
   if (port === 9023) return 'otherhost';
-  return PODS.find(({ addresses }) => addresses.includes(at))?.name ?? fail(`no server ${at}:${port}`);
+  const pod = PODS.find(({ addresses }) => addresses.includes(at))?.name ?? fail(`no server ${at}:${port}`);
+  return port === SECOND_PORT ? `${pod}81` : pod;
 }
 
 /** What the table calls what the walk found; an address of the node as `self` may be called `node` there. */
@@ -122,7 +123,8 @@ function inTableWords(one: Case, source: string, verdict: WalkVerdict): string[]
       const [first] = verdict.backends;
       if (verdict.backends.every(({ answersThisWay }) => !answersThisWay)) return ['dropped'];
       assert.equal(new Set(verdict.backends.map(({ seenAs }) => seenAs)).size, 1);
-      const by = names.sort((a, b) => (a === 'near' ? -1 : b === 'near' ? 1 : 0)).join(' ');
+      const isNear = (name: string): boolean => name.startsWith('near');
+      const by = [...names.filter(isNear).sort(), ...names.filter((name) => !isNear(name)).sort()].join(' ');
       const how = verdict.persistenceTimeout > 0 ? 'one' : 'any';
       return [...seen(first!.seenAs).map((as) => `${by} as ${as}`), `${how} of ${by}`];
     }
