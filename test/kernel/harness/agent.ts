@@ -21,6 +21,8 @@ export interface Target {
   readonly timeout?: number;
   /** Close TCP with a reset instead of a FIN: leaves no TIME_WAIT behind. */
   readonly reset?: boolean;
+  /** Bytes of a UDP request, which its answer repeats; 1 when left out. */
+  readonly size?: number;
 }
 
 /** What became of one request. `by` is the server's name, `seen` the source address that the server saw. */
@@ -34,6 +36,8 @@ export type Outcome =
       readonly to: string;
       readonly local: string;
       readonly localPort: number;
+      /** How many bytes of a UDP request the answer repeats. */
+      readonly token?: number;
       readonly ms: number;
     }
   | Failure;
@@ -90,6 +94,14 @@ export interface Connection {
   readonly outcome: Outcome;
   ask(timeout?: number): Promise<Outcome>;
   close(): Promise<void>;
+}
+
+/** Counts TCP segments on an interface, and may send one that is out of the window. */
+export interface Tap {
+  /** The last data segment that the port sent, once more, `offset` bytes further on. */
+  inject(offset: number): Promise<void>;
+  /** Counts by `in SOURCE` and `out TARGET`, with ` RST` behind for resets. */
+  stop(): Promise<Record<string, number>>;
 }
 
 export interface Load {
@@ -178,6 +190,24 @@ export class Agent {
     return {
       counts: async () => (await this.#do('loadCounts', namespace, { handle })) as LoadCounts,
       stop: async () => (await this.#do('loadStop', namespace, { handle })) as LoadCounts,
+    };
+  }
+
+  /** One connection that sends `up` bytes and is answered by about `down`; all of them, or it fails. */
+  async exchange(
+    namespace: string,
+    target: { address: string; port: number; up: number; down: number; timeout?: number },
+  ): Promise<{ result: 'answered'; received: number; ms: number } | Failure> {
+    return (await this.#do('exchange', namespace, target)) as { result: 'answered'; received: number; ms: number };
+  }
+
+  /** Listens to an interface; `port` is the server's whose segments are kept for `inject`. */
+  async tap(namespace: string, where: { interface: string; port: number }): Promise<Tap> {
+    const handle = ++this.#lastId;
+    await this.#do('tap', namespace, { ...where, handle });
+    return {
+      inject: async (offset) => void (await this.#do('tapInject', namespace, { handle, offset })),
+      stop: async () => (await this.#do('tapStop', namespace, { handle })) as Record<string, number>,
     };
   }
 
