@@ -1,18 +1,14 @@
 /** From arguments to one handler's exit code: the program and its commands, as commander declares them. */
 import { arch, platform, versions } from 'node:process';
 import { Command, CommanderError, Option } from 'commander';
+import { type Environment } from '../daemon/environment.js';
 import { normaliseGoFlags } from './go-flags.js';
 import { BOOLEAN_FLAGS, describeKubeProxyFlags } from './kube-proxy-flags.js';
+import { addNodeCommands, timeoutOption } from './node-commands.js';
 import { type CommandHandlers, type ComparisonOptions, type OutputOptions } from './options.js';
 import { addCompletion, addSeeCommands } from './see-commands.js';
-import {
-  DAEMON_ONLY,
-  OTHER_COMMANDS,
-  type Values,
-  addSharedOptions,
-  duration,
-  readSharedOptions,
-} from './shared-options.js';
+import { jsonOption, outputOption } from './see-options.js';
+import { DAEMON_ONLY, OTHER_COMMANDS, type Values, addSharedOptions, readSharedOptions } from './shared-options.js';
 import { nearestWord } from './suggest.js';
 
 export interface CommandOutput {
@@ -29,7 +25,7 @@ export async function runCommandLine(
   args: readonly string[],
   handlers: CommandHandlers,
   version: string,
-  output: CommandOutput,
+  output: CommandOutput & Pick<Environment, 'build'>,
 ): Promise<number> {
   let exitCode = 0;
   const program = buildProgram(
@@ -37,7 +33,7 @@ export async function runCommandLine(
     (code) => (exitCode = code),
     (text) => output.out(text),
   );
-  const words = versionFlags(normaliseGoFlags(args, BOOLEAN_FLAGS), program, version);
+  const words = versionFlags(normaliseGoFlags(args, BOOLEAN_FLAGS), program, version, output.build);
   for (const command of withCommands(program)) {
     command.exitOverride().configureOutput({
       writeOut: (text) => output.out(text),
@@ -76,19 +72,25 @@ function buildProgram(handlers: CommandHandlers, report: Report, out: CommandOut
   });
   addDaemonCommands(program, handlers, report);
   addInspectionCommands(program, handlers, report);
-  addPacketCommands(program, handlers, report);
   addConfigCommands(program, handlers, report);
   const add = (declaration: Declaration): Command => declare(program, report, declaration);
   addSeeCommands(add, handlers);
+  addNodeCommands(add, handlers);
   addCompletion(program, add, sharedOptions, out);
   return program;
 }
 
 /** kube-proxy's --version, --version=true, --version=raw and --version=false (which asks for nothing). */
-function versionFlags(args: readonly string[], program: Command, version: string): string[] {
+function versionFlags(
+  args: readonly string[],
+  program: Command,
+  version: string,
+  build: Environment['build'],
+): string[] {
   const words = args.filter((word) => !/^--version=(false|0|f)$/i.test(word));
   const isRaw = words.includes('--version=raw');
-  const raw = { version, nodeVersion: versions.node, platform: `${platform}/${arch}` };
+  const built = { gitCommit: build?.commit ?? '', buildDate: build?.date ?? '' };
+  const raw = { version, ...built, nodeVersion: versions.node, platform: `${platform}/${arch}` };
   program.version(isRaw ? JSON.stringify(raw) : version);
   return words.map((word) => (/^--version=(raw|true|1|t)$/i.test(word) ? '--version' : word));
 }
@@ -143,7 +145,8 @@ function addDaemonCommands(program: Command, handlers: CommandHandlers, report: 
         dryRun: values.dryRun === true,
       }),
   })
-    .option(...JSON_OPTION)
+    .addOption(jsonOption())
+    .addOption(outputOption())
     .option('--own-only', 'leave what kube-proxy in IPVS mode takes over; run it once kube-proxy has synced')
     .option('--dry-run', 'only say what would be removed')
     .option('--force', 'even while the daemon runs on this node');
@@ -152,29 +155,20 @@ function addDaemonCommands(program: Command, handlers: CommandHandlers, report: 
     description: 'check modules, schedulers, permissions, iptables and sysctls',
     action: (values) => handlers.preflight({ ...outputOptions(values), fix: values.fix === true }),
   })
-    .option(...JSON_OPTION)
+    .addOption(jsonOption())
+    .addOption(outputOption())
     .option('--fix', 'load missing modules and write sysctls (needs SYS_MODULE and a writable /proc/sys)');
 }
 
 function addInspectionCommands(program: Command, handlers: CommandHandlers, report: Report): void {
   declare(program, report, {
-    name: 'status',
-    description: 'show what the daemon on this node is doing',
-    action: (values) =>
-      handlers.status({
-        ...outputOptions(values),
-        search: typeof values.search === 'string' ? values.search : undefined,
-      }),
-  })
-    .option(...JSON_OPTION)
-    .option('--search <text>', 'and the Services of which name, address or port holds this text');
-  declare(program, report, {
     name: 'verify',
     description: 'compare the kernel with the desired state; exit code 2 when they differ',
     action: (values) => handlers.verify({ ...comparisonOptions(values), all: values.all === true }),
   })
-    .option(...JSON_OPTION)
-    .option(...TIMEOUT_OPTION)
+    .addOption(jsonOption())
+    .addOption(outputOption())
+    .addOption(timeoutOption())
     .option('--all', 'name every difference, not the first of each kind');
   declare(program, report, {
     name: 'plan',
@@ -182,45 +176,11 @@ function addInspectionCommands(program: Command, handlers: CommandHandlers, repo
     action: (values) =>
       handlers.plan({ ...comparisonOptions(values), diff: values.diff === true, exitCode: values.exitCode === true }),
   })
-    .option(...JSON_OPTION)
-    .option(...TIMEOUT_OPTION)
+    .addOption(jsonOption())
+    .addOption(outputOption())
+    .addOption(timeoutOption())
     .option('--diff', 'show what is there now (-) and what would take its place (+)')
     .option('--exit-code', 'exit with 2 when there is something to change');
-}
-
-function addPacketCommands(program: Command, handlers: CommandHandlers, report: Report): void {
-  const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
-  declare(program, report, {
-    name: 'explain',
-    description: 'what happens to a packet on this node, rule by rule; exit code 2 when the kernel differs',
-    action: (values, [destination = '']) => {
-      const output = text(values.output);
-      const options = { ...comparisonOptions(values), destination, wide: output === 'wide' };
-      const json = options.json || output === 'json';
-      return handlers.explain({ ...options, json, from: text(values.from), interface: text(values.interface) });
-    },
-  })
-    .argument('<destination>', 'ADDRESS:PORT[/PROTOCOL], as 10.96.0.1:443 or [fd00::1]:53/UDP')
-    .option('--from <ip>', "the client's address; default: this node itself")
-    .option(
-      '--interface <name>',
-      'by which the packet comes in, for detectLocalMode BridgeInterface and InterfaceNamePrefix',
-    )
-    .addOption(new Option('-o, --output <format>', 'wide: with rules and set entries').choices(['wide', 'json']))
-    .option(...JSON_OPTION)
-    .option(...TIMEOUT_OPTION);
-  declare(program, report, {
-    name: 'events',
-    description: 'what changed of late: Services, endpoints, repairs, refusals',
-    action: (values) => {
-      const options = outputOptions(values);
-      const sinceMs = typeof values.since === 'number' ? values.since : undefined;
-      return handlers.events({ ...options, json: options.json || values.output === 'json', sinceMs });
-    },
-  })
-    .option('--since <duration>', 'only the last, say, 10m; default: all that is remembered, 1,000 at most', duration)
-    .addOption(new Option('-o, --output <format>', 'json instead of lines').choices(['json']))
-    .option(...JSON_OPTION);
 }
 
 function addConfigCommands(program: Command, handlers: CommandHandlers, report: Report): void {
@@ -234,7 +194,8 @@ function addConfigCommands(program: Command, handlers: CommandHandlers, report: 
       handlers.configCheck({ ...withFile(values, operands), strict: values.strict === true }),
   })
     .argument('[file]', 'the file; default: --config, or where the DaemonSet has it')
-    .option(...JSON_OPTION)
+    .addOption(jsonOption())
+    .addOption(outputOption())
     .option('--strict', 'unknown fields and settings without effect are wrong, too');
   declare(config, report, {
     name: 'print',
@@ -242,7 +203,8 @@ function addConfigCommands(program: Command, handlers: CommandHandlers, report: 
     action: (values, operands) => handlers.configPrint(withFile(values, operands)),
   })
     .argument('[file]', 'the file; default: --config, or where the DaemonSet has it')
-    .option(...JSON_OPTION);
+    .addOption(jsonOption())
+    .addOption(outputOption());
   program
     .command('flags')
     .description("list kube-proxy's flags and what they do here")
@@ -250,11 +212,9 @@ function addConfigCommands(program: Command, handlers: CommandHandlers, report: 
     .action((_values: unknown, command: Command) => command.outputHelp());
 }
 
-const JSON_OPTION = ['--json', 'print JSON'] as const;
-const TIMEOUT_OPTION = ['--timeout <duration>', "longest wait for the cluster's state (30s)", duration] as const;
-
 function outputOptions(values: Values): OutputOptions {
-  return { ...readSharedOptions(values), json: values.json === true };
+  const { output } = values;
+  return { ...readSharedOptions(values), json: values.json === true || output !== undefined, yaml: output === 'yaml' };
 }
 
 function comparisonOptions(values: Values): ComparisonOptions {
@@ -280,9 +240,11 @@ Examples:
   kube-proxy-ipvs preflight           is this node fit for it?
   kube-proxy-ipvs config check FILE   is this configuration right?
   kube-proxy-ipvs plan                what would a sync change?
+  kube-proxy-ipvs migrate             may this node be moved from kube-proxy?
   kube-proxy-ipvs status              what is the daemon doing?
   kube-proxy-ipvs services 10.1.2.3   which Services have this address, or this pod behind them?
   kube-proxy-ipvs backends shop/web   where does it lead, and what is left out, and why?
+  kube-proxy-ipvs diag > node.tar     all that a question about this node needs, without secrets
   kube-proxy-ipvs cleanup             take everything out of the kernel again
 
 All flags of kube-proxy 1.36 are accepted: \`help flags\` lists them. Commands other than \`run\` find their configuration

@@ -1,14 +1,17 @@
+import { stringify } from 'yaml';
 import { runCleanup } from './cleanup.js';
 import { type Environment } from '../daemon/environment.js';
 import { type DaemonOptions, loadDaemonConfig } from '../daemon/daemon-options.js';
 import { errorMessage } from '../values/errors.js';
 import { runBackends } from './backends.js';
 import { runConfigCheck, runConfigPrint } from './config.js';
+import { runDiag } from './diag.js';
 import { runEvents } from './events.js';
 import { runExplain } from './explain.js';
 import { runConnections } from './connections.js';
+import { runMigrate } from './migrate.js';
 import { withNodeDefaults } from './node-defaults.js';
-import { type CommandHandlers } from './options.js';
+import { type CommandHandlers, type OutputOptions } from './options.js';
 import { runPlan } from './plan.js';
 import { runPreflight } from './preflight.js';
 import { runDaemon } from '../daemon/run.js';
@@ -28,21 +31,26 @@ export function commandHandlers(environment: Environment): CommandHandlers {
   };
   const file = <T extends DaemonOptions>(options: T): T =>
     withNodeDefaults(options, { ...environment, variables: { ...environment.variables, NODE_NAME: undefined } });
+  /** Commands that print one JSON document print it as YAML without knowing. */
+  const inForm = ({ yaml }: OutputOptions): Environment =>
+    yaml === true ? { ...environment, out: (text) => environment.out(stringify(JSON.parse(text))) } : environment;
   return {
     run: (options) => runLoudly(options, environment),
-    cleanup: (options) => runCleanup(here(options), environment),
+    cleanup: (options) => runCleanup(here(options), inForm(options)),
     status: (options) => runStatus(here(options), environment),
     events: (options) => runEvents(here(options), environment),
     services: (options) => runServices(here(options), environment),
     backends: (options) => runBackends(here(options), environment),
     connections: (options) => runConnections(here(options), environment),
     table: (options) => runTable(here(options), environment),
-    verify: async (options) => runVerify(await checked(options), environment),
-    plan: async (options) => runPlan(await checked(options), environment),
+    verify: async (options) => runVerify(await checked(options), inForm(options)),
+    plan: async (options) => runPlan(await checked(options), inForm(options)),
     explain: async (options) => runExplain(await checked(options), environment),
-    preflight: async (options) => runPreflight(await checked(options), environment),
-    configCheck: (options) => runConfigCheck(file(options), environment),
-    configPrint: (options) => runConfigPrint(options.writeTo === undefined ? file(options) : options, environment),
+    migrate: async (options) => runMigrate(await checked(options), environment),
+    diag: (options) => runDiag(here(options), environment),
+    preflight: async (options) => runPreflight(await checked(options), inForm(options)),
+    configCheck: (options) => runConfigCheck(file(options), inForm(options)),
+    configPrint: (options) => runConfigPrint(options.writeTo === undefined ? file(options) : options, inForm(options)),
   };
 }
 

@@ -1,9 +1,8 @@
 /** The daemon of this node, asked over its status port. */
-import { get } from 'node:http';
-import { type BindAddress, formatBindAddress } from '../config/bind-address.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { type BackendsPage, type EndpointReport, type ServiceReport, type ServicesPage } from '../serve/inspection.js';
 import { errorMessage } from '../values/errors.js';
+import { fetchAnswer, localUrl } from './daemon-page.js';
 
 const TIMEOUT_MS = 10_000;
 /** The daemon lets expensive answers through one at a time; who waits too long is told to come again. */
@@ -25,7 +24,7 @@ export class DaemonApi {
       throw new DaemonApiError(
         'the daemon cannot be asked: kubeProxyIpvs.statusAccess is off (set it to loopback, and restart the daemon)',
       );
-    this.#base = `http://${formatBindAddress(reachable(metricsBindAddress))}`;
+    this.#base = localUrl(metricsBindAddress, '');
   }
 
   /**
@@ -81,7 +80,7 @@ export class DaemonApi {
 
   async #get(url: string, path: string): Promise<{ status: number; body: string }> {
     try {
-      return await fetchText(url);
+      return await fetchAnswer(url, TIMEOUT_MS);
     } catch (error) {
       throw new DaemonApiError(
         `no answer from the daemon at ${this.#base}${path}: ${errorMessage(error)} ` +
@@ -90,23 +89,4 @@ export class DaemonApi {
       );
     }
   }
-}
-
-/** The address by which the node itself reaches a listener. */
-function reachable({ host, port }: BindAddress): BindAddress {
-  return { host: host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host, port };
-}
-
-function fetchText(url: string): Promise<{ status: number; body: string }> {
-  return new Promise((resolve, reject) => {
-    const request = get(url, { timeout: TIMEOUT_MS }, (response) => {
-      let body = '';
-      response.setEncoding('utf8');
-      response.on('data', (chunk: string) => (body += chunk));
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, body }));
-      response.on('error', reject);
-    });
-    request.on('timeout', () => request.destroy(new Error(`no answer within ${TIMEOUT_MS / 1000} s`)));
-    request.on('error', reject);
-  });
 }

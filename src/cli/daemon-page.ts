@@ -1,6 +1,6 @@
 /** The daemon's own pages, as commands on its node ask for them. */
 import { get } from 'node:http';
-import { formatBindAddress } from '../config/bind-address.js';
+import { type BindAddress, formatBindAddress } from '../config/bind-address.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { errorMessage } from '../values/errors.js';
 
@@ -8,7 +8,11 @@ import { errorMessage } from '../values/errors.js';
 export function daemonUrl(config: ProxyConfig, path: string): string {
   if (config.metricsBindAddress === undefined) throw new Error('the status page is off: metricsBindAddress is empty');
   if (config.statusAccess === 'off') throw new Error('the status page is off: kubeProxyIpvs.statusAccess is off');
-  const { host, port } = config.metricsBindAddress;
+  return localUrl(config.metricsBindAddress, path);
+}
+
+/** By which the node itself reaches a listener. */
+export function localUrl({ host, port }: BindAddress, path: string): string {
   const reachable = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host;
   return `http://${formatBindAddress({ host: reachable, port })}${path}`;
 }
@@ -16,7 +20,9 @@ export function daemonUrl(config: ProxyConfig, path: string): string {
 /** What the daemon answers as JSON; `shown` is what an error calls the page. */
 export async function fetchPage<T>(url: string, shown = url): Promise<T> {
   try {
-    return JSON.parse(await fetchText(url)) as T;
+    const { status, body } = await fetchAnswer(url, PAGE_MS);
+    if (status !== 200) throw new Error(`HTTP ${status}: ${body.trim().slice(0, 200)}`);
+    return JSON.parse(body) as T;
   } catch (error) {
     throw new Error(`no status from the daemon at ${shown}: ${errorMessage(error)} (is it running on this node?)`, {
       cause: error,
@@ -24,19 +30,19 @@ export async function fetchPage<T>(url: string, shown = url): Promise<T> {
   }
 }
 
-function fetchText(url: string): Promise<string> {
+const PAGE_MS = 5000;
+
+/** Any answer, whatever its status. Rejects when none comes within `timeoutMs`. */
+export function fetchAnswer(url: string, timeoutMs: number): Promise<{ status: number; body: string }> {
   return new Promise((resolve, reject) => {
-    const request = get(url, { timeout: 5000 }, (response) => {
-      let text = '';
+    const request = get(url, { timeout: timeoutMs }, (response) => {
+      let body = '';
       response.setEncoding('utf8');
-      response.on('data', (chunk: string) => (text += chunk));
-      response.on('end', () => {
-        if (response.statusCode === 200) resolve(text);
-        else reject(new Error(`HTTP ${response.statusCode}: ${text.trim().slice(0, 200)}`));
-      });
+      response.on('data', (chunk: string) => (body += chunk));
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body }));
       response.on('error', reject);
     });
-    request.on('timeout', () => request.destroy(new Error('no answer within 5 s')));
+    request.on('timeout', () => request.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)));
     request.on('error', reject);
   });
 }

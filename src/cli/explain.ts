@@ -10,19 +10,30 @@ import {
 import { parseAddress } from '../values/address.js';
 import { isProtocol } from '../values/protocol.js';
 import { type ExplainOptions } from './options.js';
+import { hostPort } from './service-view.js';
 import { formatChange } from './plan-text.js';
+import { type Answer, show } from './see.js';
 
 /** Exit code when the kernel differs from what the answer follows from. */
 const DIFFERS = 2;
-/** Backends and differences printed; JSON has all. */
+/** Backends and differences printed unless all are asked for. */
 const MANY = 20;
 
-/** Prints the way of a packet, step by step, and what comes of it. Throws on a destination that cannot be read. */
+/** Prints the way of a packet, step by step, and what comes of it. Rejects on a destination that cannot be read. */
 export async function runExplain(options: ExplainOptions, environment: Environment): Promise<number> {
-  const found = await explain(parseQuestion(options), options, environment);
-  if (options.json) environment.out(`${JSON.stringify(found)}\n`);
-  else environment.out(formatExplanation(found, options.wide));
-  return found.kernelDiffers.length === 0 ? 0 : DIFFERS;
+  const question = parseQuestion(options);
+  return show(options, environment, async () => {
+    const found = await explain(question, options, environment);
+    return explanationAnswer(found, options.format === 'wide');
+  });
+}
+
+/** `-o name` has the backends, one of which gets the packet. */
+export function explanationAnswer(found: Explanation, isWide: boolean): Answer {
+  const { verdict, kernelDiffers } = found;
+  const names = verdict.kind === 'served' ? verdict.backends.map(({ address, port }) => hostPort(address, port)) : [];
+  const text = formatExplanation(found, isWide).trimEnd().split('\n');
+  return { data: found, text, names, notes: [], code: kernelDiffers.length === 0 ? 0 : DIFFERS };
 }
 
 /** `10.96.0.1:443`, `[fd00::1]:53/UDP`. Throws Error, saying what is wrong. */
@@ -48,32 +59,34 @@ export function parseQuestion(options: Pick<ExplainOptions, 'destination' | 'fro
 /** The steps, numbered, with their rules if `isWide`; the outcome; what the kernel lacks. */
 export function formatExplanation(found: Explanation, isWide: boolean): string {
   const { packet, steps, verdict, notes, kernelDiffers } = found;
-  const host = packet.destination.includes(':') ? `[${packet.destination}]` : packet.destination;
-  const lines = [`${packet.protocol} ${host}:${packet.port} from ${packet.source} (${packet.from})`];
+  const lines = [
+    `${packet.protocol} ${hostPort(packet.destination, packet.port)} from ${packet.source} (${packet.from})`,
+  ];
   for (const [i, { at, text, rule, entries = [] }] of steps.entries()) {
     lines.push(`${String(i + 1).padStart(3)}. ${at}: ${text}`);
     if (isWide && rule !== undefined) lines.push(`     rule: ${rule}`);
     if (isWide) for (const { set, entry } of entries) lines.push(`     ${set} has ${entry}`);
   }
-  lines.push(...outcome(verdict, packet.source));
+  const many = isWide ? Infinity : MANY;
+  lines.push(...outcome(verdict, packet.source, many));
   for (const note of notes) lines.push(`note: ${note}`);
   if (kernelDiffers.length === 0) lines.push('the kernel has it so');
   else {
     lines.push('THE KERNEL DIFFERS; a sync would');
-    for (const change of kernelDiffers.slice(0, MANY)) lines.push(`  ${formatChange(change)}`);
-    if (kernelDiffers.length > MANY) lines.push(`  and ${kernelDiffers.length - MANY} more (-o json names them)`);
+    for (const change of kernelDiffers.slice(0, many)) lines.push(`  ${formatChange(change)}`);
+    if (kernelDiffers.length > many) lines.push(`  and ${kernelDiffers.length - many} more (-o wide names them)`);
   }
   return `${lines.join('\n')}\n`;
 }
 
-function outcome(verdict: WalkVerdict, source: string): string[] {
+function outcome(verdict: WalkVerdict, source: string, many: number): string[] {
   switch (verdict.kind) {
     case 'served': {
       const { service, scheduler, persistenceTimeout, backends } = verdict;
       const kept = persistenceTimeout > 0 ? `, the same for ${persistenceTimeout} s` : '';
       const lines = [`=> served by ${service}, by one of these (${scheduler}${kept}):`];
-      for (const backend of backends.slice(0, MANY)) lines.push(`   ${formatBackend(backend, source)}`);
-      if (backends.length > MANY) lines.push(`   and ${backends.length - MANY} more (-o json names them)`);
+      for (const backend of backends.slice(0, many)) lines.push(`   ${formatBackend(backend, source)}`);
+      if (backends.length > many) lines.push(`   and ${backends.length - many} more (-o wide names them)`);
       return lines;
     }
     case 'refused':
@@ -92,8 +105,7 @@ function outcome(verdict: WalkVerdict, source: string): string[] {
 }
 
 function formatBackend({ address, port, seenAs, answersThisWay }: WalkBackend, source: string): string {
-  const host = address.includes(':') ? `[${address}]` : address;
   const seen = seenAs === 'node' ? 'an address of this node' : `the client itself, ${source}`;
   const lost = answersThisWay ? '' : '; its answer does not come back this way: THE CLIENT HEARS NOTHING';
-  return `${host}:${port} sees ${seen}${lost}`;
+  return `${hostPort(address, port)} sees ${seen}${lost}`;
 }

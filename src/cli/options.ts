@@ -2,18 +2,21 @@
 import { type DaemonOptions } from '../daemon/daemon-options.js';
 import { type ServiceOptions } from './backends.js';
 import { type ConnectionsOptions } from './connections.js';
+import { type SeeOptions } from './see.js';
 import { type ServicesOptions } from './services.js';
 
 export interface OutputOptions extends DaemonOptions {
   readonly json: boolean;
+  /** What is printed as JSON is printed as YAML. */
+  readonly yaml?: boolean;
 }
 
-export interface StatusOptions extends OutputOptions {
+export interface StatusOptions extends SeeOptions {
   /** Show the Services of which name or virtual server holds this text. */
   readonly search?: string | undefined;
 }
 
-export interface EventsOptions extends OutputOptions {
+export interface EventsOptions extends SeeOptions {
   /** What happened in the last so many milliseconds; undefined: all that is remembered. */
   readonly sinceMs?: number | undefined;
 }
@@ -36,15 +39,15 @@ export interface PlanOptions extends ComparisonOptions {
   readonly exitCode: boolean;
 }
 
-export interface ExplainOptions extends ComparisonOptions {
+export interface ExplainOptions extends SeeOptions {
+  /** As of ComparisonOptions. */
+  readonly timeoutMs?: number;
   /** `ADDRESS:PORT[/PROTOCOL]` */
   readonly destination: string;
   /** The client's address; undefined: this node. */
   readonly from?: string | undefined;
   /** By which the packet comes in. */
   readonly interface?: string | undefined;
-  /** With the rules and the set entries. */
-  readonly wide: boolean;
 }
 
 export interface PreflightOptions extends OutputOptions {
@@ -71,6 +74,16 @@ export interface ConfigPrintOptions extends OutputOptions {
   readonly writeTo?: string | undefined;
 }
 
+export interface MigrateOptions extends SeeOptions {
+  /** As of ComparisonOptions. */
+  readonly timeoutMs?: number;
+}
+
+export interface DiagOptions extends DaemonOptions {
+  /** The file to write; undefined: standard output. */
+  readonly output: string | undefined;
+}
+
 /** One function per command; each resolves to the exit code. */
 export interface CommandHandlers {
   run(options: DaemonOptions): Promise<number>;
@@ -84,6 +97,8 @@ export interface CommandHandlers {
   verify(options: VerifyOptions): Promise<number>;
   plan(options: PlanOptions): Promise<number>;
   explain(options: ExplainOptions): Promise<number>;
+  migrate(options: MigrateOptions): Promise<number>;
+  diag(options: DiagOptions): Promise<number>;
   preflight(options: PreflightOptions): Promise<number>;
   configCheck(options: ConfigCheckOptions): Promise<number>;
   configPrint(options: ConfigPrintOptions): Promise<number>;

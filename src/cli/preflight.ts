@@ -1,3 +1,4 @@
+import { type ProxyConfig } from '../config/proxy-config.js';
 import { CommandRunner, type RunCommand } from '../kernel/command.js';
 import { detectIptables } from '../kernel/iptables/detect.js';
 import { hasScheduler } from '../kernel/ipvs/probe-scheduler.js';
@@ -28,7 +29,7 @@ import { sysctlsOf } from '../daemon/sysctls.js';
 /** `todo`: not so yet, and `preflight --fix` is expected to set it right. */
 type State = 'ok' | 'todo' | 'failed';
 
-interface Check {
+export interface Check {
   readonly name: string;
   readonly state: State;
   readonly detail: string;
@@ -42,17 +43,21 @@ const LABELS: Readonly<Record<State, string>> = { ok: 'ok  ', todo: 'TODO', fail
  */
 export async function runPreflight(options: PreflightOptions, environment: Environment): Promise<number> {
   const { config } = await loadDaemonConfig(options);
-  const { run } = new CommandRunner();
-  const inputs = { run, scheduler: config.scheduler, environment };
-  const checks = await attempt('permissions', async () => (requireCapabilities(), 'CAP_NET_ADMIN, CAP_NET_RAW'));
-  if (checks.every(({ state }) => state === 'ok'))
-    checks.push(...(await (options.fix ? tryOut(inputs) : look(inputs))));
-  checks.push(...checkSysctls(sysctlsOf(config), options.fix));
+  const checks = await checkNode(config, options.fix, environment);
   const ok = checks.every(({ state }) => state !== 'failed');
   const lines = checks.map(({ name, state, detail }) => `${LABELS[state]} ${name}: ${detail}\n`);
   const found = checks.map(({ name, state, detail }) => ({ name, ok: state !== 'failed', state, detail }));
   environment.out(options.json ? `${JSON.stringify({ ok, checks: found })}\n` : lines.join(''));
   return ok ? 0 : 1;
+}
+
+/** One line of preflight each; as `runPreflight`, with the same effect on the node. */
+export async function checkNode(config: ProxyConfig, fix: boolean, environment: Environment): Promise<Check[]> {
+  const { run } = new CommandRunner();
+  const inputs = { run, scheduler: config.scheduler, environment };
+  const checks = await attempt('permissions', async () => (requireCapabilities(), 'CAP_NET_ADMIN, CAP_NET_RAW'));
+  if (checks.every(({ state }) => state === 'ok')) checks.push(...(await (fix ? tryOut(inputs) : look(inputs))));
+  return [...checks, ...checkSysctls(sysctlsOf(config), fix)];
 }
 
 interface Inputs {

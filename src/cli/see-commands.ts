@@ -3,9 +3,9 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type CompletedCommand, type CompletedOption, SHELLS, type Shell, completionScript } from './completion.js';
 import { type ConnectionsOptions } from './connections.js';
 import { type CommandHandlers } from './options.js';
-import { OUTPUT_FORMATS, type OutputFormat, type SeeOptions } from './see.js';
+import { addFormats, seeOptions } from './see-options.js';
 import { type ServicesOptions } from './services.js';
-import { type Values, duration, readSharedOptions } from './shared-options.js';
+import { type Values } from './shared-options.js';
 
 export interface SeeDeclaration {
   readonly name: string;
@@ -97,24 +97,8 @@ function completedOption(option: Option): CompletedOption {
   return { long: long ?? '', short: short ?? '', description, takesValue, choices: argChoices ?? [] };
 }
 
-function addFormats(command: Command): Command {
-  return command
-    .addOption(new Option('-o, --output <format>', 'instead of a table').choices(OUTPUT_FORMATS))
-    .option('--no-headers', 'no line of headings')
-    .addOption(new Option('-w, --watch [interval]', 'look again every 2s, or as often as said').argParser(interval));
-}
-
 function namespaceOption(): Option {
   return new Option('-n, --namespace <namespace>', 'of this namespace alone');
-}
-
-const WATCH_MS = 2000;
-const SHORTEST_WATCH_MS = 200;
-
-function interval(text: string): number {
-  const ms = duration(text);
-  if (ms < SHORTEST_WATCH_MS) throw new InvalidArgumentError('It is at least 200ms.');
-  return ms;
 }
 
 function limit(text: string): number {
@@ -129,14 +113,4 @@ function limitOf({ limit: number }: Values): Pick<ConnectionsOptions, 'limit'> {
 function servicesOptions(values: Values, [match = '']: readonly string[]): ServicesOptions {
   const { namespace } = values;
   return { ...seeOptions(values), match, namespace: typeof namespace === 'string' ? namespace : '' };
-}
-
-function seeOptions(values: Values): SeeOptions {
-  const { output, headers, watch } = values;
-  return {
-    ...readSharedOptions(values),
-    format: output as OutputFormat | undefined,
-    headers: headers !== false,
-    watchMs: watch === undefined ? undefined : typeof watch === 'number' ? watch : WATCH_MS,
-  };
 }

@@ -1,6 +1,5 @@
 /**
- * How `services`, `backends`, `connections` and `table` show what they found: as text, as data, once or again and
- * again.
+ * How the commands that look at this node show what they found: as text, as data, once or again and again.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
@@ -31,6 +30,8 @@ export interface Answer {
   readonly names: readonly string[];
   /** What could not be found out, and what is wrong; one sentence each. */
   readonly notes: readonly string[];
+  /** The exit code that it means; 0 when not given. */
+  readonly code?: number;
 }
 
 /** There is nothing that matches what was asked for. */
@@ -54,23 +55,25 @@ export function renderAnswer(
 
 /**
  * Shows what `ask` finds, with `watchMs` again and again until the process is told to end: on a terminal in place of
- * what was there, elsewhere whenever it has changed. Rejects as the first `ask` does; a later failure is told, and the
- * next look may succeed.
+ * what was there, elsewhere whenever it has changed. Resolves to the exit code of the last answer; rejects as the
+ * first `ask` does; a later failure is told, and the next look may succeed.
  */
 export async function show(options: SeeOptions, environment: Environment, ask: () => Promise<Answer>): Promise<number> {
   const { watchMs } = options;
   const { out, err, stop, isTerminal = false, variables } = environment;
   const colours = isTerminal && (variables['NO_COLOR'] ?? '') === '' && variables['TERM'] !== 'dumb';
-  const first = renderAnswer(await ask(), options, colours);
+  let answer = await ask();
+  const first = renderAnswer(answer, options, colours);
   if (watchMs !== undefined && isTerminal) out(CLEAR);
   out(first.out);
   err(first.err);
-  if (watchMs === undefined) return 0;
+  if (watchMs === undefined) return answer.code ?? 0;
   let { out: last, err: lastErr } = first;
   while (await pause(watchMs, stop)) {
     let next: { out: string; err: string };
     try {
-      next = renderAnswer(await ask(), options, colours);
+      answer = await ask();
+      next = renderAnswer(answer, options, colours);
     } catch (error) {
       next = { out: last, err: `${errorMessage(error)}\n` };
     }
@@ -82,7 +85,7 @@ export async function show(options: SeeOptions, environment: Environment, ask: (
     last = next.out;
     lastErr = next.err;
   }
-  return 0;
+  return answer.code ?? 0;
 }
 
 /** Home, and everything below gone: what was there before the command stays above on terminals that scroll. */
@@ -91,7 +94,8 @@ const CLEAR = '\x1b[H\x1b[2J';
 /** Between two looks where there is no terminal. */
 const SEPARATORS: Readonly<Record<OutputFormat, string>> = { wide: '\n', json: '', yaml: '---\n', name: '\n' };
 
-async function pause(ms: number, signal: AbortSignal): Promise<boolean> {
+/** Whether it was not told to end meanwhile. */
+export async function pause(ms: number, signal: AbortSignal): Promise<boolean> {
   try {
     await sleep(ms, undefined, { signal });
     return true;

@@ -8,10 +8,11 @@ export type StatusJson = Wire<Omit<StatusReport, Later>> & Partial<Wire<Pick<Sta
 
 type Wire<T> = T extends Date ? string : T extends object ? { [K in keyof T]: Wire<T[K]> } : T;
 
-/** Notes printed; JSON has all that the daemon tells. */
+/** Notes printed unless all are asked for. */
 const NOTES = 12;
 
-export function formatStatus(report: StatusJson, now: Date): string {
+/** `isWide`: every note, and every drain. */
+export function formatStatus(report: StatusJson, now: Date, isWide = false): string {
   const { node, version, health, versions = {}, counts, kernel, repairs = {}, notes } = report;
   const { kernel: release = 'unknown', iptables = 'unknown', families = 'unknown' } = versions;
   const up = age(report.startedAt, now);
@@ -21,11 +22,12 @@ export function formatStatus(report: StatusJson, now: Date): string {
   lines.push(`wanted: ${listed(counts)}`, `written: ${listed(kernel.counts)}`);
   lines.push(`last sync: ${last(report.lastSync, now)}${syncing(kernel.syncingFor)}`);
   lines.push(`last verification: ${last(report.lastVerification, now)}`);
-  lines.push(`drains: ${drains(report)}`);
+  lines.push(`drains: ${drains(report, isWide)}`);
   const repaired = Object.keys(repairs).length === 0 ? 'nothing' : listed(repairs);
   lines.push(`repaired in the last hour: ${repaired}${lastRepair(report, now)}`);
-  for (const note of notes.slice(0, NOTES)) lines.push(`note: ${note}`);
-  if (notes.length > NOTES) lines.push(`and ${notes.length - NOTES} more notes (--json has them)`);
+  const told = isWide ? notes : notes.slice(0, NOTES);
+  for (const note of told) lines.push(`note: ${note}`);
+  if (notes.length > told.length) lines.push(`and ${notes.length - told.length} more notes (-o wide has them)`);
   return `${lines.join('\n')}\n`;
 }
 
@@ -52,13 +54,15 @@ function syncing(seconds: number | undefined): string {
   return seconds === undefined ? '' : `; one is under way for ${seconds.toFixed(1)} s`;
 }
 
-function drains({ drains: all, kernel }: StatusJson): string {
+function drains({ drains: all, kernel }: StatusJson, isWide: boolean): string {
   if (all.length === 0) return 'none';
   const connections = all.reduce((sum, drain) => sum + drain.connections, 0);
   const deadlines = all.flatMap((drain) => drain.deadline ?? []).sort();
   const until = deadlines.length < all.length ? 'without a deadline' : `until ${deadlines.at(-1)} at the latest`;
   const total = Math.max(all.length, kernel.counts['draining real servers'] ?? 0);
-  const named = all.slice(0, 3).map((drain) => `${drain.virtualServer} -> ${drain.realServer} (${drain.connections})`);
+  const named = all
+    .slice(0, isWide ? all.length : 3)
+    .map((drain) => `${drain.virtualServer} -> ${drain.realServer} (${drain.connections})`);
   const more = total > named.length ? ` and ${total - named.length} more` : '';
   return `${total} with ${connections} connections, ${until}: ${named.join(', ')}${more}`;
 }

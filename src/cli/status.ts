@@ -3,6 +3,7 @@ import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { isGreen } from '../serve/health.js';
 import { type StatusService } from '../serve/status.js';
 import { type StatusOptions } from './options.js';
+import { show } from './see.js';
 import { daemonUrl, fetchPage } from './daemon-page.js';
 import { type StatusJson, formatStatus } from './status-text.js';
 
@@ -16,13 +17,18 @@ const PAGE = 1000;
 export async function runStatus(options: StatusOptions, environment: Environment): Promise<number> {
   const { config } = await loadDaemonConfig(options);
   const url = daemonUrl(config, '/status.json');
-  const { search } = options;
-  const wantsServices = options.json || search !== undefined;
-  const page = await fetchPages(url, search ?? '', wantsServices);
-  const { report, services } = page;
-  if (options.json) environment.out(`${JSON.stringify(page)}\n`);
-  else environment.out(`${formatStatus(report, new Date())}${search === undefined ? '' : renderServices(services)}`);
-  return isGreen(report.health) ? 0 : 1;
+  const { search, format } = options;
+  const wantsServices = search !== undefined || (format !== undefined && format !== 'wide');
+  return show(options, environment, async () => {
+    const page = await fetchPages(url, search ?? '', wantsServices);
+    const { report, services } = page;
+    const text = formatStatus(report, new Date(), format === 'wide')
+      .trimEnd()
+      .split('\n');
+    const names = services.map(({ namespace, name }) => `${namespace}/${name}`);
+    const found = search === undefined ? [] : renderServices(services);
+    return { data: page, text: [...text, ...found], names, notes: [], code: isGreen(report.health) ? 0 : 1 };
+  });
 }
 
 interface PageJson {
@@ -45,14 +51,13 @@ async function fetchPages(url: string, search: string, wantsServices: boolean): 
   }
 }
 
-function renderServices(services: readonly StatusService[]): string {
-  if (services.length === 0) return 'no Service matches\n';
-  const lines = services.flatMap(({ namespace, name, virtualServers }) => [
+function renderServices(services: readonly StatusService[]): string[] {
+  if (services.length === 0) return ['no Service matches'];
+  return services.flatMap(({ namespace, name, virtualServers }) => [
     `${namespace}/${name}`,
     ...virtualServers.map(
       ({ virtualServer, scheduler, realServers, draining }) =>
         `  ${virtualServer} ${scheduler}: ${realServers} real servers${draining > 0 ? `, ${draining} draining` : ''}`,
     ),
   ]);
-  return `${lines.join('\n')}\n`;
 }

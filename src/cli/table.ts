@@ -20,25 +20,21 @@ export async function runTable(options: ServicesOptions, environment: Environmen
   const { config } = await loadDaemonConfig(options);
   const client = new IpvsClient(environment.openNetlinkSocket);
   const isFiltered = options.namespace !== '' || options.match !== '';
-  let isNameless = false;
   try {
-    const code = await show(options, environment, async () => {
+    return await show(options, environment, async () => {
       const notes: string[] = [];
       let services: readonly ServiceReport[] = [];
       try {
         services = await findServices(new DaemonApi(config), options);
-        isNameless = false;
       } catch (error) {
         // Without names nothing can be chosen by them.
         if (isFiltered || error instanceof NothingFoundError) throw error;
-        isNameless = true;
         notes.push(`Service names are not known: ${errorMessage(error)}`);
       }
       const owners = serverOwners(services);
       const table = await readTable(client, isFiltered ? owners : undefined, environment.stop);
-      return tableAnswer(table, owners, notes, options.headers);
+      return { ...tableAnswer(table, owners, notes, options.headers), code: notes.length === 0 ? 0 : 1 };
     });
-    return isNameless ? 1 : code;
   } finally {
     client.close();
   }

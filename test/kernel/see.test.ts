@@ -8,6 +8,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before } from 'node:test';
 
+import { parse } from 'yaml';
 import { type Connection, ROOT } from './harness/agent.js';
 import { run, shell } from './harness/kernel-state.js';
 import { Lab } from './harness/lab.js';
@@ -210,6 +211,82 @@ step('table is ipvsadm -Ln with names, and names what somebody else has put ther
   assert.match(out, /^TCP {2}192\.0\.2\.1:80 rr +# default\/other:main \(external IP\)$/m);
   assert.match(out, /^FWM {2}7 IPv4 wlc +# \?$/m);
   await shell('ipvsadm -D -f 7');
+});
+
+const SECRETS = {
+  annotation: 's.Hvs7AnnotationOfAService',
+  environment: 'wJalrXUtnFEMIK7MDENGbPxRfi',
+  kubeconfig: 'abcdef.0123456789abcdef',
+  field: 'correct-horse-battery-staple',
+};
+
+step('diag has the state of the node in one archive, and no secret of anybody', async () => {
+  const told = { 'vault.example.com/token': SECRETS.annotation, note: SECRETS.annotation };
+  const web = service(WEB) as { metadata: object };
+  rig.set({ ...web, metadata: { ...web.metadata, annotations: told } });
+  const kubeconfig = JSON.parse(readFileSync(rig.kubeconfig, 'utf8')) as { users: unknown };
+  const place = rig.write('kubeconfig-diag', {
+    ...kubeconfig,
+    users: [{ name: 'fake', user: { token: SECRETS.kubeconfig } }],
+  });
+  const config = JSON.parse(readFileSync(PLACE, 'utf8')) as object;
+  const file = rig.write('diag.conf', { ...config, clientConnection: { kubeconfig: place }, remark: SECRETS.field });
+  const archive = '/tmp/diag.tar';
+  await shell(`SECRET_KEY=${SECRETS.environment} ${PROGRAM} diag --config ${file} 2>/tmp/diag.err >${archive}`);
+  const bytes = readFileSync(archive);
+  for (const [name, secret] of Object.entries(SECRETS)) assert.ok(!bytes.includes(secret), name);
+  const err = readFileSync('/tmp/diag.err', 'utf8');
+  await shell(`mkdir /tmp/diag; tar -xf ${archive} -C /tmp/diag --strip-components=1`);
+  const read = (name: string): string => readFileSync(`/tmp/diag/${name}`, 'utf8');
+  console.log(`${err}${read('index.txt')}`);
+  for (const [name, pattern] of [
+    ['status.txt', /^node node-0, version \S+: healthy$/m],
+    ['table.txt', /^TCP {2}10\.96\.1\.1:80 rr persistent 600 +# default\/web:main$/m],
+    ['services.txt', /contested: default\/other has it/],
+    ['events.txt', /took over the kernel state/],
+    ['verify.txt', /^the kernel is as desired$/m],
+    ['plan.txt', /^nothing to change$/m],
+    ['preflight.txt', /^ok +permissions: /m],
+    ['health.txt', /^\/healthz: 200$/m],
+    ['metrics.txt', /^kubeproxy_ipvs_build_info\{/m],
+    ['sets.txt', /^add KUBE-CLUSTER-IP 10\.96\.1\.1,tcp:80$/m],
+    ['iptables-legacy.txt', /^-A KUBE-SERVICES /m],
+    ['links.txt', /^kube-ipvs0: index \d+, dummy, /m],
+    ['sysctls.txt', /^net\.ipv4\.vs\.conntrack = 1$/m],
+    ['modules.txt', /^ip_vs /m],
+    ['configuration.yaml', /clusterCIDR: 10\.128\.0\.0\/9/],
+  ] as const)
+    assert.match(read(name), pattern, name);
+  assert.match(err, /^not in the bundle: log\.txt: /m, 'there is no kubelet here');
+  assert.match(err, /^kube-proxy-ipvs-node-0-\S+: \d+ of \d+ parts, \d+ bytes$/m);
+  assert.ok(bytes.length < 1 << 20);
+});
+
+step('status, events and explain in every form, whole through a pipe', async () => {
+  for (const command of ['status', 'events', 'explain 10.96.1.1:80']) {
+    const json = JSON.parse((await type(`${command} -o json`)).out) as object;
+    const yaml = parse((await type(`${command} -o yaml`)).out) as object;
+    assert.deepEqual(Object.keys(yaml), Object.keys(json), command);
+  }
+  assert.match((await type('explain 10.96.1.1:80 -o name')).out, /^10\.128\.0\.1[12]:8080\n$/, 'the other one drains');
+  assert.ok((await rows('status -o name')).includes('default/web'));
+  assert.ok((await rows('events -o name')).includes('default/web'));
+  assert.equal((await rows('events -o wide'))[0], 'NUMBER|TIME|KIND|SERVICE|EVENT');
+});
+
+step('events --watch goes on with what comes, each once', async () => {
+  const [watched, pid] = ['/tmp/watched', '/tmp/watched.pid'];
+  await shell(`${PROGRAM} events --watch=200ms >${watched} 2>&1 & echo $! >${pid}`);
+  await waitUntil('what there was', () => readFileSync(watched, 'utf8').includes('took over'));
+  rig.set(endpointSlice(OTHER, [TWO, ONE]));
+  await waitUntil('what came', () => readFileSync(watched, 'utf8').includes(`default/other gained ${ONE}:8080`));
+  rig.set(endpointSlice(OTHER, [TWO]));
+  await waitUntil('what went', () => readFileSync(watched, 'utf8').includes(`default/other lost ${ONE}:8080`));
+  await shell(`kill $(cat ${pid})`);
+  const events = readFileSync(watched, 'utf8')
+    .split('\n')
+    .filter((line) => / (gained|lost) |took over/.test(line));
+  assert.equal(new Set(events).size, events.length, events.join('\n'));
 });
 
 step('without the API server and without the daemon the rest is shown, and what is missing is said', async () => {

@@ -49,7 +49,7 @@ export class SeeRig extends ReconcileRig {
     let [out, err] = ['', ''];
     const environment = {
       openNetlinkSocket: this.kernel.open,
-      variables: {},
+      ...{ variables: {}, hostname: 'node-0', version: '1.0.0' },
       exists: () => false,
       stop: new AbortController().signal,
       out: (text: string) => void (out += text),

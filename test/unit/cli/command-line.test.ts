@@ -19,7 +19,11 @@ interface Call {
     timeoutMs?: number;
     destination?: string;
     from?: string;
-    wide?: boolean;
+    format?: string;
+    watchMs?: number;
+    headers?: boolean;
+    output?: string;
+    yaml?: boolean;
     sinceMs?: number;
   };
 }
@@ -38,16 +42,21 @@ async function runWith(...args: string[]): Promise<{ code: number; calls: Call[]
     backends: record('backends', 0),
     connections: record('connections', 0),
     table: record('table', 0),
+    migrate: record('migrate', 2),
     verify: record('verify', 2),
     plan: record('plan', 0),
     explain: record('explain', 0),
     events: record('events', 0),
+    diag: record('diag', 0),
     preflight: record('preflight', 1),
     configCheck: record('config check', 1),
     configPrint: record('config print', 0),
   };
   let [out, err] = ['', ''];
-  const output = { out: (text: string) => void (out += text), err: (text: string) => void (err += text) };
+  const output = {
+    ...{ out: (text: string) => void (out += text), err: (text: string) => void (err += text) },
+    build: { commit: '0123abcd', date: '2026-11-26T07:00:00.000Z' },
+  };
   const code = await runCommandLine(args, handlers, '1.2.3', output);
   return { code, calls, out, err };
 }
@@ -204,22 +213,50 @@ describe('command line', () => {
   it('explain takes a destination, whose packet it is and how to print', async () => {
     const one = await single('explain', '--from', '10.0.0.1', '10.96.0.1:443/TCP', '-o', 'wide', '--config', 'f');
     assert.deepEqual(
-      [one.command, one.destination, one.from, one.wide],
-      ['explain', '10.96.0.1:443/TCP', '10.0.0.1', true],
-    );
-    assert.deepEqual(
-      [(await single('explain', 'x', '-o', 'json')).json, (await single('explain', 'x')).json],
-      [true, false],
+      [one.command, one.destination, one.from, one.format],
+      ['explain', '10.96.0.1:443/TCP', '10.0.0.1', 'wide'],
     );
     assert.match((await runWith('explain')).err, /missing required argument 'destination'/);
-    assert.match((await runWith('explain', 'x', '-o', 'yaml')).err, /Allowed choices are wide, json/);
+    assert.match((await runWith('explain', 'x', '-o', 'xml')).err, /Allowed choices are wide, json, yaml, name/);
   });
 
   it('events takes how far back, and how to print', async () => {
     const some = await single('events', '--since', '10m', '-o', 'json');
-    assert.deepEqual([some.command, some.sinceMs, some.json], ['events', 600_000, true]);
-    assert.deepEqual([(await single('events')).sinceMs, (await single('events')).json], [undefined, false]);
+    assert.deepEqual([some.command, some.sinceMs, some.format], ['events', 600_000, 'json']);
+    assert.equal((await single('events')).sinceMs, undefined);
     assert.match((await runWith('events', '--since', 'yesterday')).err, /yesterday/);
+  });
+
+  it('every command that shows this node takes the same forms', async () => {
+    const operands: Record<string, string[]> = { backends: ['a/b'], connections: ['a/b'], explain: ['10.0.0.1:80'] };
+    for (const name of ['services', 'backends', 'connections', 'table', 'status', 'events', 'explain', 'migrate']) {
+      const words = [name, ...(operands[name] ?? [])];
+      for (const format of ['wide', 'json', 'yaml', 'name'])
+        assert.equal((await single(...words, '-o', format)).format, format, name);
+      assert.equal((await single(...words, '--json')).format, 'json', name);
+      const plain = await single(...words);
+      assert.deepEqual([plain.format, plain.headers, plain.watchMs], [undefined, true, undefined], name);
+      const watching = await single(...words, '--no-headers', '--watch=5s');
+      assert.deepEqual([watching.headers, watching.watchMs], [false, 5000], name);
+    }
+    for (const words of [['verify'], ['plan'], ['preflight'], ['cleanup'], ['config', 'check'], ['config', 'print']]) {
+      const forms = [
+        await single(...words),
+        await single(...words, '-o', 'json'),
+        await single(...words, '-o', 'yaml'),
+      ];
+      assert.deepEqual(
+        forms.map(({ json, yaml }) => [json, yaml]),
+        [
+          [false, false],
+          [true, false],
+          [true, true],
+        ],
+        words.join(' '),
+      );
+    }
+    assert.equal((await single('diag', '--output', 'x.tar')).output, 'x.tar');
+    assert.equal((await single('migrate', '--timeout', '5s')).timeoutMs, 5000);
   });
 
   it('explains wrong arguments and exits with 1, running nothing', async () => {
@@ -270,6 +307,7 @@ describe('command line', () => {
     const raw = JSON.parse((await runWith('--version=raw')).out) as Record<string, string>;
     assert.equal(raw.version, '1.2.3');
     assert.equal(raw.nodeVersion, process.versions.node);
+    assert.deepEqual([raw.gitCommit, raw.buildDate], ['0123abcd', '2026-11-26T07:00:00.000Z']);
   });
 
   it('knows what a mistyped command was meant to be', async () => {
@@ -307,6 +345,7 @@ describe('command line', () => {
       ...{ run: fail, cleanup: fail, status: fail, verify: fail, plan: fail, preflight: fail },
       ...{ configCheck: fail, configPrint: fail, explain: fail, events: fail },
       ...{ configCheck: fail, configPrint: fail, services: fail, backends: fail, connections: fail, table: fail },
+      ...{ migrate: fail, diag: fail },
     };
     const silent = { out: () => undefined, err: () => undefined };
     await assert.rejects(runCommandLine([], handlers, '1', silent), /boom/);

@@ -39,7 +39,7 @@ describe('completion', () => {
     assert.deepEqual(offers(script, '--kubeconfig', 'file', 'services', '--name'), ['--namespace']);
     assert.deepEqual(offers(script, 'services', '-o', ''), ['wide', 'json', 'yaml', 'name']);
     assert.deepEqual(offers(script, 'table', '--output', 'y'), ['yaml']);
-    assert.deepEqual(offers(script, 'explain', '-o', ''), ['wide', 'json'], 'they differ from command to command');
+    assert.deepEqual(offers(script, 'plan', '-o', ''), ['json', 'yaml'], 'they differ from command to command');
     assert.deepEqual(offers(script, 'completion', 'f'), ['fish']);
     assert.ok(!offers(script, 'backends', '--').includes('--fix'), 'options of other commands');
   });
@@ -51,7 +51,7 @@ describe('completion', () => {
       out,
       /^complete -c kube-proxy-ipvs -n '__kube_proxy_ipvs_is \\'\\'' -f -a 'services' -d 'list the Services/m,
     );
-    assert.match(out, /-l output -s o -x -a 'wide json yaml name' -d 'instead of a table'$/m);
+    assert.match(out, /-l output -s o -x -a 'wide json yaml name' -d 'in another form; wide: with more'$/m);
     const refused = await type('completion', 'tcsh');
     assert.equal(refused.code, 1);
     assert.match(refused.err, /bash, zsh, fish/);

@@ -81,5 +81,5 @@ test('where the kernel differs it says what a sync would do, up to a bound', () 
   })) as unknown as Explanation['kernelDiffers'];
   const text = formatExplanation({ ...EXPLANATION, kernelDiffers: changes }, false);
   assert.match(text, /THE KERNEL DIFFERS; a sync would\n {2}add set entry KUBE-CLUSTER-IP 10\.96\.0\.0,tcp:80\n/);
-  assert.match(text, /\n {2}and 10 more \(-o json names them\)\n$/);
+  assert.match(text, /\n {2}and 10 more \(-o wide names them\)\n$/);
 });

@@ -1,6 +1,8 @@
 /** The command `status` against the page as the daemon serves it. */
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
+import { parse } from 'yaml';
+import { type OutputFormat } from '../../../src/cli/see.js';
 import { runStatus } from '../../../src/cli/status.js';
 import { type Environment } from '../../../src/daemon/environment.js';
 import { metricsHandler } from '../../../src/serve/metrics-server.js';
@@ -29,10 +31,12 @@ function servicesOf({ search, offset, limit }: ServiceQuery): Promise<{ total: n
   return Promise.resolve({ total: found.length, services: found.slice(offset, offset + limit) });
 }
 
+const SEE = { format: undefined, headers: true, watchMs: undefined };
+
 async function status(
   t: TestContext,
   health: StatusHealth,
-  more: { json?: boolean; search?: string; report?: Partial<StatusReport> } = {},
+  more: { format?: OutputFormat; search?: string; report?: Partial<StatusReport> } = {},
 ): Promise<{ code: number; text: string }> {
   const report = statusReport({
     ...{ startedAt: AT, health },
@@ -52,14 +56,14 @@ async function status(
   });
   const port = await serve(t, { handler });
   let text = '';
-  const environment = { out: (part: string) => void (text += part) } as Environment;
+  const environment = { out: (part: string) => void (text += part), err: () => undefined } as unknown as Environment;
   const document = {
     apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
     kind: 'KubeProxyConfiguration',
     metricsBindAddress: `127.0.0.1:${port}`,
   };
   const options = { configFile: undefined, document, overrides: {}, manifests: undefined, warnings: [] };
-  return { code: await runStatus({ ...options, json: false, ...more }, environment), text };
+  return { code: await runStatus({ ...options, ...SEE, ...more }, environment), text };
 }
 
 describe('status', () => {
@@ -90,7 +94,10 @@ describe('status', () => {
       /\ndrains: 5 with 10 connections, until 2026-11-21T07:00:04\.000Z at the latest: TCP 10\.96\.0\.0:80 -> /,
     );
     assert.match(text, / and 2 more\n/);
-    assert.match(text, /\nnote: note 11\nand 28 more notes \(--json has them\)\n$/);
+    assert.match(text, /\nnote: note 11\nand 28 more notes \(-o wide has them\)\n$/);
+    const wide = (await status(t, HEALTHY, { format: 'wide', report: { drains, notes, lastSync } })).text;
+    assert.match(wide, /\nnote: note 39\n$/);
+    assert.match(wide, / TCP 10\.96\.0\.4:80 -> 10\.0\.0\.1:8080 \(2\)\n/);
   });
 
   test('drains without a deadline have none; the last repair is told with its Service', async (t) => {
@@ -124,10 +131,17 @@ describe('status', () => {
   });
 
   test('as JSON it has every Service, however many pages they are (D23)', async (t) => {
-    const { text } = await status(t, HEALTHY, { json: true });
+    const { text } = await status(t, HEALTHY, { format: 'json' });
     const page = JSON.parse(text) as { total: number; services: StatusService[]; report: StatusReport };
     assert.deepEqual([page.total, page.services.length, page.report.node], [2345, 2345, 'node-0']);
     assert.equal(new Set(page.services.map(({ name }) => name)).size, 2345);
+  });
+
+  test('as names it has every Service, and as YAML what it has as JSON', async (t) => {
+    const names = (await status(t, HEALTHY, { format: 'name' })).text.trimEnd().split('\n');
+    assert.deepEqual([names.length, names[0]], [2345, 'shop/web-0']);
+    const { report } = parse((await status(t, HEALTHY, { format: 'yaml' })).text) as { report: StatusReport };
+    assert.deepEqual([report.node, report.counts], ['node-0', { Services: 3 }]);
   });
 
   test('shows the Services that a search finds', async (t) => {

@@ -5,6 +5,7 @@ import { describe, it } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { parse, parseAllDocuments } from 'yaml';
 import { runCommandLine } from '../../../src/cli/command-line.js';
+import { type CommandHandlers } from '../../../src/cli/options.js';
 import { loadConfigText } from '../../../src/config/load.js';
 import { Metrics } from '../../../src/serve/metrics.js';
 
@@ -100,7 +101,43 @@ describe('deploy', () => {
       );
       for (const [, group = '', resource] of paths) asked.add(`${group}/${resource}`);
     }
+    // Asked for with kubeProxyIpvs.events alone, and granted by a component.
+    assert.ok(asked.delete('events.k8s.io/events'));
     assert.deepEqual(granted.sort(), [...asked].sort());
+  });
+
+  it('grants the right to create Events, and no other, in a component of its own', () => {
+    const [role, binding] = parseAllDocuments(readFileSync('deploy/components/events/rbac.yaml', 'utf8')).map(
+      (document) => document.toJS() as Tree,
+    );
+    assert.deepEqual(role!.rules, [{ apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create'] }]);
+    assert.deepEqual(
+      [binding!.roleRef!.name, list(binding!.subjects!)[0]!.name],
+      [role!.metadata!.name, daemonSet.spec!.template!.spec!.serviceAccountName],
+    );
+    const events = /`kubeProxyIpvs\.events`/.exec(readFileSync('docs/configuration.md', 'utf8'));
+    assert.ok(events !== null);
+  });
+
+  it('has a check before a migration that starts `migrate`, loads nothing and listens nowhere', async () => {
+    const patches = read('deploy/components/check/kustomization.yaml').patches as unknown as Tree[];
+    const { initContainers, containers } = (parse(text(patches[0]!.patch)) as Tree).spec!.template!.spec!;
+    const [only] = list(containers!);
+    assert.deepEqual(
+      [initContainers, only!.ports, only!.livenessProbe, only!.readinessProbe, only!.startupProbe],
+      [null, null, null, null, null],
+    );
+    assert.equal(only!.name, container.name);
+    const args = list(only!.command!).map(text);
+    const called: string[] = [];
+    const handlers = new Proxy({} as CommandHandlers, {
+      get: (_target, name) => () => (called.push(String(name)), Promise.resolve(0)),
+    });
+    const silent = { out: () => undefined, err: (message: string) => assert.fail(message) };
+    assert.equal(await runCommandLine(args.slice(1), handlers, '1', silent), 0);
+    assert.deepEqual(called, ['migrate']);
+    for (const overlay of ['kubeadm-check', 'eks-check'])
+      assert.deepEqual(read(`deploy/overlays/${overlay}/kustomization.yaml`).components, ['../../components/check']);
   });
 
   it('ships a configuration that our own loader takes without a warning', () => {
@@ -139,6 +176,8 @@ describe('deploy', () => {
       plan: handler('plan'),
       explain: handler('explain'),
       events: handler('events'),
+      migrate: handler('migrate'),
+      diag: handler('diag'),
       preflight: async ({ fix }: { fix: boolean }) => (started.push(`preflight fix=${fix}`), 0),
       configCheck: handler('config check'),
       configPrint: handler('config print'),
