@@ -30,6 +30,10 @@ export interface ConntrackConfig {
 export type StatusAccess = 'loopback' | 'all' | 'off';
 export const STATUS_ACCESS: readonly StatusAccess[] = ['loopback', 'all', 'off'];
 
+/** Not `off` and `on`, which YAML 1.1 takes for booleans. */
+export type EventsMode = 'none' | 'node' | 'all';
+export const EVENTS_MODES: readonly EventsMode[] = ['none', 'node', 'all'];
+
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error';
 export const LOG_LEVELS: readonly LogLevel[] = ['trace', 'debug', 'info', 'warn', 'error'];
 
@@ -49,6 +53,8 @@ export interface ProxyConfig {
   readonly enableProfiling: boolean;
   /** Who gets /status and /configz on the metrics address. */
   readonly statusAccess: StatusAccess;
+  /** Events written into the cluster: about this Node alone, or about Services, too. */
+  readonly events: EventsMode;
 
   /** undefined: in-cluster configuration. */
   readonly kubeconfig: string | undefined;

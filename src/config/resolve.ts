@@ -5,6 +5,7 @@ import { type BindAddress, parseBindAddress } from './bind-address.js';
 import { type ConfigProblem } from './errors.js';
 import { formatGoDuration } from './go-duration.js';
 import {
+  type EventsMode,
   type ConntrackConfig,
   type DetectLocal,
   type LogLevel,
@@ -55,6 +56,7 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     ...bindAddresses(file, flags, bindAddress, found),
     enableProfiling: file.enableProfiling ?? false,
     statusAccess: (nonEmpty(file.kubeProxyIpvs?.statusAccess) as StatusAccess | undefined) ?? 'loopback',
+    events: (nonEmpty(file.kubeProxyIpvs?.events) as EventsMode | undefined) ?? 'none',
     kubeconfig: nonEmpty(flags.kubeconfig ?? file.clientConnection?.kubeconfig),
     master: nonEmpty(flags.master),
     configSyncPeriodMs: timer('configSyncPeriod', nonZero(file.configSyncPeriod) ?? 15 * MINUTE, found),

@@ -7,7 +7,7 @@ import * as z from 'zod';
 import { type Address, parseAddress } from '../values/address.js';
 import { type Prefix, parsePrefix } from '../values/prefix.js';
 import { parseGoDuration } from './go-duration.js';
-import { STATUS_ACCESS } from './proxy-config.js';
+import { EVENTS_MODES, STATUS_ACCESS } from './proxy-config.js';
 
 export const API_VERSION = 'kubeproxy.config.k8s.io/v1alpha1';
 export const KIND = 'KubeProxyConfiguration';
@@ -151,6 +151,7 @@ const logging = section({
 const extras = section({
   drainTimeout: duration.optional(),
   statusAccess: oneOf(STATUS_ACCESS).optional(),
+  events: oneOf(EVENTS_MODES).optional(),
   acceptServiceTraffic: bool.optional(),
   protectNodeAddresses: z
     // YAML 1.1 parsers, Go's among them, make booleans of on and off.

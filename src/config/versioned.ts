@@ -49,6 +49,7 @@ export function versionedConfig(file: Section, config: ProxyConfig): Versioned {
       ...section('kubeProxyIpvs'),
       drainTimeout: formatGoDuration(config.drainTimeoutMs),
       statusAccess: config.statusAccess,
+      events: config.events,
       acceptServiceTraffic: config.acceptServiceTraffic,
       protectNodeAddresses: config.protectNodeAddresses,
     },

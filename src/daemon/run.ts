@@ -9,6 +9,7 @@ import { isModulePresent } from '../kernel/node/modules.js';
 import { systemClock } from '../reconcile/clock.js';
 import { type HealthReport, healthHandler } from '../serve/health.js';
 import { Metrics } from '../serve/metrics.js';
+import { startClusterEvents } from './cluster-events.js';
 import { ConfigChange } from './config-change.js';
 import { DataPlane } from './data-plane.js';
 import { hasEarlierState } from './earlier-state.js';
@@ -100,14 +101,22 @@ async function serve(parts: ServeParts): Promise<void> {
     ...sources.notes,
   ];
   const servers = new Servers({ dataPlane, sources, document, environment, health, notes });
+  let events: { close(): Promise<void> } | undefined;
   log.info({ node: nodeName, version: environment.version, scheduler: config.scheduler }, 'started');
   try {
     await servers.start();
     releaseAddresses(dataPlane.clients, await sources.apiServerAddresses(), log);
     await sources.start();
+    if (config.events !== 'none' && options.manifests === undefined)
+      events = startClusterEvents(dataPlane, {
+        skipped: () => sources.report.skipped(),
+        configProblem: () => configChange?.problem,
+        onRequest: (request) => metrics.apiRequest(request),
+      });
     await aborted(stop);
   } finally {
     const start = performance.now();
+    await events?.close();
     await sources.close();
     await dataPlane.stop();
     await servers.close();

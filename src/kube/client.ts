@@ -6,10 +6,12 @@ import { type Connection, Credentials } from './credentials.js';
 import { KubeError, parseRetryAfter, toKubeError } from './errors.js';
 import { type CredentialOptions } from './kubeconfig.js';
 
+export type Method = 'GET' | 'POST';
+
 /** One finished request, for the rest_client_* metrics; `code` is the status, or `<error>` as client-go has it. */
 export interface RequestRecord {
-  readonly verb: 'GET';
-  readonly method: 'GET';
+  readonly verb: Method;
+  readonly method: Method;
   readonly host: string;
   readonly code: string;
   /** From sending to the answer's headers. */
@@ -34,6 +36,8 @@ export interface KubeRequest {
   readonly operation: string;
   readonly path: string;
   readonly query: Readonly<Record<string, string>>;
+  /** Makes it a POST of this as JSON. */
+  readonly body?: object;
   readonly signal: AbortSignal;
   /** The body fails with reason `Idle` when no byte arrives for this long; asked again as the connection goes on. */
   readonly idleMs: () => number;
@@ -46,8 +50,8 @@ const MAX_STATUS_BODY = 64 * 1024;
 const TLS_ERROR = /^(ERR_SSL|ERR_TLS|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)/;
 
 /**
- * GET requests to the API server over keep-alive HTTP/1.1, with the credentials of the configuration. Every failure is
- * a KubeError.
+ * Requests to the API server, GET and a rare POST, over keep-alive HTTP/1.1, with the credentials of the configuration.
+ * Every failure is a KubeError.
  */
 export class KubeClient {
   readonly #credentials: Credentials;
@@ -96,13 +100,13 @@ export class KubeClient {
     try {
       response = await this.#send(request, connection);
     } catch (error) {
-      this.#record(connection, '<error>', started);
+      this.#record(request, connection, '<error>', started);
       const failure = toKubeError(request.operation, error);
       if (TLS_ERROR.test(failure.reason)) this.#credentials.refresh(connection.generation);
       throw failure;
     }
     const status = response.statusCode ?? 0;
-    this.#record(connection, String(status), started);
+    this.#record(request, connection, String(status), started);
     const body = readBody(response, request, this.#clock);
     if (status >= 200 && status < 300) return body;
     if (status === 401) this.#credentials.refresh(connection.generation);
@@ -119,9 +123,12 @@ export class KubeClient {
         host: server.hostname.replace(/^\[|\]$/g, ''),
         port: server.port || (server.protocol === 'http:' ? 80 : 443),
         path,
-        method: 'GET',
+        method: methodOf(request),
         agent,
-        headers: { accept: 'application/json', 'user-agent': this.#options.userAgent ?? 'kube-proxy-ipvs', ...headers },
+        headers: {
+          ...{ accept: 'application/json', 'user-agent': this.#options.userAgent ?? 'kube-proxy-ipvs', ...headers },
+          ...(request.body === undefined ? {} : { 'content-type': 'application/json' }),
+        },
         signal: request.signal,
       });
       const cancel = this.#clock.timer(timeoutMs, () =>
@@ -147,13 +154,14 @@ export class KubeClient {
         const stale = { reason: 'StaleConnection', message: error.message, cause: error };
         reject(isStale ? new KubeError(request.operation, stale) : error);
       });
-      outgoing.end();
+      outgoing.end(request.body === undefined ? undefined : JSON.stringify(request.body));
     });
   }
 
-  #record(connection: Connection, code: string, started: number): void {
+  #record(request: KubeRequest, connection: Connection, code: string, started: number): void {
     const seconds = (this.#clock.now() - started) / 1000;
-    this.#options.onRequest?.({ verb: 'GET', method: 'GET', host: connection.server.host, code, seconds });
+    const method = methodOf(request);
+    this.#options.onRequest?.({ verb: method, method, host: connection.server.host, code, seconds });
   }
 
   async #statusError(request: KubeRequest, response: IncomingMessage, body: KubeBody): Promise<KubeError> {
@@ -163,6 +171,10 @@ export class KubeClient {
     const message = explain(status, request, said.message || (response.statusMessage ?? ''));
     return new KubeError(request.operation, { status, reason: said.reason, message, retryAfterMs });
   }
+}
+
+function methodOf({ body }: KubeRequest): Method {
+  return body === undefined ? 'GET' : 'POST';
 }
 
 async function* readBody(response: IncomingMessage, request: KubeRequest, clock: KubeClock): KubeBody {
@@ -224,6 +236,6 @@ function explain(status: number, request: KubeRequest, said: string): string {
   }
   if (status !== 403) return `HTTP ${status}: ${said}`;
   const match = /^\/(?:api|apis\/([^/]+))\/[^/]+\/(?:namespaces\/[^/]+\/)?([^/]+)/.exec(request.path);
-  const rule = `apiGroups: ["${match?.[1] ?? ''}"], resources: ["${match?.[2] ?? request.path}"], verbs: ["list", "watch"]`;
+  const rule = `apiGroups: ["${match?.[1] ?? ''}"], resources: ["${match?.[2] ?? request.path}"], verbs: [${request.body === undefined ? '"list", "watch"' : '"create"'}]`;
   return `403 Forbidden: add a rule {${rule}} to the ClusterRole of this service account (deploy/ has it) (${said})`;
 }

@@ -1,9 +1,9 @@
 // test-kernel: timeout=900
 /**
  * The image's files, as `node scripts/image-check.mjs --run` leaves them, run as deploy/base says: the DaemonSet's
- * commands, environment, mounts, read-only root and capabilities are read from the manifest and set up as a container
- * runtime does, the configuration is that of the ConfigMap with its two EDITs made. A Service has to answer. (No seccomp
- * profile and no cgroups: nothing here has a container runtime.)
+ * commands, environment, mounts, read-only root and capabilities are read from the manifest and set up as a
+ * container runtime does, the configuration is that of the ConfigMap with its two EDITs made. A Service has to
+ * answer. (No seccomp profile and no cgroups: nothing here has a container runtime.)
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';

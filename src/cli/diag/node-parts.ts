@@ -12,7 +12,7 @@ import { isModulePresent } from '../../kernel/node/modules.js';
 import { LinkClient } from '../../kernel/rtnetlink/client.js';
 import { FAMILIES, formatAddress } from '../../values/address.js';
 import { errorMessage } from '../../values/errors.js';
-import { formatSetEntry } from '../../values/ip-set.js';
+import { formatIpsetEntry } from '../../values/ipset.js';
 import { type Part } from './bundle.js';
 import { rulesThatTouchOurs } from './iptables-extract.js';
 
@@ -144,7 +144,7 @@ function setsText(client: IpsetClient): string {
         typeof client.listEntries
       >[0];
       for (const entry of client.listEntries(definition))
-        lines.push(`add ${set.name} ${formatSetEntry(definition.type, entry)}`);
+        lines.push(`add ${set.name} ${formatIpsetEntry(definition.type, entry)}`);
     }
     return `${lines.join('\n')}\n`;
   } finally {

@@ -43,7 +43,7 @@ test('several changes of one virtual server count as one, and are named', () => 
   const { text, code } = migrationAnswer(found, false);
   assert.equal(code, 2);
   assert.match((text as string[])[0]!, /^node-0: NOT READY: 2 virtual servers would change \(of 40\); /);
-  assert.ok((text as string[]).includes('    add real server TCP 10.96.0.1:80 -> 10.0.0.1:8080'), String(text));
+  assert.ok((text as string[]).includes('    add real server TCP 10.96.0.1:80 -> 10.0.0.1:8080'), JSON.stringify(text));
 });
 
 test('a node that preflight finds unfit is not ready, and many changes are cut unless all are asked for', () => {

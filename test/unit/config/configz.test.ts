@@ -137,6 +137,7 @@ oomScoreAdj: -500
     assert.deepEqual(shown('kubeProxyIpvs: { drainTimeout: 1m }').kubeProxyIpvs, {
       statusAccess: 'loopback',
       drainTimeout: '1m0s',
+      events: 'none',
       acceptServiceTraffic: false,
       protectNodeAddresses: 'auto',
     });
@@ -151,5 +152,15 @@ describe('kubeProxyIpvs.statusAccess', () => {
   test('is loopback, all or off; nothing means loopback', () => {
     assert.deepEqual(['loopback', 'all', '"off"', '""'].map(access), ['loopback', 'all', 'off', 'loopback']);
     assert.throws(() => access('public'), /kubeProxyIpvs\.statusAccess.*loopback, all, off/);
+  });
+});
+
+describe('kubeProxyIpvs.events', () => {
+  const events = (value: string): string =>
+    loadConfigText(`${HEAD}kubeProxyIpvs: { events: ${value} }`, 'test').config.events;
+
+  test('is none, node or all; nothing means none', () => {
+    assert.deepEqual(['none', 'node', 'all', '""'].map(events), ['none', 'node', 'all', 'none']);
+    assert.throws(() => events('service'), /kubeProxyIpvs\.events.*none, node, all/);
   });
 });
