@@ -18,18 +18,23 @@ COPY tsconfig.json ./
 COPY src ./src
 COPY native ./native
 COPY scripts/bundle.mjs scripts/bundle-plugins.mjs scripts/licenses.mjs ./scripts/
+# What the program says of itself (--version=raw, kubeproxy_ipvs_build_info); no git and no clock is asked in here:
+#   docker build --build-arg GIT_COMMIT="$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" \
+#     --build-arg CREATED="$(git log -1 --date=iso-strict --format=%cd)" .
+ARG GIT_COMMIT=
+ARG SOURCE_DATE_EPOCH=
 RUN node scripts/bundle.mjs
 
 # Node's binary alone on the base: no npm, no corepack, no headers; nothing in here can install or compile anything.
 FROM ${BASE}
 ARG VERSION=0.1.0
-ARG REVISION=
+ARG GIT_COMMIT=
 ARG CREATED=
 LABEL org.opencontainers.image.title="kube-proxy-ipvs" \
       org.opencontainers.image.description="kube-proxy replacement that keeps Kubernetes Services in IPVS" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.revision="${GIT_COMMIT}" \
       org.opencontainers.image.created="${CREATED}"
 # iptables: both backends, of which the daemon takes the one that the node uses. kmod: loading modules.
 # ipvsadm, ipset: not used by the daemon, which speaks netlink; they are for people in `kubectl exec`.

@@ -37,7 +37,7 @@ function git(...args) {
 }
 
 /** The date is the commit's, not the clock's: the same commit makes the same bundle. */
-const epoch = process.env.SOURCE_DATE_EPOCH ?? git('log', '-1', '--format=%ct');
+const epoch = process.env.SOURCE_DATE_EPOCH || git('log', '-1', '--format=%ct');
 const buildInfo = {
   BUNDLED_COMMIT: process.env.GIT_COMMIT || git('describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'),
   BUNDLED_DATE: epoch ? new Date(Number(epoch) * 1000).toISOString() : undefined,

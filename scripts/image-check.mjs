@@ -3,12 +3,13 @@
  * Builds the image without a container engine: every step of the Dockerfile is carried out in chroots that debootstrap
  * makes, so that each RUN line is proven where no Docker daemon runs. Needs root, ten minutes and 3 GB.
  *
- *   node scripts/image-check.mjs [--keep DIR] [--log FILE]
+ *   node scripts/image-check.mjs [--run] [--keep DIR] [--log FILE] [--build-arg NAME=VALUE ...]
  *
  * Bases: a `node:` image is Debian's suite of its tag plus Node's binary, headers and npm from the npm registry; a
  * `debian:` image is debootstrap's minimal variant. Afterwards the entry point has answered --version, the size is
- * printed, and what the last stage must not have (npm, a compiler, headers) is looked for. Exit code 1 when a step
- * fails or something is found.
+ * printed, and what the last stage must not have (npm, a compiler, headers) is looked for. `--run` then starts it in
+ * the test kernel as the DaemonSet does (test/kernel/image.test.ts, which needs the tests compiled). Exit code 1 when a
+ * step fails or something is found. What is kept, in `DIR/image`, saves half of the time when it is made again.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
@@ -18,6 +19,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  realpathSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -27,19 +29,32 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
-const { values } = parseArgs({ options: { keep: { type: 'string' }, log: { type: 'string' } } });
+const { values } = parseArgs({
+  options: {
+    ...{ keep: { type: 'string' }, log: { type: 'string' }, run: { type: 'boolean', default: false } },
+    'build-arg': { type: 'string', multiple: true, default: [] },
+  },
+});
+/** As `docker build --build-arg`; without any the commit at hand, as docs/operations.md has it. */
+const buildArguments = new Map([
+  ['GIT_COMMIT', git('rev-parse', 'HEAD')],
+  ['SOURCE_DATE_EPOCH', git('log', '-1', '--format=%ct')],
+  ...values['build-arg'].map(argument),
+]);
 if (process.getuid?.() !== 0) fail('image-check: needs root (debootstrap, chroot)');
 execFileSync('sh', [join(root, 'scripts/packages.sh'), 'image'], { stdio: 'inherit' });
-const work = values.keep === undefined ? mkdtempSync(join(tmpdir(), 'image-')) : resolve(values.keep);
+/** Where test/kernel/image.test.ts looks. */
+const kept = values.keep ?? (values.run ? '/var/tmp/kube-proxy-ipvs-image' : undefined);
+const work = kept === undefined ? mkdtempSync(join(tmpdir(), 'image-')) : resolve(kept);
 mkdirSync(work, { recursive: true });
-process.on('exit', () => values.keep ?? rmSync(work, { recursive: true, force: true }));
+process.on('exit', () => kept ?? rmSync(work, { recursive: true, force: true }));
 
 const stages = [];
 const globals = new Map();
 for (const { word, rest } of instructions(readFileSync(join(root, 'Dockerfile'), 'utf8'))) {
   const stage = stages.at(-1);
   if (word === 'FROM') from(rest);
-  else if (word === 'ARG') (stage?.variables ?? globals).set(...argument(rest));
+  else if (word === 'ARG') declare(stage, rest);
   else if (word === 'ENV') setEnvironment(stage, rest);
   else if (word === 'WORKDIR') enter(stage, rest);
   else if (word === 'COPY') copy(stage, rest.split(/\s+/));
@@ -47,12 +62,26 @@ for (const { word, rest } of instructions(readFileSync(join(root, 'Dockerfile'),
   else if (!['LABEL', 'USER', 'ENTRYPOINT'].includes(word)) fail(`image-check: no idea of ${word}`);
 }
 judge(stages.at(-1));
+run('ln', ['-sfn', stages.at(-1).directory, join(work, 'image')]);
+if (values.run) runInTestKernel();
 
 /** One entry per instruction: comments dropped, continued lines joined. */
 function instructions(text) {
   const lines = text.split('\n').filter((line) => !/^\s*#/.test(line) && line.trim() !== '');
   const joined = lines.join('\n').replaceAll('\\\n', ' ').split('\n');
   return joined.map((line) => ({ word: line.split(/\s/, 1)[0], rest: line.replace(/^\S+\s+/, '').trim() }));
+}
+
+/** A build argument is set where a stage declares it, and an environment variable of that stage's RUN lines. */
+function declare(stage, text) {
+  const [name, fallback] = argument(text);
+  const value = buildArguments.get(name) ?? fallback;
+  (stage?.variables ?? globals).set(name, value);
+  if (stage !== undefined) stage.arguments[name] = value;
+}
+
+function git(...args) {
+  return execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim();
 }
 
 function argument(text) {
@@ -73,7 +102,7 @@ function from(text) {
   say(`FROM ${image}: debootstrap ${suite}`);
   bootstrap(suite, directory);
   if (family === 'node') addNode(directory, tag.split('-')[0]);
-  stages.push({ name, directory, variables: new Map(), environment: {}, workdir: '/' });
+  stages.push({ name, directory, variables: new Map(), arguments: {}, environment: {}, workdir: '/' });
 }
 
 /** debootstrap once per suite, then copies. */
@@ -150,6 +179,7 @@ function inside(stage, command) {
   const environment = {
     PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
     HOME: '/root',
+    ...stage.arguments,
     ...stage.environment,
   };
   const words = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
@@ -169,10 +199,22 @@ function judge({ directory }) {
   const found = ['usr/local/bin/npm', 'usr/local/include/node', 'usr/bin/gcc', 'usr/bin/g++', 'usr/bin/python3'].filter(
     (path) => existsSync(join(directory, path)),
   );
+  const raw = execFileSync('chroot', [directory, 'kube-proxy-ipvs', '--version=raw'], { encoding: 'utf8' });
+  const { gitCommit, buildDate } = JSON.parse(raw);
+  const [commit, epoch] = ['GIT_COMMIT', 'SOURCE_DATE_EPOCH'].map((name) => buildArguments.get(name));
+  if (gitCommit !== commit || buildDate !== new Date(Number(epoch) * 1000).toISOString())
+    fail(`image-check: built from ${commit} at ${epoch}, and the program says ${raw}`);
   const size = execFileSync('du', ['-sm', directory], { encoding: 'utf8' }).split('\t')[0];
   say(`the image: ${size} MB unpacked`);
   if (found.length > 0) fail(`image-check: the last stage has ${found.join(', ')}`);
   say('every step of the Dockerfile ran; no compiler, npm or headers in the last stage');
+}
+
+function runInTestKernel() {
+  const env = { ...process.env, TEST_IMAGE_ROOT: realpathSync(join(work, 'image')) };
+  const test = [join(root, 'scripts/run-tests.mjs'), 'kernel', 'image.test'];
+  const { status } = spawnSync(process.execPath, test, { stdio: 'inherit', cwd: root, env });
+  if (status !== 0) fail('image-check: the image does not run as the DaemonSet starts it');
 }
 
 function run(program, args) {
