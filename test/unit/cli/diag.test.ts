@@ -179,8 +179,8 @@ describe('diag', () => {
     assert.match(files.get('table.txt')!, /^TCP {2}10\.96\.0\.1:80 rr +# default\/web$/m);
     assert.match(files.get('configuration.yaml')!, /^kind: KubeProxyConfiguration$/m);
     assert.match(files.get('sysctls.txt')!, /^net\.ipv4\.ip_forward = [01]$/m);
-    assert.match(err, /^not in the bundle: status\.txt: /m);
-    assert.match(files.get('index.txt')!, /^status\.txt: MISSING: /m);
+    assert.match(err, /^not in the bundle: events\.txt: /m);
+    assert.match(files.get('index.txt')!, /^events\.txt: MISSING: /m);
   });
 
   test('goes to standard output where that is no terminal, and says so where it is one', async (t) => {
