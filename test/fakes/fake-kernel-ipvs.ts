@@ -2,8 +2,6 @@
  * The generic netlink controller and the IPVS family of the fake kernel: the semantics of ip_vs_genl_set_cmd, in
  * memory.
  */
-import { AttributeReader } from '../../src/netlink/attribute-reader.js';
-import { type NetlinkMessage } from '../../src/netlink/message.js';
 import { NETLINK_GENERIC } from '../../src/netlink/socket.js';
 import {
   type RealServerKey,
@@ -14,7 +12,7 @@ import {
   virtualServerFamily,
 } from '../../src/values/virtual-server.js';
 import { type FakeAnswer, type FakeKernel, type FakeMessage } from './fake-kernel.js';
-import { attribute, packed, text, u16, u16be, u32, u8 } from './netlink-bytes.js';
+import { type WireMessage, attribute, attributeMap, packed, text, u16, u16be, u32, u8 } from './netlink-bytes.js';
 
 export interface FakeRealServer {
   weight: number;
@@ -66,24 +64,23 @@ export class FakeIpvs {
     return lines.sort();
   }
 
-  #handle(request: NetlinkMessage, isDump: boolean): FakeAnswer {
-    if (request.end - request.start < 4) return { error: 'EINVAL' };
-    const command = request.buffer[request.start]!;
-    const reader = new AttributeReader().reset(request.buffer, request.start + 4, request.end);
-    if (request.type === CONTROLLER_TYPE) return this.#controller(command, reader);
-    if (request.type !== IPVS_TYPE || !this.loaded) return { error: 'ENOENT' };
+  #handle({ type, body }: WireMessage, isDump: boolean): FakeAnswer {
+    if (body.length < 4) return { error: 'EINVAL' };
+    const command = body[0]!;
+    const attributes = attributeMap(body.subarray(4));
+    if (type === CONTROLLER_TYPE) return this.#controller(command, attributes);
+    if (type !== IPVS_TYPE || !this.loaded) return { error: 'ENOENT' };
     this.commands.set(command, (this.commands.get(command) ?? 0) + 1);
-    if (isDump) return this.#dumpCommand(command, reader);
+    if (isDump) return this.#dumpCommand(command, attributes);
     if (command === GET_CONFIG || command === GET_INFO) return this.#info(command);
-    if (command === SET_CONFIG) return this.#setConfig(reader);
-    if (command === GET_SERVICE) return this.#oneService(reader);
-    return this.#change(command, reader);
+    if (command === SET_CONFIG) return this.#setConfig(attributes);
+    if (command === GET_SERVICE) return this.#oneService(attributes);
+    return this.#change(command, attributes);
   }
 
-  #controller(command: number, reader: AttributeReader): FakeAnswer {
+  #controller(command: number, attributes: Attributes): FakeAnswer {
     if (command !== 3) return { error: 'EOPNOTSUPP' };
-    let name = '';
-    while (reader.next()) if (reader.type === 2) name = reader.string();
+    const name = attributes.get(2)?.toString('utf8').replace(/\0.*/, '') ?? '';
     if (name !== 'IPVS' || !this.loaded) return { error: 'ENOENT' };
     const body = [
       Buffer.from([1, 2, 0, 0]),
@@ -94,18 +91,18 @@ export class FakeIpvs {
     return { messages: [{ type: CONTROLLER_TYPE, body: Buffer.concat(body) }] };
   }
 
-  #dumpCommand(command: number, reader: AttributeReader): FakeAnswer {
+  #dumpCommand(command: number, attributes: Attributes): FakeAnswer {
     if (command === GET_SERVICE) {
       return { messages: [...this.table].map(([key, server]) => ipvsMessage(NEW_SERVICE, serviceBytes(key, server))) };
     }
     if (command !== GET_DESTINATION) return { error: 'EOPNOTSUPP' };
-    const key = readParts(reader)?.key;
+    const key = readParts(attributes)?.key;
     const servers = key === undefined ? [] : [...(this.table.get(key)?.realServers ?? [])];
     return { messages: servers.map(([real, state]) => ipvsMessage(NEW_DESTINATION, destinationBytes(real, state))) };
   }
 
-  #oneService(reader: AttributeReader): FakeAnswer {
-    const key = readParts(reader)?.key;
+  #oneService(attributes: Attributes): FakeAnswer {
+    const key = readParts(attributes)?.key;
     const server = key === undefined ? undefined : this.table.get(key);
     if (server === undefined) return { error: 'ESRCH' };
     return { messages: [ipvsMessage(NEW_SERVICE, serviceBytes(key!, server))] };
@@ -120,19 +117,16 @@ export class FakeIpvs {
     return { messages: [ipvsMessage(SET_CONFIG, ...timeouts)] };
   }
 
-  #setConfig(reader: AttributeReader): FakeAnswer {
-    while (reader.next()) {
-      const value = reader.u32();
-      if (value === 0) continue;
-      if (reader.type === 4) this.timeouts.tcp = value;
-      if (reader.type === 5) this.timeouts.tcpFin = value;
-      if (reader.type === 6) this.timeouts.udp = value;
-    }
+  #setConfig(attributes: Attributes): FakeAnswer {
+    // 0 leaves a timeout as it is
+    this.timeouts.tcp = attributes.get(4)?.readUInt32LE() || this.timeouts.tcp;
+    this.timeouts.tcpFin = attributes.get(5)?.readUInt32LE() || this.timeouts.tcpFin;
+    this.timeouts.udp = attributes.get(6)?.readUInt32LE() || this.timeouts.udp;
     return {};
   }
 
-  #change(command: number, reader: AttributeReader): FakeAnswer {
-    const parts = readParts(reader);
+  #change(command: number, attributes: Attributes): FakeAnswer {
+    const parts = readParts(attributes);
     if (parts === undefined) return { error: 'EINVAL' };
     const isAddition = command === NEW_SERVICE || command === NEW_DESTINATION;
     const refusal = isAddition ? this.refuse(parts.key, parts.real) : undefined;
@@ -186,19 +180,8 @@ interface Parts {
 /** Attribute payloads by type. */
 type Attributes = Map<number, Buffer>;
 
-function attributesOf(reader: AttributeReader): Attributes {
-  const found: Attributes = new Map();
-  while (reader.next()) found.set(reader.type, Buffer.from(reader.buffer.subarray(reader.start, reader.end)));
-  return found;
-}
-
-function nested(bytes: Buffer): Attributes {
-  return attributesOf(new AttributeReader().reset(bytes, 0, bytes.length));
-}
-
-function readParts(reader: AttributeReader): Parts | undefined {
-  const top = attributesOf(reader);
-  const service = top.get(1) === undefined ? undefined : nested(top.get(1)!);
+function readParts(top: Attributes): Parts | undefined {
+  const service = top.get(1) === undefined ? undefined : attributeMap(top.get(1)!);
   const family = service?.get(1)?.readUInt16LE();
   if (service === undefined || (family !== 2 && family !== 10)) return undefined;
   const length = family === 2 ? 4 : 16;
@@ -213,7 +196,7 @@ function readParts(reader: AttributeReader): Parts | undefined {
         timeout: timeout.readUInt32LE(),
       }
     : undefined;
-  const destination = top.get(2) === undefined ? undefined : nested(top.get(2)!);
+  const destination = top.get(2) === undefined ? undefined : attributeMap(top.get(2)!);
   const [address, port] = [destination?.get(1), destination?.get(2)];
   const real = address?.length === 16 && port !== undefined ? latin1(port, address.subarray(0, length)) : undefined;
   const thresholds = destination?.has(5) === true && destination.has(6);

@@ -1,10 +1,8 @@
 /** The rtnetlink family of the fake kernel: links and their addresses, with notifications. */
-import { AttributeReader } from '../../src/netlink/attribute-reader.js';
-import { type NetlinkMessage } from '../../src/netlink/message.js';
 import { NETLINK_ROUTE } from '../../src/netlink/socket.js';
 import { type Address, formatAddress, parseAddress } from '../../src/values/address.js';
 import { type FakeAnswer, type FakeKernel, type FakeMessage } from './fake-kernel.js';
-import { attribute, i32, packed, text, u16, u32, u8 } from './netlink-bytes.js';
+import { type WireMessage, attribute, attributeMap, i32, packed, text, u16, u32, u8 } from './netlink-bytes.js';
 
 export interface FakeLink {
   readonly index: number;
@@ -108,22 +106,20 @@ export class FakeLinks {
     this.#kernel.notify(NETLINK_ROUTE, group, addressMessage(type, link, address));
   }
 
-  #handle(request: NetlinkMessage, isDump: boolean): FakeAnswer {
-    const { type, start, end, buffer } = request;
+  #handle(request: WireMessage, isDump: boolean): FakeAnswer {
+    const { type, body } = request;
     const isLink = type === NEW_LINK || type === DELETE_LINK || type === GET_LINK;
     const headerLength = isLink ? 16 : 8;
-    if (end - start < headerLength) return { error: 'EINVAL' };
-    const attributes = new Map<number, Buffer>();
-    const reader = new AttributeReader().reset(buffer, start + headerLength, end);
-    while (reader.next()) attributes.set(reader.type, Buffer.from(buffer.subarray(reader.start, reader.end)));
-    const index = buffer.readInt32LE(start + 4);
+    if (body.length < headerLength) return { error: 'EINVAL' };
+    const attributes = attributeMap(body.subarray(headerLength));
+    const index = body.readInt32LE(4);
     if (isLink) return this.#handleLink(request, isDump, index, attributes);
     if (type === GET_ADDRESS) return isDump ? this.#listAddresses(index) : { error: 'EOPNOTSUPP' };
     if (type === NEW_ADDRESS || type === DELETE_ADDRESS) return this.#changeAddress(request, index, attributes);
     return { error: 'EOPNOTSUPP' };
   }
 
-  #handleLink(request: NetlinkMessage, isDump: boolean, index: number, attributes: Map<number, Buffer>): FakeAnswer {
+  #handleLink(request: WireMessage, isDump: boolean, index: number, attributes: Map<number, Buffer>): FakeAnswer {
     if (isDump) return { messages: [...this.links.values()].map((link) => linkMessage(NEW_LINK, link)) };
     const name = attributes.get(3)?.toString('utf8').replace(/\0.*/, '');
     const link = index !== 0 ? this.links.get(index) : name === undefined ? undefined : this.find(name);
@@ -131,13 +127,13 @@ export class FakeLinks {
       if (link !== undefined) return (request.flags & FLAG_EXCLUSIVE) !== 0 ? { error: 'EEXIST' } : {};
       if (name === undefined) return { error: 'EINVAL' };
       if (!this.hasDummy) return { error: 'EOPNOTSUPP', text: 'Unknown device type' };
-      this.addLink(name, 'dummy', request.buffer.readUInt32LE(request.start + 8));
+      this.addLink(name, 'dummy', request.body.readUInt32LE(8));
       return {};
     }
     if (link === undefined) return { error: 'ENODEV' };
     if (request.type === GET_LINK) return { messages: [linkMessage(NEW_LINK, link)] };
     if (request.type === DELETE_LINK) this.deleteLink(link.name);
-    else this.setUp(link.name, (request.buffer.readUInt32LE(request.start + 8) & IFF_UP) !== 0);
+    else this.setUp(link.name, (request.body.readUInt32LE(8) & IFF_UP) !== 0);
     return {};
   }
 
@@ -150,11 +146,11 @@ export class FakeLinks {
     return { messages };
   }
 
-  #changeAddress(request: NetlinkMessage, index: number, attributes: Map<number, Buffer>): FakeAnswer {
+  #changeAddress(request: WireMessage, index: number, attributes: Map<number, Buffer>): FakeAnswer {
     const bytes = attributes.get(2) ?? attributes.get(1);
     const link = this.links.get(index);
     if (link === undefined) return { error: 'ENODEV' };
-    const [family, prefixLength, flags, scope] = request.buffer.subarray(request.start, request.start + 4);
+    const [family, prefixLength, flags, scope] = request.body.subarray(0, 4);
     if (bytes?.length !== (family === 2 ? 4 : 16)) return { error: 'EINVAL' };
     const address = bytes.toString('latin1') as Address;
     if (request.type === NEW_ADDRESS) {

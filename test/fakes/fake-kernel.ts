@@ -1,61 +1,47 @@
 /**
  * A kernel at the netlink seam: sockets that take and give real bytes, a handler per netlink family that holds state,
  * and faults. It answers as the kernel does: inside `send`, each failed message by its own error, others only with
- * NLM_F_ACK.
+ * NLM_F_ACK. Reads and writes bytes without src/netlink.
  */
-import { errnoNumber } from '../../src/netlink/errors.js';
-import {
-  type NetlinkMessage,
-  NLMSG_DONE,
-  NLMSG_ERROR,
-  NLM_F_ACK,
-  NLM_F_ACK_TLVS,
-  NLM_F_CAPPED,
-  NLM_F_DUMP,
-  NLM_F_DUMP_INTR,
-  NLM_F_MULTI,
-  NLM_F_REQUEST,
-  emptyMessage,
-  readMessage,
-} from '../../src/netlink/message.js';
+import { constants } from 'node:os';
 import { type NetlinkSocket, type OpenNetlinkSocket } from '../../src/netlink/socket.js';
 import { passesFilter } from './classic-bpf.js';
-import { attribute, i32, netlinkMessage, text } from './netlink-bytes.js';
+import { type FakeFault, type FaultAt, chooseFault } from './fake-kernel-faults.js';
+import { type WireMessage, attribute, i32, messagesIn, netlinkMessage, text } from './netlink-bytes.js';
 
-/** A message of an answer: its type and what follows the netlink header. */
+const [NLMSG_ERROR, NLMSG_DONE] = [2, 3];
 /** NLMSG_MIN_TYPE: smaller ones are the protocol's own. */
 const FIRST_FAMILY_TYPE = 0x10;
+const [NLM_F_REQUEST, NLM_F_MULTI, NLM_F_ACK, NLM_F_DUMP_INTR] = [1, 2, 4, 0x10];
+const [NLM_F_CAPPED, NLM_F_ACK_TLVS] = [0x100, 0x200];
+const NLM_F_DUMP = 0x300;
 
+/** A message of an answer: its type and what follows the netlink header. */
 export interface FakeMessage {
   readonly type: number;
   readonly body: Buffer;
 }
 
-/** What a handler makes of a request. With an errno name in `error` the messages are not sent. */
+/** What a handler makes of a request. With an `error` the messages are not sent. */
 export interface FakeAnswer {
-  readonly error?: string | undefined;
+  /** Its errno, by name, or by number where it has none. */
+  readonly error?: string | number | undefined;
   /** Extended text for the error. */
   readonly text?: string;
+  /** What of the request comes back with the error; its header unless it is said. */
+  readonly echo?: Buffer | undefined;
   readonly messages?: readonly FakeMessage[];
 }
 
 /** One netlink family (NETLINK_GENERIC, ...). `isDump`: the request has NLM_F_DUMP, and every message is wanted. */
-export type FakeFamily = (request: NetlinkMessage, isDump: boolean) => FakeAnswer;
-
-/** Each is used once, in the order in which they were added, then forgotten. */
-export type FakeFault =
-  /** Refuses a request without handling it, after letting `skip` others of this netlink family (or of any) pass. */
-  | { at: 'message'; code: string; skip?: number; protocol?: number; text?: string }
-  /** `send` throws; nothing of the datagram is handled. */
-  | { at: 'send'; code: string }
-  /** `receive` throws; with ENOBUFS the answers that wait are lost, as after an overrun. */
-  | { at: 'receive'; code: string }
-  /** Changes a datagram on its way out (truncated, garbage), or loses it (undefined). */
-  | { at: 'answer'; change: (datagram: Buffer) => Buffer | undefined }
-  /** Marks a dump as interrupted (NLM_F_DUMP_INTR). */
-  | { at: 'dump' };
+export type FakeFamily = (request: WireMessage, isDump: boolean) => FakeAnswer;
 
 const MESSAGES_PER_DUMP_PART = 100;
+
+interface Family {
+  readonly handle: FakeFamily;
+  readonly perDatagram: number;
+}
 
 export class FakeKernel {
   readonly faults: FakeFault[] = [];
@@ -63,9 +49,12 @@ export class FakeKernel {
   handled = 0;
   /** Set to false, every request is refused with EPERM. */
   permitted = true;
-  readonly #families = new Map<number, FakeFamily>();
+  /** Called with every datagram before anything becomes of it. */
+  onSend: (datagram: Buffer, protocol: number) => void = () => undefined;
+  readonly #families = new Map<number, Family>();
   readonly #sockets = new Set<FakeSocket>();
   #nextPort = 1000;
+  #isWell = false;
 
   /** Hand this to what wants to open sockets. */
   readonly open: OpenNetlinkSocket = (protocol, groups = []) => {
@@ -80,8 +69,9 @@ export class FakeKernel {
     return this.#sockets.size;
   }
 
-  addFamily(protocol: number, family: FakeFamily): void {
-    this.#families.set(protocol, family);
+  /** `perDatagram`: how many messages of a dump come in one datagram. */
+  addFamily(protocol: number, handle: FakeFamily, perDatagram = MESSAGES_PER_DUMP_PART): void {
+    this.#families.set(protocol, { handle, perDatagram });
   }
 
   /** Sends a notification to the members of a multicast group. */
@@ -92,33 +82,41 @@ export class FakeKernel {
     }
   }
 
-  /** Takes the first fault of a kind, if there is one. */
-  takeFault<At extends FakeFault['at']>(at: At): Extract<FakeFault, { at: At }> | undefined {
-    const index = this.faults.findIndex((fault) => fault.at === at);
-    if (index < 0) return undefined;
-    return this.faults.splice(index, 1)[0] as Extract<FakeFault, { at: At }>;
+  /** Does `work` as if there were no faults; they wait. */
+  withoutFaults<T>(work: () => T): T {
+    this.#isWell = true;
+    try {
+      return work();
+    } finally {
+      this.#isWell = false;
+    }
+  }
+
+  /** What strikes now, if anything does: used up unless it stays. */
+  takeFault<At extends FaultAt>(
+    at: At,
+    protocol: number,
+    messages: readonly WireMessage[] = [],
+  ): Extract<FakeFault, { at: At }> | undefined {
+    return this.#isWell ? undefined : chooseFault(this.faults, at, protocol, messages);
   }
 
   /** Handles one datagram of requests, as netlink_rcv_skb does. */
   handle(socket: FakeSocket, datagram: Buffer): void {
-    const request = emptyMessage(datagram);
-    for (let offset = 0; offset + 16 <= datagram.length;) {
-      const length = datagram.readUInt32LE(offset);
-      if (length < 16 || length > datagram.length - offset) return; // the kernel stops without a word
-      offset = readMessage(request, datagram, offset, datagram.length);
-      this.#handleMessage(socket, request);
-    }
+    for (const request of messagesIn(datagram)) this.#handleMessage(socket, request);
   }
 
-  #handleMessage(socket: FakeSocket, request: NetlinkMessage): void {
+  #handleMessage(socket: FakeSocket, request: WireMessage): void {
     if ((request.flags & NLM_F_REQUEST) === 0 || request.type < FIRST_FAMILY_TYPE) {
       if ((request.flags & NLM_F_ACK) !== 0) this.#acknowledge(socket, request, {});
       return;
     }
     this.handled++;
     const isDump = (request.flags & NLM_F_DUMP) === NLM_F_DUMP;
-    const answer = this.#refusal(socket.protocol) ?? this.#families.get(socket.protocol)!(request, isDump);
-    if (isDump && answer.error === undefined) return this.#sendDump(socket, request, answer.messages ?? []);
+    const family = this.#families.get(socket.protocol)!;
+    const answer = this.#refusal(socket.protocol, request) ?? family.handle(request, isDump);
+    if (isDump && answer.error === undefined)
+      return this.#sendDump(socket, request, answer.messages ?? [], family.perDatagram);
     if (answer.error === undefined) {
       for (const { type, body } of answer.messages ?? []) {
         this.#send(socket, netlinkMessage(type, 0, request.sequence, socket.portId, body));
@@ -127,33 +125,27 @@ export class FakeKernel {
     if (answer.error !== undefined || (request.flags & NLM_F_ACK) !== 0) this.#acknowledge(socket, request, answer);
   }
 
-  #refusal(protocol: number): FakeAnswer | undefined {
-    if (!this.permitted) return { error: 'EPERM' };
-    const index = this.faults.findIndex((fault) => fault.at === 'message' && (fault.protocol ?? protocol) === protocol);
-    const fault = this.faults[index];
-    if (fault?.at !== 'message') return undefined;
-    if (fault.skip !== undefined && fault.skip > 0) {
-      fault.skip--;
-      return undefined;
-    }
-    this.faults.splice(index, 1);
+  #refusal(protocol: number, request: WireMessage): FakeAnswer | undefined {
+    if (!this.permitted && !this.#isWell) return { error: 'EPERM' };
+    const fault = this.takeFault('message', protocol, [request]);
+    if (fault === undefined) return undefined;
     return { error: fault.code, ...(fault.text === undefined ? {} : { text: fault.text }) };
   }
 
-  #acknowledge(socket: FakeSocket, request: NetlinkMessage, { error, text: extended }: FakeAnswer): void {
-    const errno = error === undefined ? 0 : errnoNumber(error);
-    const header = Buffer.from(request.buffer.subarray(request.start - 16, request.start));
+  #acknowledge(socket: FakeSocket, request: WireMessage, { error, text: extended, echo }: FakeAnswer): void {
+    const errno = error === undefined ? 0 : typeof error === 'number' ? error : errnoNumber(error);
+    const back = Buffer.from(echo ?? request.bytes.subarray(0, 16));
     const attributes = extended === undefined ? Buffer.alloc(0) : attribute(1, text(extended));
-    const flags = NLM_F_CAPPED | (extended === undefined ? 0 : NLM_F_ACK_TLVS);
-    const body = Buffer.concat([i32(-errno), header, attributes]);
+    const flags = (echo === undefined ? NLM_F_CAPPED : 0) | (extended === undefined ? 0 : NLM_F_ACK_TLVS);
+    const body = Buffer.concat([i32(-errno), back, attributes]);
     this.#send(socket, netlinkMessage(NLMSG_ERROR, flags, request.sequence, socket.portId, body));
   }
 
-  #sendDump(socket: FakeSocket, request: NetlinkMessage, messages: readonly FakeMessage[]): void {
-    const interrupted = this.takeFault('dump') === undefined ? 0 : NLM_F_DUMP_INTR;
+  #sendDump(socket: FakeSocket, request: WireMessage, messages: readonly FakeMessage[], perDatagram: number): void {
+    const interrupted = this.takeFault('dump', socket.protocol) === undefined ? 0 : NLM_F_DUMP_INTR;
     const { sequence } = request;
-    for (let i = 0; i < messages.length; i += MESSAGES_PER_DUMP_PART) {
-      const part = messages.slice(i, i + MESSAGES_PER_DUMP_PART);
+    for (let i = 0; i < messages.length; i += perDatagram) {
+      const part = messages.slice(i, i + perDatagram);
       const frames = part.map(({ type, body }) => netlinkMessage(type, NLM_F_MULTI, sequence, socket.portId, body));
       this.#send(socket, Buffer.concat(frames));
     }
@@ -161,7 +153,7 @@ export class FakeKernel {
   }
 
   #send(socket: FakeSocket, datagram: Buffer): void {
-    const fault = this.takeFault('answer');
+    const fault = this.takeFault('answer', socket.protocol);
     const changed = fault === undefined ? datagram : fault.change(datagram);
     if (changed !== undefined) socket.deliver(changed);
   }
@@ -189,15 +181,18 @@ export class FakeSocket implements NetlinkSocket {
 
   send(buffer: Uint8Array, length: number): number {
     if (this.#closed) throw socketError('EBADF');
-    const fault = this.#kernel.takeFault('send');
+    const datagram = Buffer.from(buffer.subarray(0, length));
+    this.#kernel.onSend(datagram, this.protocol);
+    const messages = this.#kernel.faults.length === 0 ? [] : [...messagesIn(datagram)];
+    const fault = this.#kernel.takeFault('send', this.protocol, messages);
     if (fault !== undefined) throw socketError(fault.code);
-    this.#kernel.handle(this, Buffer.from(buffer.subarray(0, length)));
+    this.#kernel.handle(this, datagram);
     return length;
   }
 
   receive(buffer: Uint8Array): number {
     if (this.#closed) throw socketError('EBADF');
-    const fault = this.#kernel.takeFault('receive');
+    const fault = this.#kernel.takeFault('receive', this.protocol);
     if (fault !== undefined) {
       if (fault.code === 'ENOBUFS') this.#queue = [];
       throw socketError(fault.code);
@@ -233,6 +228,10 @@ export class FakeSocket implements NetlinkSocket {
     this.#closed = true;
     this.#onClose();
   }
+}
+
+function errnoNumber(code: string): number {
+  return (constants.errno as Readonly<Record<string, number>>)[code]!;
 }
 
 /** An error as `node:fs` throws it. */

@@ -3,7 +3,6 @@ import { type TestContext } from 'node:test';
 import { inspectionSource } from '../../src/daemon/inspection-source.js';
 import { KernelLook } from '../../src/daemon/kernel-look.js';
 import { statusSource } from '../../src/daemon/status-source.js';
-import { type SyncReporter } from '../../src/daemon/sync-reporter.js';
 import { type HealthReport } from '../../src/serve/health.js';
 import { metricsHandler } from '../../src/serve/metrics-server.js';
 import { type StatusSource } from '../../src/serve/status.js';
@@ -35,10 +34,6 @@ export class PageRig extends ReconcileRig {
     versions: { kernel: '6.1.0', iptables: '1.8.9 (legacy)', families: 'IPv4, IPv6' },
   });
   readonly inspection = inspectionSource(this.dataPlane, () => [], new KernelLook(this.kernel.open));
-
-  get reporter(): SyncReporter {
-    return this.dataPlane.options.reporter;
-  }
 
   constructor(...args: ConstructorParameters<typeof ReconcileRig>) {
     super(...args);

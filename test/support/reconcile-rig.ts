@@ -3,25 +3,16 @@
  */
 import assert from 'node:assert/strict';
 import { type ProxyConfig } from '../../src/config/proxy-config.js';
-import { type DataPlane } from '../../src/daemon/data-plane.js';
-import { type KernelClients, messagesSent } from '../../src/kernel/clients.js';
-import { type NetlinkSocket, NETLINK_NETFILTER, type OpenNetlinkSocket } from '../../src/netlink/socket.js';
+import { type KernelClients } from '../../src/kernel/clients.js';
 import { type DrainTracker } from '../../src/reconcile/drain.js';
 import { type IpvsApplier } from '../../src/reconcile/ipvs-applier.js';
-import { type Reconciler } from '../../src/reconcile/reconciler.js';
 import { type StaleUdp, type SyncRecord } from '../../src/reconcile/sync-record.js';
 import { type Family, familyOf } from '../../src/values/address.js';
 import { type Prefix, parsePrefix } from '../../src/values/prefix.js';
-import { FakeIpvs } from '../fakes/fake-kernel-ipvs.js';
-import { FakeLinks } from '../fakes/fake-kernel-links.js';
-import { FakeKernel } from '../fakes/fake-kernel.js';
-import { FakeNetfilter } from '../fakes/fake-nfnetlink.js';
-import { fakeOptionSocket } from '../fakes/fake-option-socket.js';
-import { HandClock } from '../fakes/hand-clock.js';
+import { TestKernel } from '../fakes/test-kernel.js';
 import { TestCluster } from './desired-cluster.js';
-import { stoppedClock, testDataPlane } from './test-world.js';
+import { Rig, VERIFY_MS } from './rig.js';
 
-export const VERIFY_MS = 30_000;
 export const DRAIN_MS = 900_000;
 
 /** One Service with two endpoints. */
@@ -32,53 +23,18 @@ export function web(): TestCluster {
   return cluster;
 }
 
-/** The kernel alone, so that one reconciler can follow another on it, as after a restart. */
-export class TestKernel {
-  readonly netlink = new FakeKernel();
-  readonly ipvs = new FakeIpvs(this.netlink);
-  readonly links = new FakeLinks(this.netlink);
-  readonly netfilter = new FakeNetfilter();
-
-  constructor() {
-    this.links.addLink('eth0');
-    this.links.addAddress('eth0', '10.200.0.2', 24);
-    this.links.addAddress('eth0', 'fd00:200::2', 64);
-  }
-
-  readonly open: OpenNetlinkSocket = (protocol, groups): NetlinkSocket =>
-    protocol === NETLINK_NETFILTER ? this.netfilter.open(protocol) : this.netlink.open(protocol, groups);
-}
-
-export class ReconcileRig {
-  readonly clock = new HandClock();
-  readonly dataPlane: DataPlane;
-  readonly reports: SyncRecord[] = [];
-
+export class ReconcileRig extends Rig {
   constructor(
     readonly cluster = new TestCluster({ families: [4] }),
-    readonly kernel = new TestKernel(),
+    kernel = new TestKernel(),
     excluded: readonly string[] = [],
     sysctlRoot?: string,
     config: Partial<ProxyConfig> = {},
   ) {
-    const sameRights = {
-      get permitted() {
-        return kernel.netlink.permitted;
-      },
-    };
-    this.dataPlane = testDataPlane({
-      openNetlinkSocket: kernel.open,
-      openOptionSocket: fakeOptionSocket(kernel.ipvs, sameRights),
-      clock: stoppedClock(() => this.clock.now()),
-      config: {
-        syncPeriodMs: VERIFY_MS,
-        minSyncPeriodMs: 0,
-        drainTimeoutMs: DRAIN_MS,
-        excludeCIDRs: prefixes(excluded),
-        ...config,
-      },
+    super(kernel, {
       updater: cluster.updater,
-      ...(sysctlRoot === undefined ? {} : { sysctlRoot }),
+      config: { drainTimeoutMs: DRAIN_MS, excludeCIDRs: prefixes(excluded), ...config },
+      ...(sysctlRoot !== undefined && { sysctlRoot }),
     });
   }
 
@@ -94,20 +50,14 @@ export class ReconcileRig {
     return this.dataPlane.drains;
   }
 
-  get reconciler(): Reconciler {
-    return this.dataPlane.reconciler;
-  }
-
   /** What the last sync took away of UDP backends. */
   get stale(): readonly StaleUdp[] {
-    return this.reports.at(-1)!.staleUdp;
+    return this.lastReport.staleUdp;
   }
 
   /** One sync; what it did. */
   async sync(): Promise<SyncRecord> {
-    const record = await this.dataPlane.sync();
-    this.reports.push(record);
-    return record;
+    return this.syncOnce();
   }
 
   /** A sync at which verification is due; what it found, as `missing address`. */
@@ -116,11 +66,6 @@ export class ReconcileRig {
     const { verified, drift } = await this.sync();
     assert.ok(verified !== undefined);
     return [...drift.counts.values()].map(({ kind, object, count }) => `${count} ${kind} ${object}`).sort();
-  }
-
-  /** Netlink messages of all clients so far. */
-  get messages(): number {
-    return Object.values(messagesSent(this.clients)).reduce((sum, count) => sum + count, 0);
   }
 
   /** Everything of ours in the kernel, as lines. */

@@ -13,7 +13,7 @@ import { SyncReporter } from '../../src/daemon/sync-reporter.js';
 import { type Clock } from '../../src/reconcile/clock.js';
 import { Metrics } from '../../src/serve/metrics.js';
 import { FAMILIES } from '../../src/values/address.js';
-import { FakeIptables } from './fault-iptables.js';
+import { FakeIptables } from './fake-iptables.js';
 
 const DOCUMENT = { apiVersion: 'kubeproxy.config.k8s.io/v1alpha1', kind: 'KubeProxyConfiguration' };
 

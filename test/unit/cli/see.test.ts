@@ -147,7 +147,7 @@ describe('services', () => {
 
   test('without leave to read the kernel shows the rest with a note', async (t) => {
     const rig = await shop(t);
-    rig.kernel.netlink.permitted = false;
+    rig.kernel.permitted = false;
     const { code, out, err } = await rig.type('services web --no-headers');
     assert.equal(code, 0);
     assert.match(out, /TCP 10\.96\.0\.1:80 .*2 +1 +1 +- +- +ok/);

@@ -10,7 +10,8 @@ import { Metrics } from '../../../src/serve/metrics.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
 import { HandClock } from '../../fakes/hand-clock.js';
-import { TestKernel, web } from '../../support/reconcile-rig.js';
+import { TestKernel } from '../../fakes/test-kernel.js';
+import { web } from '../../support/reconcile-rig.js';
 import { testDataPlane } from '../../support/test-world.js';
 
 const PERIOD = 30_000;
@@ -136,5 +137,5 @@ test('stopping ends the runner, the rules and the watch of links', async () => {
   await rig.started();
   await rig.dataPlane.stop();
   assert.equal(rig.clock.pending, 0);
-  assert.equal(rig.kernel.netlink.openSockets, 0);
+  assert.equal(rig.kernel.openSockets, 0);
 });

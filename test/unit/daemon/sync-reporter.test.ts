@@ -11,7 +11,8 @@ import { Metrics } from '../../../src/serve/metrics.js';
 import { scaleCluster } from '../../fakes/cluster-generator.js';
 import { HandClock } from '../../fakes/hand-clock.js';
 import { FaultRig } from '../../support/fault-rig.js';
-import { TestKernel, web } from '../../support/reconcile-rig.js';
+import { TestKernel } from '../../fakes/test-kernel.js';
+import { web } from '../../support/reconcile-rig.js';
 import { testDataPlane } from '../../support/test-world.js';
 
 const PROGRAMMED = 'kubeproxy_network_programming_duration_seconds_count';

@@ -4,8 +4,10 @@ import { ConntrackClient, ConntrackUnavailableError, StaleFlows } from '../../..
 import { FlowReader } from '../../../src/kernel/conntrack/message.js';
 import { NetlinkError, NetlinkProtocolError } from '../../../src/netlink/errors.js';
 import { emptyMessage, readMessage } from '../../../src/netlink/message.js';
-import { FakeNetfilter, socketFault } from '../../fakes/fake-nfnetlink.js';
-import { type FakeConntrack, type FakeFlow } from '../../fakes/fake-nfnetlink-conntrack.js';
+import { FakeKernel } from '../../fakes/fake-kernel.js';
+import { type FakeConntrack, type FakeFlow } from '../../fakes/fake-kernel-conntrack.js';
+import { FakeNetfilter } from '../../fakes/fake-kernel-netfilter.js';
+import { splitMessages } from '../../fakes/netlink-bytes.js';
 import { Replay } from '../../fakes/netlink-recording.js';
 import { FLOWS, address, backend, conntrackSession, server, staleFlows } from '../../support/netfilter-sessions.js';
 
@@ -32,10 +34,11 @@ function fakeFlow(args: string, id: number): FakeFlow {
   };
 }
 
-function fake(): { kernel: FakeNetfilter; conntrack: FakeConntrack; client: ConntrackClient } {
-  const kernel = new FakeNetfilter();
-  kernel.conntrack!.flows = FLOWS.map(({ args }, i) => fakeFlow(args, i + 1));
-  return { kernel, conntrack: kernel.conntrack!, client: new ConntrackClient(kernel.open) };
+function fake(): { kernel: FakeKernel; conntrack: FakeConntrack; client: ConntrackClient } {
+  const kernel = new FakeKernel();
+  const conntrack = new FakeNetfilter(kernel).conntrack!;
+  conntrack.flows = FLOWS.map(({ args }, i) => fakeFlow(args, i + 1));
+  return { kernel, conntrack, client: new ConntrackClient(kernel.open) };
 }
 
 const STALE = FLOWS.filter(({ stale }) => stale).length;
@@ -69,7 +72,7 @@ test('a thousand pairs cost one dump, and nothing to look for costs none', async
   const { client, conntrack, kernel } = fake();
   const stale = new StaleFlows();
   assert.deepEqual(await client.deleteStale(stale), { found: 0, deleted: 0, failures: [] });
-  assert.equal(kernel.sent.length, 0);
+  assert.equal(kernel.handled, 0);
   for (let i = 0; i < 1000; i++) stale.addPair(server('UDP', '10.96.0.10', 1 + i), backend('10.0.1.2', 5353));
   await client.deleteStale(stale);
   assert.equal(conntrack.dumps, 1);
@@ -77,9 +80,9 @@ test('a thousand pairs cost one dump, and nothing to look for costs none', async
 
 test('an entry that vanished or was replaced meanwhile is no failure; a refusal is, and hides nothing', async () => {
   const { client, conntrack, kernel } = fake();
-  kernel.faults.onSend = (messages) => {
+  kernel.onSend = (datagram) => {
     // between the dump and the deletion one is gone, one is a new entry with the same tuple
-    if ((messages[0]!.type & 255) !== 2) return;
+    if ((splitMessages(datagram)[0]!.type & 255) !== 2) return;
     conntrack.flows = conntrack.flows
       .filter(({ id }) => id !== 2)
       .map((flow) => (flow.id === 3 ? { ...flow, id: 99 } : flow));
@@ -87,10 +90,7 @@ test('an entry that vanished or was replaced meanwhile is no failure; a refusal 
   assert.deepEqual(await client.deleteStale(staleFlows()), { found: STALE, deleted: STALE - 2, failures: [] });
   assert.ok(conntrack.flows.some(({ id }) => id === 99));
   const refusing = fake();
-  let sends = 0;
-  refusing.kernel.faults.onSend = (messages) => {
-    if ((messages[0]!.type & 255) === 2 && sends++ === 0) throw socketFault('EPERM');
-  };
+  refusing.kernel.faults.push({ at: 'send', code: 'EPERM', when: ([first]) => (first!.type & 255) === 2 });
   const result = await refusing.client.deleteStale(staleFlows());
   assert.deepEqual(
     result.failures.map(({ code }) => code),
@@ -123,8 +123,8 @@ test('what counts as stale: pair, unanswered, backend behind any address', () =>
 });
 
 test('without nf_conntrack_netlink, or without nfnetlink, the error names the module', async () => {
-  const kernel = new FakeNetfilter();
-  kernel.conntrack = undefined;
+  const kernel = new FakeKernel();
+  new FakeNetfilter(kernel).conntrack = undefined;
   await assert.rejects(
     () => new ConntrackClient(kernel.open).deleteStale(staleFlows()),
     (error) => error instanceof ConntrackUnavailableError && /modprobe nf_conntrack_netlink/.test(error.message),

@@ -14,10 +14,7 @@ import { NetlinkError, NetlinkProtocolError } from '../../../src/netlink/errors.
 import { parseAddress } from '../../../src/values/address.js';
 import { type IpsetDefinition, addressPortEntry } from '../../../src/values/ipset.js';
 import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
-import { FakeIpvs } from '../../fakes/fake-kernel-ipvs.js';
-import { FakeLinks } from '../../fakes/fake-kernel-links.js';
-import { FakeKernel } from '../../fakes/fake-kernel.js';
-import { FakeNetfilter } from '../../fakes/fake-nfnetlink.js';
+import { TestKernel } from '../../fakes/test-kernel.js';
 import { assertReach, fuzzRuns, fuzzSeeds } from '../../support/fuzz-seed.js';
 
 const TYPED = [NetlinkError, NetlinkProtocolError, IpsetError, IpsetUnavailableError, ConntrackUnavailableError];
@@ -40,14 +37,11 @@ function damaged(datagram: Buffer, { at, byte }: Damage): Buffer {
 }
 
 class World {
-  readonly kernel = new FakeKernel();
-  readonly table = new FakeIpvs(this.kernel);
-  readonly links = new FakeLinks(this.kernel);
-  readonly netfilter = new FakeNetfilter();
+  readonly kernel = new TestKernel();
   readonly ipvs = new IpvsClient(this.kernel.open);
   readonly link = new LinkClient(this.kernel.open);
-  readonly ipset = new IpsetClient(this.netfilter.open);
-  readonly conntrack = new ConntrackClient(this.netfilter.open);
+  readonly ipset = new IpsetClient(this.kernel.open);
+  readonly conntrack = new ConntrackClient(this.kernel.open);
 
   constructor() {
     for (let i = 0; i < 3; i++)
@@ -59,7 +53,7 @@ class World {
     this.ipset.addEntries(SET, [addressPortEntry(VIP)]);
     const tuple = { source: '\n\x80\0\x05', sourcePort: 999, destination: '\n`\0\x01', destinationPort: 53 };
     const reply = { source: '\n\x80\0\x01', sourcePort: 8080, destination: '\n\x80\0\x05', destinationPort: 999 };
-    this.netfilter.conntrack!.flows = [{ protocol: 17, original: tuple, reply, id: 1 }];
+    this.kernel.netfilter.conntrack!.flows = [{ protocol: 17, original: tuple, reply, id: 1 }];
   }
 
   /** Each call of a client, by name. */
@@ -85,13 +79,10 @@ class World {
     const answers = Array.from({ length: 7 }, (_, nth) => damages.filter((one) => one.nth === nth));
     for (const list of answers)
       this.kernel.faults.push({ at: 'answer', change: (datagram) => list.reduce(safely, datagram) });
-    let next = 0;
-    this.netfilter.faults.onReceive = (answer) => (answers[next++] ?? []).reduce(safely, answer);
   }
 
   heal(): void {
     this.kernel.faults.length = 0;
-    this.netfilter.faults = {};
   }
 }
 

@@ -6,17 +6,21 @@ import { IpsetListReader } from '../../../src/kernel/ipset/message.js';
 import { AttributeReader } from '../../../src/netlink/attribute-reader.js';
 import { NetlinkError, NetlinkProtocolError } from '../../../src/netlink/errors.js';
 import { type IpsetDefinition, type IpsetEntry, type IpsetType } from '../../../src/values/ipset.js';
-import { FakeNetfilter, socketFault } from '../../fakes/fake-nfnetlink.js';
-import { type FakeIpset } from '../../fakes/fake-nfnetlink-ipset.js';
-import { attribute, byte, nested } from '../../fakes/fake-nfnetlink-wire.js';
+import { type FakeIpset } from '../../fakes/fake-kernel-ipset.js';
+import { FakeNetfilter } from '../../fakes/fake-kernel-netfilter.js';
+import { FakeKernel } from '../../fakes/fake-kernel.js';
+import { attribute, nested, u8 } from '../../fakes/netlink-bytes.js';
 import { Replay } from '../../fakes/netlink-recording.js';
 import { ELEMENTS, SETS, ipsetSession, parseEntry } from '../../support/netfilter-sessions.js';
 
 const SERVER: IpsetDefinition = SETS.server;
 
-function fake(): { kernel: FakeNetfilter; ipset: FakeIpset; client: IpsetClient } {
-  const kernel = new FakeNetfilter();
-  return { kernel, ipset: kernel.ipset!, client: new IpsetClient(kernel.open) };
+function fake(): { kernel: FakeKernel; ipset: FakeIpset; sent: Buffer[]; client: IpsetClient } {
+  const kernel = new FakeKernel();
+  const { ipset } = new FakeNetfilter(kernel);
+  const sent: Buffer[] = [];
+  kernel.onSend = (datagram) => void sent.push(datagram);
+  return { kernel, ipset: ipset!, sent, client: new IpsetClient(kernel.open) };
 }
 
 function servers(count: number): IpsetEntry[] {
@@ -80,14 +84,14 @@ test('every type of element survives add and list', () => {
 });
 
 test('thousands of elements go in one message', () => {
-  const { client, kernel } = fake();
+  const { client, sent } = fake();
   client.createSet(SERVER);
-  kernel.sent.length = 0;
+  sent.length = 0;
   assert.deepEqual(client.addEntries(SERVER, servers(1000)), []);
-  assert.equal(kernel.sent.length, 1);
+  assert.equal(sent.length, 1);
   assert.deepEqual(client.addEntries(SERVER, servers(10_000)), []);
-  assert.ok(kernel.sent.length < 20, `${kernel.sent.length} messages`);
-  assert.ok(kernel.sent.every((datagram) => datagram.length <= 0xffff));
+  assert.ok(sent.length < 20, `${sent.length} messages`);
+  assert.ok(sent.every((datagram) => datagram.length <= 0xffff));
   assert.equal(client.listEntries(SERVER).length, 10_000);
 });
 
@@ -114,12 +118,12 @@ test('refused elements are named with set, element and errno, and all others lan
 });
 
 test('a list that is refused throughout costs few bytes more than its own', () => {
-  const { client, ipset, kernel } = fake();
+  const { client, ipset, sent } = fake();
   client.createSet(SERVER);
   ipset.refuse = () => 4357;
-  kernel.sent.length = 0;
+  sent.length = 0;
   assert.equal(client.addEntries(SERVER, servers(1000)).length, 1000);
-  const bytes = kernel.sent.reduce((sum, { length }) => sum + length, 0);
+  const bytes = sent.reduce((sum, { length }) => sum + length, 0);
   assert.ok(bytes < 1_000_000, `${bytes} bytes; without smaller messages it would be 20 MB`);
 });
 
@@ -186,14 +190,14 @@ test('errors carry the name of the set and of the code', () => {
 });
 
 test('an old kernel speaks protocol 6; one without ipset, or without nfnetlink, says which module to load', () => {
-  const old = new FakeNetfilter();
-  old.ipset!.protocol = 6;
+  const old = new FakeKernel();
+  new FakeNetfilter(old).ipset!.protocol = 6;
   const client = new IpsetClient(old.open);
   assert.equal(client.protocolVersion, 6);
   client.createSet(SERVER);
   assert.deepEqual(client.addEntries(SERVER, servers(1)), []);
-  const none = new FakeNetfilter();
-  none.ipset = undefined;
+  const none = new FakeKernel();
+  new FakeNetfilter(none).ipset = undefined;
   assert.throws(
     () => new IpsetClient(none.open),
     (error) => error instanceof IpsetUnavailableError && /modprobe ip_set/.test(error.message),
@@ -207,41 +211,25 @@ test('an old kernel speaks protocol 6; one without ipset, or without nfnetlink, 
 test('a refused send fails its elements; a lost answer marks them as unknown; the next message works', () => {
   const { client, kernel } = fake();
   client.createSet(SERVER);
-  const once = (fault: () => never) => {
-    let isDone = false;
-    return () => {
-      if (isDone) return;
-      isDone = true;
-      fault();
-    };
-  };
-  const raise = (code: string) => (): never => {
-    throw socketFault(code);
-  };
-  kernel.faults.onSend = once(raise('EPERM'));
+  kernel.faults.push({ at: 'send', code: 'EPERM' });
   const refused = client.addEntries(SERVER, servers(3));
   assert.deepEqual(
     refused.map(({ error }) => [error.code, error.resultUnknown]),
     Array(3).fill(['EPERM', false]),
   );
-  kernel.faults = {};
-  const lose = once(raise('ENOBUFS'));
-  kernel.faults.onReceive = (answer) => {
-    lose();
-    return answer;
-  };
+  kernel.faults.push({ at: 'receive', code: 'ENOBUFS' });
   const lost = client.addEntries(SERVER, servers(3));
   assert.deepEqual(
     lost.map(({ error }) => [error.code, error.resultUnknown]),
     Array(3).fill(['ENOBUFS', true]),
   );
-  kernel.faults.onReceive = (answer) => answer.subarray(0, 10);
+  kernel.faults.push({ at: 'answer', change: (answer) => answer.subarray(0, 10), stays: true });
   const cut = client.addEntries(SERVER, servers(2));
   assert.deepEqual(
     cut.map(({ error }) => error.resultUnknown),
     [true, true],
   );
-  kernel.faults = {};
+  kernel.faults.length = 0;
   assert.deepEqual(client.addEntries(SERVER, servers(3)), []);
   assert.equal(client.listEntries(SERVER).length, 3);
 });
@@ -256,7 +244,9 @@ test('elements that lie or lack a part give a typed error', () => {
   };
   const ip = nested(1, attribute(0x4001, Buffer.from([10, 0, 0, 1])));
   const port = attribute(0x4004, Buffer.from([0, 80]));
-  assert.deepEqual(read('hash:ip,port', ip, port, byte(7, 6)), [parseEntry('hash:ip,port', '10.0.0.1,tcp:80')]);
+  assert.deepEqual(read('hash:ip,port', ip, port, attribute(7, u8(6))), [
+    parseEntry('hash:ip,port', '10.0.0.1,tcp:80'),
+  ]);
   const wrong: [IpsetType, Buffer[]][] = [
     ['hash:ip', []],
     ['hash:ip', [nested(1)]],
@@ -265,7 +255,7 @@ test('elements that lie or lack a part give a typed error', () => {
     ['hash:ip', [Buffer.from([200, 0, 1, 0])]],
     ['hash:ip,port', [ip]],
     ['hash:ip,port', [ip, attribute(0x4004, Buffer.from([80]))]],
-    ['hash:ip,port,ip', [ip, port, byte(7, 6)]],
+    ['hash:ip,port,ip', [ip, port, attribute(7, u8(6))]],
     ['bitmap:port', [ip]],
   ];
   for (const [type, element] of wrong) assert.throws(() => read(type, ...element), NetlinkProtocolError, type);

@@ -21,7 +21,7 @@ beforeEach(() => {
   values = [];
   kernel.addFamily(PROTOCOL, (request, isDump) => {
     if (isDump) return { messages: values.map((value) => ({ type: TYPE + LIST, body: u32(value) })) };
-    values.push(request.buffer.readUInt32LE(request.start));
+    values.push(request.body.readUInt32LE());
     return {};
   });
   connection = new NetlinkConnection(kernel.open(PROTOCOL));

@@ -7,19 +7,16 @@ import { IpsetClient } from '../../../src/kernel/ipset/client.js';
 import { LinkClient } from '../../../src/kernel/rtnetlink/client.js';
 import { type CleanupReport, cleanupOwn } from '../../../src/reconcile/cleanup.js';
 import { type IpsetEntry } from '../../../src/values/ipset.js';
-import { FakeKernel } from '../../fakes/fake-kernel.js';
-import { FakeLinks } from '../../fakes/fake-kernel-links.js';
-import { FakeNetfilter } from '../../fakes/fake-nfnetlink.js';
-import { FakeIptables } from '../../support/fault-iptables.js';
+import { TestKernel } from '../../fakes/test-kernel.js';
+import { FakeIptables } from '../../support/fake-iptables.js';
 import { parseEntry } from '../../support/netfilter-sessions.js';
 
 /** kube-proxy makes every set with `maxelem 65536` and refuses one that has another. */
 const KUBE_PROXY_LIMIT = 65_536;
 
 async function ownCleanup(fill: (ipset: IpsetClient) => void): Promise<CleanupReport> {
-  const [netfilter, kernel, iptables] = [new FakeNetfilter(), new FakeKernel(), new FakeIptables()];
-  void new FakeLinks(kernel);
-  const ipset = new IpsetClient(netfilter.open);
+  const [kernel, iptables] = [new TestKernel(), new FakeIptables()];
+  const ipset = new IpsetClient(kernel.open);
   const links = new LinkClient(kernel.open);
   fill(ipset);
   try {

@@ -5,8 +5,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { NETLINK_NETFILTER } from '../../../src/netlink/socket.js';
 import { parseAddress } from '../../../src/values/address.js';
-import { socketFault } from '../../fakes/fake-nfnetlink.js';
+import { type FakeFault } from '../../fakes/fake-kernel-faults.js';
 import { TestCluster } from '../../support/desired-cluster.js';
 import { ReconcileRig } from '../../support/reconcile-rig.js';
 
@@ -44,12 +45,9 @@ function flows(rig: ReconcileRig): number {
 
 /** Every message to conntrack fails until the result is called. */
 function breakConntrack(rig: ReconcileRig): () => void {
-  rig.kernel.netfilter.faults = {
-    onSend: (messages) => {
-      if (messages[0]!.type >> 8 === CTNETLINK) throw socketFault('ENOBUFS');
-    },
-  };
-  return () => (rig.kernel.netfilter.faults = {});
+  const when: FakeFault['when'] = ([first]) => first!.type >> 8 === CTNETLINK;
+  rig.kernel.faults.push({ at: 'send', code: 'ENOBUFS', protocol: NETLINK_NETFILTER, when, stays: true });
+  return () => (rig.kernel.faults.length = 0);
 }
 
 describe('a clean-up that fails', () => {

@@ -131,7 +131,7 @@ describe('a removed endpoint', () => {
     rig.cluster.slice('web', ['10.0.0.1']);
     await rig.sync();
     connections(rig, 0, 0);
-    rig.kernel.netlink.faults.push({ at: 'message', code: 'ENOMEM', protocol: NETLINK_GENERIC });
+    rig.kernel.faults.push({ at: 'message', code: 'ENOMEM', protocol: NETLINK_GENERIC });
     assert.equal((await rig.sync()).failures.length, 1);
     assert.equal((await rig.sync()).ok, true);
     assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1');

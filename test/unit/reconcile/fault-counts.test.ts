@@ -18,11 +18,11 @@ async function rigOf(services: number): Promise<FaultRig> {
 
 /** Messages, processes and kernel changes that `act` and a sync cost. */
 async function costOf(rig: FaultRig, act: () => void, sync = () => rig.sync()): Promise<Cost> {
-  const [messages, processes, written] = [rig.messages, rig.iptables.processes, rig.written.length];
+  const [messages, processes, written] = [rig.messages, rig.iptables.calls.length, rig.written.length];
   act();
   assert.equal(await sync(), true);
   assert.deepEqual(rig.drift(), []);
-  const cost = { messages: rig.messages - messages, processes: rig.iptables.processes - processes };
+  const cost = { messages: rig.messages - messages, processes: rig.iptables.calls.length - processes };
   return { ...cost, written: rig.written.slice(written) };
 }
 

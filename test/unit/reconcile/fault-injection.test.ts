@@ -4,12 +4,11 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { NETLINK_GENERIC, NETLINK_ROUTE } from '../../../src/netlink/socket.js';
+import { NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE } from '../../../src/netlink/socket.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { addressServerKey } from '../../../src/values/virtual-server.js';
 import { scaleCluster } from '../../fakes/cluster-generator.js';
-import { type FakeFault } from '../../fakes/fake-kernel.js';
-import { socketFault } from '../../fakes/fake-nfnetlink.js';
+import { type FakeFault } from '../../fakes/fake-kernel-faults.js';
 import { FaultRig } from '../../support/fault-rig.js';
 
 const SERVICES = { services: 40, endpointsPerService: 5 };
@@ -142,7 +141,7 @@ test('a dump that is interrupted without end fails the verification, which is ma
   assert.equal(rig.written.length, written, 'nothing is repaired from half a dump');
   assert.equal(await rig.metric('kubeproxy_ipvs_sync_failures_total', 'stage="sync"'), 1);
   assert.match(rig.health().reasons.join(), /EINTR/);
-  rig.links.removeAddress('kube-ipvs0', '10.96.1.7');
+  rig.kernel.links.removeAddress('kube-ipvs0', '10.96.1.7');
   assert.equal(await rig.sync(), true, 'the next sync verifies, though its interval has not passed');
   assert.equal(rig.verifiedDrift, 1);
   assert.deepEqual(rig.drift(), []);
@@ -153,10 +152,7 @@ for (const code of ['EPERM', 'ENOBUFS', 'ENOMEM']) {
   test(`ipset: send fails with ${code}: IPVS goes on, the elements follow`, async () => {
     const rig = await adopted();
     addCluster(rig);
-    let left = 1;
-    rig.netfilter.faults.onSend = () => {
-      if (left-- > 0) throw socketFault(code);
-    };
+    rig.kernel.faults.push({ at: 'send', code, protocol: NETLINK_NETFILTER });
     await rig.sync();
     assert.ok(
       !rig.drift().some((line) => line.startsWith('- -')),
@@ -169,7 +165,7 @@ for (const code of ['EPERM', 'ENOBUFS', 'ENOMEM']) {
 test('ipset: elements that the kernel refuses are named and tried again, the others are there', async () => {
   const rig = await adopted();
   addCluster(rig);
-  const ipset = rig.netfilter.ipset!;
+  const ipset = rig.kernel.netfilter.ipset!;
   let refused = 0;
   ipset.refuse = (set, element) =>
     set === 'KUBE-CLUSTER-IP' && element.includes('0a600103') && ++refused > 0 ? 12 : 0;
@@ -185,8 +181,8 @@ test('ipset: elements that the kernel refuses are named and tried again, the oth
 test('ipset: a truncated answer leaves nothing undone', async () => {
   const rig = await adopted();
   addCluster(rig);
-  let left = 1;
-  rig.netfilter.faults.onReceive = (answer) => (left-- > 0 ? answer.subarray(0, 9) : answer);
+  const change = (answer: Buffer): Buffer => answer.subarray(0, 9);
+  rig.kernel.faults.push({ at: 'answer', change, protocol: NETLINK_NETFILTER });
   await rig.sync();
   await assertRecovered(rig, 'truncated');
 });
@@ -197,7 +193,7 @@ test('without permission nothing changes and everything says so; with it again a
   rig.kernel.permitted = false;
   assert.equal(await rig.sync(), false);
   assert.equal(rig.reconciler.adopted, false);
-  assert.deepEqual(rig.table.dump(), []);
+  assert.deepEqual(rig.kernel.ipvs.dump(), []);
   assert.match(rig.health().reasons.join(), /EPERM/);
   assert.equal(await rig.metric('kubeproxy_ipvs_sync_failures_total', 'stage="sync"'), 1);
   rig.kernel.permitted = true;
@@ -208,7 +204,7 @@ test('the dummy link vanishes between two changes: it is made again with all its
   const rig = await adopted();
   addCluster(rig);
   await rig.sync();
-  rig.links.deleteLink('kube-ipvs0');
+  rig.kernel.links.deleteLink('kube-ipvs0');
   for (const object of scaleCluster({ services: 42, endpointsPerService: 1 })) rig.core.set(object);
   await rig.sync();
   await rig.sync();
@@ -222,12 +218,12 @@ test('a virtual server of somebody else on a VIP goes in one verification, even 
   const vip = parseAddress('10.96.1.7')!;
   const foreign = parseAddress('172.30.0.7')!;
   for (const address of [vip, foreign])
-    rig.table.table.set(addressServerKey('TCP', address, 7001), {
+    rig.kernel.ipvs.table.set(addressServerKey('TCP', address, 7001), {
       settings: { scheduler: 'wlc', flags: 0, timeout: 0 },
       netmask: 0xffffffff,
       realServers: new Map(),
     });
-  rig.links.deleteLink('kube-ipvs0');
+  rig.kernel.links.deleteLink('kube-ipvs0');
   rig.reconciler.prerequisites.linkLost();
   assert.equal(await rig.sync(), true);
   assert.ok(rig.hasVerified);

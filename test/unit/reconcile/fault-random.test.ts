@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { type FakeFault } from '../../fakes/fake-kernel.js';
-import { socketFault } from '../../fakes/fake-nfnetlink.js';
+import { type FakeFault } from '../../fakes/fake-kernel-faults.js';
+import { NETLINK_NETFILTER } from '../../../src/netlink/socket.js';
 import { RandomCluster } from '../../fakes/cluster-generator-random.js';
 import { seededRandom } from '../../fakes/cluster-generator.js';
 import { FaultRig } from '../../support/fault-rig.js';
@@ -61,15 +61,14 @@ class Storm {
   }
 
   addFaults(): void {
-    const { kernel, netfilter } = this.rig;
+    const { kernel } = this.rig;
     const count = Math.floor(this.#random() * 4);
     for (let i = 0; i < count; i++) kernel.faults.push(this.#fault());
     let left = Math.floor(this.#random() * 3);
     const strikes = (): boolean => left > 0 && this.#chance(0.1) && left-- > 0;
-    netfilter.faults.onSend = () => {
-      if (strikes()) throw socketFault(this.#pick(this.#codes));
-    };
-    netfilter.faults.onReceive = (answer) => (strikes() ? this.#spoil(answer) : answer);
+    const ofNetfilter = { protocol: NETLINK_NETFILTER, stays: true, when: strikes } as const;
+    kernel.faults.push({ at: 'send', code: this.#pick(this.#codes), ...ofNetfilter });
+    kernel.faults.push({ at: 'answer', change: (datagram) => this.#spoil(datagram), ...ofNetfilter });
     kernel.permitted = !this.#chance(0.03);
   }
 
@@ -93,12 +92,12 @@ class Storm {
   }
 
   vandalise(): void {
-    const { table, links, netfilter } = this.rig;
-    const server = this.#pick([...table.table.keys()]);
+    const { ipvs, links, netfilter } = this.rig.kernel;
+    const server = this.#pick([...ipvs.table.keys()]);
     const dice = this.#random();
-    if (dice < 0.2 && server !== undefined) table.table.delete(server);
-    else if (dice < 0.4 && server !== undefined) table.table.get(server)!.realServers.clear();
-    else if (dice < 0.5) table.table.clear();
+    if (dice < 0.2 && server !== undefined) ipvs.table.delete(server);
+    else if (dice < 0.4 && server !== undefined) ipvs.table.get(server)!.realServers.clear();
+    else if (dice < 0.5) ipvs.table.clear();
     else if (dice < 0.7) links.find('kube-ipvs0')?.addresses.clear();
     else if (dice < 0.85) for (const set of netfilter.ipset!.sets.values()) set.elements.clear();
     else netfilter.ipset!.sets.clear();
@@ -118,7 +117,6 @@ class Storm {
   calm(): void {
     this.rig.kernel.faults.length = 0;
     this.rig.kernel.permitted = true;
-    this.rig.netfilter.faults = {};
   }
 
   #chance(probability: number): boolean {

@@ -15,7 +15,8 @@ import { type Inspection, inspect } from '../../../src/reconcile/inspect.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
 import { TestCluster } from '../../support/desired-cluster.js';
-import { ReconcileRig, TestKernel, web } from '../../support/reconcile-rig.js';
+import { TestKernel } from '../../fakes/test-kernel.js';
+import { ReconcileRig, web } from '../../support/reconcile-rig.js';
 
 const ip = (text: string) => parseAddress(text)!;
 const WEB = addressServerKey('TCP', ip('10.96.0.1'), 80);

@@ -14,15 +14,15 @@ test('an address that gets protected goes from kube-ipvs0 with its virtual serve
     metadata: { namespace: 'shop', name: 'web' },
     spec: { clusterIP: '10.96.0.1', externalIPs: [NEEDED], ports: [{ port: 80 }] },
   });
-  const isBound = (): boolean => rig.links.addressesOf('kube-ipvs0').some((one) => one.startsWith(`${NEEDED}/`));
-  const isServed = (): boolean => rig.table.dump().some((line) => line.includes(`${NEEDED}:80`));
+  const isBound = (): boolean => rig.kernel.links.addressesOf('kube-ipvs0').some((one) => one.startsWith(`${NEEDED}/`));
+  const isServed = (): boolean => rig.kernel.ipvs.dump().some((line) => line.includes(`${NEEDED}:80`));
   assert.equal(await rig.sync(), true);
   assert.deepEqual([isBound(), isServed()], [true, true]);
   rig.core.cluster.protect('api', PROTECTION);
   assert.equal(await rig.sync(), true);
   assert.deepEqual([isBound(), isServed()], [false, false]);
   assert.deepEqual(rig.drift(), []);
-  rig.links.addAddress('kube-ipvs0', NEEDED, 32);
+  rig.kernel.links.addAddress('kube-ipvs0', NEEDED, 32);
   await rig.verify();
   await rig.sync();
   assert.equal(isBound(), false, 'whoever put it there');

@@ -37,7 +37,7 @@ async function refusing(errno = 'EINVAL'): Promise<FaultRig> {
   const rig = new FaultRig();
   for (const object of scaleCluster({ services: 5, endpointsPerService: 3 })) rig.core.set(object);
   assert.equal(await rig.sync(), true);
-  rig.table.refuse = (_server, real) =>
+  rig.kernel.ipvs.refuse = (_server, real) =>
     real !== undefined && formatRealServer(real) === BROADCAST ? errno : undefined;
   set(rig, service('bad', '10.96.50.1'), slice('bad', ['10.0.0.1', '10.200.0.255', '10.0.0.2']));
   return rig;
@@ -83,8 +83,8 @@ describe('a backend that the kernel refuses for good', () => {
     await rig.sync();
     assert.equal(rig.messages, messages, 'a sync without a change');
     let tries = 0;
-    const { refuse } = rig.table;
-    rig.table.refuse = (server, real) => {
+    const { refuse } = rig.kernel.ipvs;
+    rig.kernel.ipvs.refuse = (server, real) => {
       const errno = refuse(server, real);
       if (errno !== undefined) tries++;
       return errno;
@@ -105,7 +105,7 @@ describe('a backend that the kernel refuses for good', () => {
   test('is there soon after the kernel would have it', async () => {
     const rig = await refusing();
     await settle(rig);
-    rig.table.refuse = () => undefined;
+    rig.kernel.ipvs.refuse = () => undefined;
     for (let i = 0; i < 10; i++) assert.equal(await rig.verify(), true);
     assert.deepEqual(rig.drift(), []);
     assert.equal(rig.reporter.state.refused.count, 0);
@@ -154,7 +154,7 @@ describe('a backend that the kernel refuses for good', () => {
     for (const object of scaleCluster({ services: 5, endpointsPerService: 3 })) rig.core.set(object);
     await rig.sync();
     const bad = new Set(['10.1.0.0:8080', '10.1.1.77:8080', '10.1.2.87:8080']);
-    rig.table.refuse = (_server, real) =>
+    rig.kernel.ipvs.refuse = (_server, real) =>
       real !== undefined && bad.has(formatRealServer(real)) ? 'EINVAL' : undefined;
     const addresses = Array.from({ length: 600 }, (_, i) => `10.1.${i >> 8}.${i & 255}`);
     set(rig, service('large', '10.96.50.2'), slice('large', addresses));
@@ -169,22 +169,22 @@ describe('a backend that the kernel refuses for good', () => {
 describe('refused for good', () => {
   test('a virtual server: skipped with its backends, which are not counted besides', async () => {
     const rig = await refusing();
-    rig.table.refuse = (server, real) =>
+    rig.kernel.ipvs.refuse = (server, real) =>
       real === undefined && formatVirtualServer(server) === 'TCP 10.96.50.1:80' ? 'EINVAL' : undefined;
     assert.equal(await settle(rig), 3);
     assert.deepEqual(rig.reconciler.refusals.skipped, { virtual_server: 1, real_server: 0, address: 0, set_entry: 0 });
     assert.equal(await rig.verify(), true);
     assert.equal(rig.verifiedDrift, 0);
-    rig.table.refuse = () => undefined;
+    rig.kernel.ipvs.refuse = () => undefined;
     for (let i = 0; i < 10; i++) await rig.verify();
     assert.deepEqual(rig.drift(), []);
   });
 
   test('an address: skipped, its virtual server is there; bound when the kernel takes it', async () => {
     const rig = await refusing();
-    rig.table.refuse = () => undefined;
+    rig.kernel.ipvs.refuse = () => undefined;
     const vip = parseAddress('10.96.50.1')!;
-    rig.links.refuse = (address) => (address === vip ? 'EACCES' : undefined);
+    rig.kernel.links.refuse = (address) => (address === vip ? 'EACCES' : undefined);
     assert.equal(await settle(rig), 3);
     assert.deepEqual(rig.drift(), ['- address 10.96.50.1']);
     assert.equal(rig.reconciler.refusals.skipped.address, 1);
@@ -192,7 +192,7 @@ describe('refused for good', () => {
       assert.equal(await rig.verify(), true);
       assert.equal(rig.verifiedDrift, 0);
     }
-    rig.links.refuse = () => undefined;
+    rig.kernel.links.refuse = () => undefined;
     for (let i = 0; i < 10; i++) await rig.verify();
     assert.deepEqual(rig.drift(), []);
     assert.equal(rig.reporter.state.refused.count, 0);
@@ -210,10 +210,10 @@ describe('refused for good', () => {
   ] as const)
     test(`an ${family} address refused with ${errno}: the log and the status page say the fix where there is one`, async () => {
       const rig = await refusing();
-      rig.table.refuse = () => undefined;
+      rig.kernel.ipvs.refuse = () => undefined;
       set(rig, service('vip', clusterIP, { clusterIPs: [clusterIP] }));
       const vip = parseAddress(clusterIP)!;
-      rig.links.refuse = (address) => (address === vip ? errno : undefined);
+      rig.kernel.links.refuse = (address) => (address === vip ? errno : undefined);
       assert.equal(await settle(rig), 3);
       const [message = '', ...more] = rig.reporter.state.refused.messages;
       assert.match(message, says);
@@ -224,8 +224,8 @@ describe('refused for good', () => {
 
   test('an entry of a set', async () => {
     const rig = await refusing();
-    rig.table.refuse = () => undefined;
-    rig.netfilter.ipset!.refuse = (set, element) =>
+    rig.kernel.ipvs.refuse = () => undefined;
+    rig.kernel.netfilter.ipset!.refuse = (set, element) =>
       set === 'KUBE-CLUSTER-IP' && element.includes('0a603201') ? 34 : 0;
     assert.equal(await settle(rig), 3);
     assert.deepEqual(rig.drift(), ['- add KUBE-CLUSTER-IP 10.96.50.1,tcp:80']);
@@ -236,8 +236,10 @@ describe('refused for good', () => {
   test('drift of others is found beside it', async () => {
     const rig = await refusing();
     await settle(rig);
-    rig.links.removeAddress('kube-ipvs0', '10.96.1.2');
-    rig.table.table.delete([...rig.table.table.keys()].find((key) => formatVirtualServer(key) === 'TCP 10.96.1.3:80')!);
+    rig.kernel.links.removeAddress('kube-ipvs0', '10.96.1.2');
+    rig.kernel.ipvs.table.delete(
+      [...rig.kernel.ipvs.table.keys()].find((key) => formatVirtualServer(key) === 'TCP 10.96.1.3:80')!,
+    );
     assert.equal(await rig.verify(), true);
     assert.equal(rig.verifiedDrift, 2);
     assert.deepEqual(rig.drift(), ['- -a -t 10.96.50.1:80 -r 10.200.0.255:8080']);
@@ -247,8 +249,8 @@ describe('refused for good', () => {
 describe('a whole class refused', () => {
   test('every virtual server: this node is at fault, and health says so', async () => {
     const rig = await refusing();
-    rig.table.refuse = () => 'EINVAL';
-    rig.table.table.clear();
+    rig.kernel.ipvs.refuse = () => 'EINVAL';
+    rig.kernel.ipvs.table.clear();
     await rig.verify();
     for (let i = 0; i < 8; i++) assert.equal(await rig.sync(), false);
     assert.match(rig.health().reasons.join(), /every virtual server.*EINVAL/);
@@ -256,11 +258,11 @@ describe('a whole class refused', () => {
 
   test('every address', async () => {
     const rig = new FaultRig();
-    rig.links.refuse = () => 'EACCES';
+    rig.kernel.links.refuse = () => 'EACCES';
     for (const object of scaleCluster({ services: 5, endpointsPerService: 3 })) rig.core.set(object);
     for (let i = 0; i < 8; i++) assert.equal(await rig.sync(), false);
     assert.match(rig.health().reasons.join(), /every address.*EACCES/);
-    rig.links.refuse = () => undefined;
+    rig.kernel.links.refuse = () => undefined;
     for (let i = 0; i < 10; i++) await rig.verify();
     assert.deepEqual(rig.drift(), []);
     assert.deepEqual(rig.health().reasons, []);

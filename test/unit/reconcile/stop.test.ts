@@ -5,7 +5,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type SyncRecord } from '../../../src/reconcile/sync-record.js';
 import { WorkStopped } from '../../../src/reconcile/pacer.js';
 import { TestCluster } from '../../support/desired-cluster.js';
-import { ReconcileRig, TestKernel } from '../../support/reconcile-rig.js';
+import { TestKernel } from '../../fakes/test-kernel.js';
+import { ReconcileRig } from '../../support/reconcile-rig.js';
 
 const LIMIT_MS = 2000;
 
@@ -72,7 +73,7 @@ describe('stopped', () => {
   });
 
   for (const [what, isTime] of [
-    ['adopts', (rig: ReconcileRig) => rig.kernel.netlink.handled > 50 && rig.cluster.state.dirtyCount === 0],
+    ['adopts', (rig: ReconcileRig) => rig.kernel.handled > 50 && rig.cluster.state.dirtyCount === 0],
     ['binds addresses', (rig: ReconcileRig) => rig.kernel.links.addressesOf('kube-ipvs0').length > 20],
   ] as const)
     test(`while it ${what}`, async () => {

@@ -2,12 +2,14 @@
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import { NETLINK_GENERIC, NETLINK_ROUTE } from '../../../src/netlink/socket.js';
+import { NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE } from '../../../src/netlink/socket.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { addressServerKey, formatVirtualServer, realServerKey } from '../../../src/values/virtual-server.js';
 import { TestCluster } from '../../support/desired-cluster.js';
 import { sysctlDirectory } from '../../support/test-world.js';
-import { ReconcileRig, TestKernel, VERIFY_MS, web } from '../../support/reconcile-rig.js';
+import { TestKernel } from '../../fakes/test-kernel.js';
+import { ReconcileRig, web } from '../../support/reconcile-rig.js';
+import { VERIFY_MS } from '../../support/rig.js';
 
 const ip = (text: string) => parseAddress(text)!;
 const WEB = addressServerKey('TCP', ip('10.96.0.1'), 80);
@@ -328,13 +330,9 @@ describe('verification', () => {
   test('that was asked for and could not finish is made up for by the next sync', async () => {
     const rig = await running();
     rig.reconciler.pending.verification = true;
-    rig.kernel.netfilter.faults = {
-      onSend: () => {
-        throw Object.assign(new Error('no memory'), { code: 'ENOMEM' });
-      },
-    };
+    rig.kernel.faults.push({ at: 'send', code: 'ENOMEM', protocol: NETLINK_NETFILTER, stays: true });
     assert.notEqual((await rig.sync()).error, undefined);
-    rig.kernel.netfilter.faults = {};
+    rig.kernel.faults.length = 0;
     assert.notEqual((await rig.sync()).verified, undefined);
   });
 });
@@ -352,7 +350,7 @@ describe('a failure', () => {
         rig.cluster.service(`web-${i}`, { clusterIP: `10.96.0.${i}` });
         rig.cluster.slice(`web-${i}`, ['10.0.0.1']);
       }
-      rig.kernel.netlink.faults.push({ at: 'message', code, protocol, skip: 2 });
+      rig.kernel.faults.push({ at: 'message', code, protocol, skip: 2 });
       const report = await rig.sync();
       assert.ok(report.failures.length > 0);
       assert.equal(report.failures[0]!.code, code);
@@ -367,7 +365,7 @@ describe('a failure', () => {
     const rig = new ReconcileRig(web());
     await rig.sync();
     rig.cluster.slice('web', ['10.0.0.1', '10.0.0.2', '10.0.0.3', '10.0.0.4', '10.0.0.5', '10.0.0.6']);
-    rig.kernel.netlink.faults.push({ at: 'message', code: 'EBUSY', skip: 1, protocol: NETLINK_GENERIC, text: 'busy' });
+    rig.kernel.faults.push({ at: 'message', code: 'EBUSY', skip: 1, protocol: NETLINK_GENERIC, text: 'busy' });
     const { failures } = await rig.sync();
     assert.equal(failures.length, 1);
     assert.match(failures[0]!.message, /EBUSY.*busy|busy.*EBUSY/);
@@ -379,9 +377,9 @@ describe('a failure', () => {
   test('of the whole kernel is thrown, and nothing is forgotten', async () => {
     const rig = await running();
     rig.cluster.slice('web', ['10.0.0.3']);
-    rig.kernel.netlink.permitted = false;
+    rig.kernel.permitted = false;
     assert.equal((await rig.sync()).ok, false);
-    rig.kernel.netlink.permitted = true;
+    rig.kernel.permitted = true;
     assert.equal((await rig.sync()).ok, true);
     assert.match(rig.weights('TCP 10.96.0.1:80'), /10\.0\.0\.3:8080=1/);
   });

@@ -1,21 +1,18 @@
 /** ipset as net/netfilter/ipset/ip_set_core.c answers it, as far as the client asks. */
+import { type FakeAnswer, type FakeMessage } from './fake-kernel.js';
 import {
   type WireAttribute,
   type WireMessage,
   NESTED,
-  byte,
   attribute,
-  doneMessage,
-  errorMessage,
-  message,
   nested,
-  netfilterMessage,
-  number32,
+  networkNumber,
   splitAttributes,
   text,
   textOf,
+  u8,
   valueOf,
-} from './fake-nfnetlink-wire.js';
+} from './netlink-bytes.js';
 
 const ENOENT = 2;
 const EEXIST = 17;
@@ -51,37 +48,38 @@ export class FakeIpset {
   /** Makes the kernel refuse an element: a positive errno for its attributes. */
   refuse: (set: string, element: string) => number = () => 0;
 
-  /** The answers to one request. */
-  answer(request: WireMessage): Buffer[] {
+  answer(request: WireMessage): FakeAnswer {
     const attributes = splitAttributes(request.body.subarray(4));
     const version = valueOf(attributes, 1)?.[0];
     const command = request.type & 255;
-    if (version === undefined || (command !== 1 && version > this.protocol))
-      return [errorMessage(request, ERR_PROTOCOL)];
+    if (version === undefined || (command !== 1 && version > this.protocol)) return { error: ERR_PROTOCOL };
     switch (command) {
       case 1:
-        return this.#reply(request, 1, byte(1, this.protocol), byte(10, 6));
+        return { messages: [this.#message(1, attribute(10, u8(6)))] };
       case 7:
-        return this.#list(request, attributes);
+        return this.#list(attributes);
       case 9:
       case 10:
         return this.#change(request, attributes, command === 9);
       case 13:
-        return this.#describeType(request, attributes);
+        return this.#describeType(attributes);
       default:
-        return [errorMessage(request, this.#administer(command, request, attributes))];
+        return errorAnswer(this.#administer(command, request, attributes));
     }
   }
 
-  #reply(request: WireMessage, command: number, ...parts: Buffer[]): Buffer[] {
-    return [netfilterMessage((6 << 8) | command, 0, request.sequence, 2, ...parts), errorMessage(request, 0)];
+  /** struct nfgenmsg, the protocol, and attributes. */
+  #message(command: number, ...attributes: Buffer[]): FakeMessage {
+    const body = [Buffer.from([2, 0, 0, 0]), attribute(1, u8(this.protocol)), ...attributes];
+    return { type: (6 << 8) | command, body: Buffer.concat(body) };
   }
 
-  #describeType(request: WireMessage, attributes: WireAttribute[]): Buffer[] {
+  #describeType(attributes: WireAttribute[]): FakeAnswer {
     const name = textOf(attributes, 3);
     const revision = this.revisions.get(name);
-    if (revision === undefined) return [errorMessage(request, ERR_FIND_TYPE)];
-    return this.#reply(request, 13, byte(1, this.protocol), text(3, name), byte(5, 2), byte(4, revision), byte(10, 0));
+    if (revision === undefined) return { error: ERR_FIND_TYPE };
+    const described = [attribute(3, text(name)), attribute(5, u8(2)), attribute(4, u8(revision)), attribute(10, u8(0))];
+    return { messages: [this.#message(13, ...described)] };
   }
 
   #administer(command: number, request: WireMessage, attributes: WireAttribute[]): number {
@@ -121,54 +119,55 @@ export class FakeIpset {
     return 0;
   }
 
-  #list(request: WireMessage, attributes: WireAttribute[]): Buffer[] {
+  #list(attributes: WireAttribute[]): FakeAnswer {
     const wanted = textOf(attributes, 2);
     const isHeaderOnly = ((valueOf(attributes, 6)?.readUInt32BE() ?? 0) & 4) !== 0;
-    if (wanted !== '' && !this.sets.has(wanted)) return [errorMessage(request, ENOENT)];
-    const answers: Buffer[] = [];
+    if (wanted !== '' && !this.sets.has(wanted)) return { error: ENOENT };
+    const messages: FakeMessage[] = [];
     for (const [name, set] of this.sets) {
       if (wanted !== '' && name !== wanted) continue;
-      const first = nested(8, ...[...set.elements.values()].slice(0, 2).map((element) => nested(7, element)));
-      const header = this.#header(set);
+      const elements = [...set.elements.values()].map((element) => nested(7, element));
       const head = [
-        byte(1, this.protocol),
-        text(2, name),
-        text(3, set.type),
-        byte(5, set.family),
-        byte(4, set.revision),
+        attribute(2, text(name)),
+        attribute(3, text(set.type)),
+        attribute(5, u8(set.family)),
+        attribute(4, u8(set.revision)),
+        this.#header(set),
       ];
-      const type = (6 << 8) | 7;
-      const parts = isHeaderOnly ? [...head, header] : [...head, header, first];
-      answers.push(netfilterMessage(type, 2, request.sequence, 2, ...parts));
-      if (isHeaderOnly || set.elements.size <= 2) continue;
+      if (isHeaderOnly) messages.push(this.#message(7, ...head));
+      else messages.push(this.#message(7, ...head, nested(8, ...elements.slice(0, 2))));
+      if (isHeaderOnly) continue;
       // what does not fit goes on in a message of its own, without a header
-      const rest = [...set.elements.values()].slice(2).map((element) => nested(7, element));
-      for (let i = 0; i < rest.length; i += 50) {
-        const part = nested(8, ...rest.slice(i, i + 50));
-        answers.push(netfilterMessage(type, 2, request.sequence, 2, byte(1, this.protocol), text(2, name), part));
-      }
+      for (let i = 2; i < elements.length; i += 50)
+        messages.push(this.#message(7, attribute(2, text(name)), nested(8, ...elements.slice(i, i + 50))));
     }
-    return [...answers, doneMessage(request.sequence)];
+    return { messages };
   }
 
   #header(set: FakeSet): Buffer {
-    const size = set.maxElements === undefined ? [] : [number32(18, 1024), number32(19, set.maxElements)];
-    return nested(7, ...size, number32(25, set.references), number32(26, 400), number32(24, set.elements.size));
+    const size = set.maxElements === undefined ? [] : [networkNumber(18, 1024), networkNumber(19, set.maxElements)];
+    return nested(
+      7,
+      ...size,
+      networkNumber(25, set.references),
+      networkNumber(26, 400),
+      networkNumber(24, set.elements.size),
+    );
   }
 
-  #change(request: WireMessage, attributes: WireAttribute[], isAdd: boolean): Buffer[] {
+  #change(request: WireMessage, attributes: WireAttribute[], isAdd: boolean): FakeAnswer {
     const name = textOf(attributes, 2);
     const set = this.sets.get(name);
     const list = attributes.find(({ type }) => type === 8);
-    if (list === undefined || (list.rawType & NESTED) === 0) return [errorMessage(request, ERR_PROTOCOL)];
-    if (set === undefined) return [errorMessage(request, ENOENT)];
+    if (list === undefined || (list.rawType & NESTED) === 0) return { error: ERR_PROTOCOL };
+    if (set === undefined) return { error: ENOENT };
     for (const { type, value } of splitAttributes(list.value)) {
       const element = splitAttributes(value);
       const line = valueOf(element, LINE_NUMBER)?.readUInt32LE() ?? 0;
       const errno = type === 7 ? this.#changeOne(name, set, element, isAdd) : ERR_PROTOCOL;
-      if (errno !== 0) return [this.#lineError(request, errno, line)];
+      if (errno !== 0) return { error: errno, echo: line === 0 ? undefined : withLine(request, line) };
     }
-    return [errorMessage(request, 0)];
+    return {};
   }
 
   #changeOne(name: string, set: FakeSet, element: WireAttribute[], isAdd: boolean): number {
@@ -185,16 +184,17 @@ export class FakeIpset {
     }
     return 0;
   }
+}
 
-  /** call_ad of ip_set_core.c: the whole request again, with the line at fault in its own line number attribute. */
-  #lineError(request: WireMessage, errno: number, line: number): Buffer {
-    if (line === 0) return errorMessage(request, errno);
-    const copy = Buffer.from(request.bytes);
-    for (let at = 20; at < copy.length; at += (copy.readUInt16LE(at) + 3) & ~3) {
-      if (copy.readUInt16LE(at + 2) === LINE_NUMBER) copy.writeUInt32LE(line, at + 4);
-    }
-    const code = Buffer.alloc(4);
-    code.writeInt32LE(-errno);
-    return message(2, 0, request.sequence, code, copy);
+function errorAnswer(errno: number): FakeAnswer {
+  return errno === 0 ? {} : { error: errno };
+}
+
+/** call_ad of ip_set_core.c: the whole request again, with the line at fault in its own line number attribute. */
+function withLine(request: WireMessage, line: number): Buffer {
+  const copy = Buffer.from(request.bytes);
+  for (let at = 20; at < copy.length; at += (copy.readUInt16LE(at) + 3) & ~3) {
+    if (copy.readUInt16LE(at + 2) === LINE_NUMBER) copy.writeUInt32LE(line, at + 4);
   }
+  return copy;
 }

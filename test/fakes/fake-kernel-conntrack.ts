@@ -2,23 +2,20 @@
  * ctnetlink as net/netfilter/nf_conntrack_netlink.c answers it: dumps, with or without CTA_FILTER, and deletion by
  * tuple and id.
  */
+import { type FakeAnswer } from './fake-kernel.js';
 import {
   type WireAttribute,
   type WireMessage,
-  NET_BYTEORDER,
   attribute,
-  byte,
-  doneMessage,
-  errorMessage,
   nested,
-  netfilterMessage,
-  number32,
+  networkNumber,
   splitAttributes,
+  u16be,
+  u8,
   valueOf,
-} from './fake-nfnetlink-wire.js';
+} from './netlink-bytes.js';
 
-const ENOENT = 2;
-const EINVAL = 22;
+const NEW = 1 << 8;
 
 /** One direction of a flow: packed addresses. */
 export interface FakeTuple {
@@ -43,50 +40,47 @@ export class FakeConntrack {
   /** Entries that were sent in dumps. */
   listed = 0;
 
-  answer(request: WireMessage): Buffer[] {
-    const family = request.body[0]!;
-    const attributes = splitAttributes(request.body.subarray(4));
-    const command = request.type & 255;
-    if (command === 1) return this.#dump(request, family, attributes);
-    if (command === 2) return [errorMessage(request, this.#delete(family, attributes))];
-    return [errorMessage(request, EINVAL)];
+  answer({ body, type }: WireMessage): FakeAnswer {
+    const family = body[0]!;
+    const attributes = splitAttributes(body.subarray(4));
+    const command = type & 255;
+    if (command === 1) return this.#dump(family, attributes);
+    if (command === 2) return this.#delete(family, attributes);
+    return { error: 'EINVAL' };
   }
 
-  #dump(request: WireMessage, family: number, attributes: WireAttribute[]): Buffer[] {
+  #dump(family: number, attributes: WireAttribute[]): FakeAnswer {
     this.dumps++;
     const isFiltered = valueOf(attributes, 25) !== undefined;
-    if (isFiltered && this.filter === 'refuses') return [errorMessage(request, EINVAL)];
+    if (isFiltered && this.filter === 'refuses') return { error: 'EINVAL' };
     const protocol = isFiltered && this.filter === 'yes' ? filterProtocol(attributes) : undefined;
     const listed = this.flows.filter(
       (flow) => familyOf(flow) === family && (protocol === undefined || flow.protocol === protocol),
     );
     this.listed += listed.length;
-    const type = 1 << 8;
-    const answers = listed.map((flow) =>
-      netfilterMessage(
-        type,
-        2,
-        request.sequence,
-        family,
+    const messages = listed.map((flow) => ({
+      type: NEW,
+      body: Buffer.concat([
+        Buffer.from([family, 0, 0, 0]),
         tuple(1, flow.protocol, flow.original),
         tuple(2, flow.protocol, flow.reply),
-        number32(3, 8),
-        number32(12, flow.id),
-      ),
-    );
-    return [...answers, doneMessage(request.sequence)];
+        networkNumber(3, 8),
+        networkNumber(12, flow.id),
+      ]),
+    }));
+    return { messages };
   }
 
-  #delete(family: number, attributes: WireAttribute[]): number {
+  #delete(family: number, attributes: WireAttribute[]): FakeAnswer {
     const wanted = valueOf(attributes, 1)?.toString('hex');
     const id = valueOf(attributes, 12)?.readUInt32BE();
     const index = this.flows.findIndex((flow) => {
       const bytes = tuple(1, flow.protocol, flow.original).subarray(4);
       return familyOf(flow) === family && bytes.toString('hex') === wanted && flow.id === id;
     });
-    if (index < 0) return ENOENT;
+    if (index < 0) return { error: 'ENOENT' };
     this.flows.splice(index, 1);
-    return 0;
+    return {};
   }
 }
 
@@ -114,10 +108,6 @@ function tuple(
       attribute(first, Buffer.from(source, 'latin1')),
       attribute(first + 1, Buffer.from(destination, 'latin1')),
     ),
-    nested(2, byte(1, protocol), port(2, sourcePort), port(3, destinationPort)),
+    nested(2, attribute(1, u8(protocol)), attribute(2, u16be(sourcePort)), attribute(3, u16be(destinationPort))),
   );
-}
-
-function port(type: number, value: number): Buffer {
-  return attribute(type & ~NET_BYTEORDER, Buffer.from([value >> 8, value & 255]));
 }
