@@ -3,66 +3,100 @@
  * npm run test:kernels: the kernel tests on user-mode-linux (one CPU, legacy iptables), on the kernel of this machine's
  * Debian release and on Debian's newest (both emulated by QEMU: two CPUs, nf_tables), and one table of what came out.
  *
- *   npm run test:kernels -- [--kernels uml,release,newest] [--markdown FILE] [pattern...]
+ *   npm run test:kernels -- [--kernels uml,release,newest] [--results DIR] [--markdown FILE] [pattern...]
+ *   node scripts/test-kernels.mjs --results DIR --table --markdown docs/developing.md
  *
- * Takes an hour or two: see docs/developing.md. Exit code 1 when a test failed anywhere.
+ * Takes an hour or two: see docs/developing.md. With --results the results are kept, and those of earlier runs count
+ * for the files that are not run now; --table runs nothing. --markdown writes the table, into the place that a document
+ * has for it. Exit code 1 when a test failed anywhere.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, existsSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const root = fileURLToPath(new URL('../', import.meta.url));
+const BEGIN = '<!-- kernels: written by scripts/test-kernels.mjs -->';
+const END = '<!-- end of kernels -->';
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { kernels: { type: 'string', default: 'uml,release,newest' }, markdown: { type: 'string' } },
+  options: {
+    kernels: { type: 'string', default: 'uml,release,newest' },
+    markdown: { type: 'string' },
+    results: { type: 'string' },
+    table: { type: 'boolean', default: false },
+  },
 });
-const scratch = mkdtempSync(join(tmpdir(), 'test-kernels-'));
-process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
+if (values.table && values.results === undefined) throw new Error('--table needs --results DIR');
+const directory = values.results ?? mkdtempSync(join(tmpdir(), 'test-kernels-'));
+if (values.results === undefined) process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
+else mkdirSync(directory, { recursive: true });
 
-const columns = values.kernels.split(',').map(runOn);
-const files = [...new Set(columns.flatMap(({ results }) => [...results.keys()]))].sort();
+const columns = values.kernels.split(',').map(values.table ? readBack : runOn);
+const files = readdirSync(join(root, 'test/kernel'))
+  .filter((file) => file.endsWith('.test.ts'))
+  .map((file) => basename(file, '.test.ts'))
+  .filter((file) => values.results !== undefined || columns.some(({ results }) => results.has(file)));
 const rows = [
   ['test file', ...columns.map(({ title }) => title)],
   ...files.map((file) => [file, ...columns.map(({ results }) => cell(results.get(file)))]),
 ];
 const table = render(rows);
 console.log(`\n${table}`);
-if (values.markdown !== undefined) writeFileSync(values.markdown, `${table}\n`);
+if (values.markdown !== undefined) writeMarkdown(values.markdown);
 process.exitCode = columns.every(({ ok }) => ok) ? 0 : 1;
 
 /** @param {string} name */
 function runOn(name) {
   const kernel = name === 'uml' ? 'uml' : `qemu:${name}`;
-  const file = join(scratch, name);
   const env = { ...process.env, KERNEL: kernel };
   const release = spawnSync(process.execPath, [join(root, 'test/kernel/harness/run.mjs'), '--', 'uname', '-r'], {
     ...{ cwd: root, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] },
   });
-  const title = `${name === 'uml' ? 'user-mode-linux' : 'Debian'} ${release.stdout.trim()}`;
-  console.log(`--- ${title}`);
+  writeFileSync(join(directory, `${name}.release`), release.stdout.trim());
+  console.log(`--- ${name} ${release.stdout.trim()}`);
   const run = spawnSync(
     process.execPath,
-    [join(root, 'scripts/run-tests.mjs'), 'kernel', '--results', file, ...positionals],
+    [join(root, 'scripts/run-tests.mjs'), 'kernel', '--results', join(directory, `${name}.jsonl`), ...positionals],
     { cwd: root, env, stdio: 'inherit' },
   );
-  const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter(Boolean) : [];
-  const results = new Map(lines.map((line) => JSON.parse(line)).map((result) => [result.file, result]));
-  return { title, results, ok: run.status === 0 };
+  return { ...readBack(name), ok: run.status === 0 };
+}
+
+/** What is known of a kernel; the last run of a file counts. */
+function readBack(name) {
+  const text = (file) => (existsSync(join(directory, file)) ? readFileSync(join(directory, file), 'utf8') : '');
+  const release = text(`${name}.release`).trim();
+  const results = new Map(
+    text(`${name}.jsonl`)
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line))
+      .map((result) => [result.file, result]),
+  );
+  const title = name === 'uml' ? `user-mode-linux ${release}` : `Debian ${release}, nf_tables, 2 CPUs`;
+  return { title, results, ok: [...results.values()].every(({ fail }) => fail === 0) };
+}
+
+/** Into the place between the markers, or as a file of its own. */
+function writeMarkdown(file) {
+  const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
+  const [begin, end] = [text.indexOf(BEGIN), text.indexOf(END)];
+  if (begin < 0 || end < begin) writeFileSync(file, `${table}\n`);
+  else writeFileSync(file, `${text.slice(0, begin + BEGIN.length)}\n\n${table}\n\n${text.slice(end)}`);
 }
 
 function cell(result) {
   if (result === undefined) return 'not run';
   const { pass, fail, skipped, seconds } = result;
   const counts = `${pass} passed${fail > 0 ? `, **${fail} failed**` : ''}${skipped > 0 ? `, ${skipped} skipped` : ''}`;
-  return `${counts} (${Math.round(seconds)} s)`;
+  return seconds === undefined ? counts : `${counts} (${Math.round(seconds)} s)`;
 }
 
-/** A Markdown table whose columns are as wide as their widest cell. */
+/** A Markdown table. */
 function render([head, ...body]) {
-  const widths = head.map((_, column) => Math.max(...[head, ...body].map((row) => row[column].length)));
-  const line = (row) => `| ${row.map((text, column) => text.padEnd(widths[column])).join(' | ')} |`;
-  return [line(head), line(widths.map((width) => '-'.repeat(width))), ...body.map(line)].join('\n');
+  const line = (row) => `| ${row.join(' | ')} |`;
+  return [line(head), line(head.map(() => '---')), ...body.map(line)].join('\n');
 }

@@ -1,0 +1,34 @@
+/** The table of kernels and test files: the last run of a file counts, and what was not run is said. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+
+const ROOT = join(import.meta.dirname, '../../../..');
+
+test('kept results become a table in its place; a failure anywhere is the exit code', (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'test-kernels-test-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const document = join(directory, 'page.md');
+  const [begin, end] = ['<!-- kernels: written by scripts/test-kernels.mjs -->', '<!-- end of kernels -->'];
+  writeFileSync(document, `before\n${begin}\nold\n${end}\nafter\n`);
+  writeFileSync(join(directory, 'newest.release'), '9.9.9\n');
+  const results = join(directory, 'newest.jsonl');
+  const golden = { file: 'golden', seconds: 61.2, pass: 9, fail: 1, skipped: 0 };
+  const print = (...lines: object[]): number | null => {
+    writeFileSync(results, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+    const script = [join(ROOT, 'scripts/test-kernels.mjs'), '--results', directory, '--table'];
+    const options = ['--kernels', 'newest', '--markdown', document];
+    return spawnSync(process.execPath, [...script, ...options], { encoding: 'utf8' }).status;
+  };
+  assert.equal(print(golden), 1);
+  assert.match(readFileSync(document, 'utf8'), /\| golden \| 9 passed, \*\*1 failed\*\* \(61 s\) \|/);
+  assert.equal(print(golden, { ...golden, seconds: 60, pass: 9, fail: 0, skipped: 1 }), 0);
+  const text = readFileSync(document, 'utf8');
+  assert.match(text, /\| golden \| 9 passed, 1 skipped \(60 s\) \|/);
+  assert.match(text, /\| traffic \| not run \|/);
+  assert.match(text, /\| test file \| Debian 9\.9\.9, nf_tables, 2 CPUs \|/);
+  assert.ok(text.startsWith(`before\n${begin}\n\n|`) && text.endsWith(`|\n\n${end}\nafter\n`), text);
+});
