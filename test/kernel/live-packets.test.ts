@@ -185,6 +185,7 @@ test('a smaller MTU between the nodes: the client hears of it as of the VIP', as
       for (const family of FAMILIES) {
         const to = addressOf(FAR, kind, family);
         const what = `${label(from, FAR, kind)}, IPv${family}`;
+        await shell(`ip -n far -${family} route flush cache`); // or its handshake says what it has learnt before
         const outcome = await rig.lab.agent.exchange(namespaceOf(from), {
           ...to,
           up: 200_000,
