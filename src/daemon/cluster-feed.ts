@@ -2,7 +2,7 @@ import { type Address, type Family, addressLength } from '../values/address.js';
 import { type ClusterState } from '../model/cluster-state.js';
 import { type EndpointSlice, parseEndpointSlice } from '../model/endpoint-slice.js';
 import { type NodeInfo, parseNode } from '../model/node.js';
-import { API_SERVER_SERVICE, type Service, parseService } from '../model/service.js';
+import { API_SERVER_SERVICE, type Service, isSameService, parseService } from '../model/service.js';
 import { type ObjectParser, type ResourceSink } from '../kube/sink.js';
 
 export type ResourceName = 'services' | 'endpointslices' | 'nodes';
@@ -36,6 +36,9 @@ export class ClusterFeed {
       parse: parseService,
       sink: sink('services', events, {
         upsert: (service) => {
+          const known = cluster.services.get(service.key);
+          // A list that is taken anew must not make every Service wait to be worked out, and a change behind them.
+          if (known !== undefined && isSameService(known, service)) return false;
           cluster.setService(service);
           return true;
         },

@@ -221,7 +221,8 @@ export class DataPlane {
       stop: this.#stop,
       verifyInterval: config.syncPeriodMs,
       minInterval: config.minSyncPeriodMs,
-      onInterleaved: () => reporter.interleaved(),
+      onTaken: () => reporter.changesTaken(),
+      onApplied: (interleaved) => reporter.changesApplied(interleaved),
     });
   }
 }

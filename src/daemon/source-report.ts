@@ -8,7 +8,7 @@ import { type ResourceName } from './cluster-feed.js';
 /** Problems remembered so that they are not logged again; beyond it some may be. */
 const MOST_PROBLEMS = 10_000;
 
-type Watch = Pick<Reflector<unknown>, 'state'>;
+type Watch = Pick<Reflector<unknown>, 'state' | 'heardAt'>;
 
 /** What the sources make known of themselves: the state of the watches, and objects that are left out. */
 export class SourceReport {
@@ -38,6 +38,11 @@ export class SourceReport {
 
   watches(): ReadonlyMap<ResourceName, ReflectorState> {
     return new Map([...this.#watches].map(([resource, watch]) => [resource, watch.state()]));
+  }
+
+  /** When the bytes of the object that is being handed on came, in the clock's milliseconds; undefined: from no watch. */
+  heardAt(resource: ResourceName): number | undefined {
+    return this.#watches.get(resource)?.heardAt;
   }
 
   /** The last error of every watch of `resources` that has not listed yet. */

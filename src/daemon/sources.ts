@@ -178,7 +178,7 @@ export class Sources {
       if (this.#gate.isListed('services') && cluster.dirtyCount >= PRECOMPUTE_BATCH) reconciler.precompute();
       return;
     }
-    reporter.changeQueued();
+    reporter.changeQueued(resource && this.report.heardAt(resource));
     runner.request();
   }
 

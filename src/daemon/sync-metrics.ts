@@ -15,10 +15,15 @@ export class SyncMetrics {
 
   constructor(metrics: Metrics) {
     this.#metrics = metrics;
-    this.#latency = new ProgrammingLatency((family, seconds) => metrics.networkProgrammed(family, seconds));
+    this.#latency = new ProgrammingLatency({
+      sinceTrigger: (family, seconds) => metrics.networkProgrammed(family, seconds),
+      sinceArrival: (seconds) => metrics.changeApplied(seconds),
+    });
   }
 
-  changeQueued(): void {
+  /** `arrivedAt` as for SyncReporter. */
+  changeQueued(arrivedAt: number | undefined): void {
+    if (arrivedAt !== undefined) this.#latency.arrived(arrivedAt);
     this.#metrics.syncQueued(Date.now());
   }
 
@@ -33,7 +38,7 @@ export class SyncMetrics {
 
   /** All changes that were taken are in the kernel, as far as it lets them. */
   programmed(): void {
-    this.#latency.programmed(Date.now());
+    this.#latency.programmed();
   }
 
   syncRunning(isRunning: boolean): void {

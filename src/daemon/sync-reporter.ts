@@ -31,10 +31,13 @@ export class SyncReporter {
     this.#logged = new SyncLog(log);
   }
 
-  /** A change came from the cluster. */
-  changeQueued(): void {
+  /**
+   * A change came from the cluster; `arrivedAt`: when its bytes came from the API server, in performance.now()
+   * milliseconds, for changes whose way into the kernel is to be measured.
+   */
+  changeQueued(arrivedAt?: number): void {
     this.state.changeQueued();
-    this.#counted.changeQueued();
+    this.#counted.changeQueued(arrivedAt);
   }
 
   /** An EndpointSlice whose change was triggered at this Unix millisecond (its annotation) is to be programmed. */
@@ -46,14 +49,19 @@ export class SyncReporter {
   syncStarted(): void {
     this.#counted.syncRunning(true);
     this.state.syncStarted();
-    this.#changesTaken();
+    this.changesTaken();
   }
 
-  /** Changes that came while a sync verified are in the kernel already. */
-  interleaved(): void {
-    this.#changesTaken();
+  /** All changes so far are about to be worked out. */
+  changesTaken(): void {
+    this.state.changesTaken();
+    this.#counted.changesTaken();
+  }
+
+  /** The changes that were taken are in the kernel, be it in the middle of a sync or of a verification. */
+  changesApplied(interleaved: boolean): void {
     this.#counted.programmed();
-    this.afterSync();
+    if (interleaved) this.afterSync();
   }
 
   /** Everything that one sync has to report. */
@@ -116,10 +124,5 @@ export class SyncReporter {
   sysctlsPrepared(outcome: SysctlOutcome): void {
     this.#logged.sysctlsSet(outcome.changed);
     this.#logged.sysctlsChecked(this.state.sysctlsChecked(outcome));
-  }
-
-  #changesTaken(): void {
-    this.state.changesTaken();
-    this.#counted.changesTaken();
   }
 }

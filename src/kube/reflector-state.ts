@@ -49,6 +49,11 @@ export class ReflectorBook {
     this.#log = log;
   }
 
+  /** When bytes came last, in the clock's milliseconds. */
+  get heardAt(): number | undefined {
+    return this.#lastContact;
+  }
+
   /** Bytes came. */
   heard(): void {
     this.#lastContact = this.#clock.now();

@@ -87,6 +87,11 @@ export class Reflector<T> {
     await this.#loop;
   }
 
+  /** When the bytes of the object that is being handed to the sink came, in the clock's milliseconds. */
+  get heardAt(): number | undefined {
+    return this.#book.heardAt;
+  }
+
   state(): ReflectorState {
     return {
       ...this.#book.state(),

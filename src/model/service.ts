@@ -43,6 +43,44 @@ export interface Service {
   readonly ports: readonly ServicePort[];
 }
 
+/** True when both mean the same for traffic. */
+export function isSameService(one: Service, other: Service): boolean {
+  return (
+    one.key === other.key &&
+    one.createdAt === other.createdAt &&
+    one.affinitySeconds === other.affinitySeconds &&
+    one.externalLocal === other.externalLocal &&
+    one.internalLocal === other.internalLocal &&
+    one.healthCheckNodePort === other.healthCheckNodePort &&
+    isSameList(one.clusterIPs, other.clusterIPs) &&
+    isSameList(one.externalIPs, other.externalIPs) &&
+    isSameList(one.loadBalancerIPs, other.loadBalancerIPs) &&
+    isSameList(one.loadBalancerSourceRanges, other.loadBalancerSourceRanges, isSamePrefix) &&
+    isSameList(one.ports, other.ports, isSamePort)
+  );
+}
+
+function isSamePrefix(one: Prefix, other: Prefix): boolean {
+  return one.address === other.address && one.bits === other.bits;
+}
+
+function isSamePort(one: ServicePort, other: ServicePort): boolean {
+  return (
+    one.name === other.name &&
+    one.protocol === other.protocol &&
+    one.port === other.port &&
+    one.nodePort === other.nodePort
+  );
+}
+
+function isSameList<T>(
+  one: readonly T[],
+  other: readonly T[],
+  isSame: (a: T, b: T) => boolean = (a, b) => a === b,
+): boolean {
+  return one.length === other.length && one.every((item, i) => isSame(item, other[i]!));
+}
+
 /** The most external IPs, and the most load balancer addresses, of one Service; the API has no limit of its own. */
 export const MAX_ADDRESSES = 256;
 

@@ -27,6 +27,12 @@ export interface ChangeApplierOptions {
 
 const NO_TRIAL: Trial = new Map();
 
+/** Virtual servers, and addresses, between two moments at which other changes may be made. */
+const SERVERS = 128;
+const ADDRESSES = 32;
+
+export type Between = () => Promise<void>;
+
 /**
  * Makes kernel objects as desired, in the order that no packet can fall through: a virtual server is in the sets before
  * it exists and exists before its address is bound; an address is gone before its virtual server is. What fails becomes
@@ -42,21 +48,26 @@ export class ChangeApplier {
     return this.#appliedAt;
   }
 
-  /** Makes what is pending as desired. Throws NetlinkError when the kernel cannot be read. */
-  async applyPending(record: SyncRecord): Promise<void> {
+  /**
+   * Makes what is pending as desired. Throws NetlinkError when the kernel cannot be read. `between` as for `apply`.
+   */
+  async applyPending(record: SyncRecord, between?: Between): Promise<void> {
     const { pending, ipvs } = this.options;
     const touched = pending.takeTouched();
     for (const key of ipvs.suspects) touched.servers.add(key);
-    await this.apply(touched, record);
+    await this.apply(touched, record, between);
   }
 
-  /** Makes what `touched` names as desired; all of it is pending again when the kernel cannot be read. */
-  async apply(touched: Touched, record: SyncRecord): Promise<void> {
+  /**
+   * Makes what `touched` names as desired; all of it is pending again when the kernel cannot be read. `between` is
+   * called now and then, when nothing is queued for the kernel: it may apply other changes.
+   */
+  async apply(touched: Touched, record: SyncRecord, between?: Between): Promise<void> {
     const { pending, clock, refusals } = this.options;
     const round = new Round(record);
     const trial = refusals.take(touched);
     try {
-      await this.#applyInOrder(touched, round);
+      await this.#applyInOrder(touched, round, between);
     } catch (error) {
       mergeTouched(pending.touched, touched);
       refusals.putBack(trial);
@@ -77,14 +88,20 @@ export class ChangeApplier {
     }
   }
 
-  async #applyInOrder(touched: Touched, round: Round): Promise<void> {
+  async #applyInOrder(touched: Touched, round: Round, between?: Between): Promise<void> {
     const { updater, ipvs, addresses, sets, prerequisites } = this.options;
     const { desired } = updater;
     // The verification that follows its repair finds what a broken set lacks.
     for (const name of prerequisites.brokenSets) touched.entries.delete(name as IpsetName);
     await sets.apply(touched.entries, desired, 'add', round);
-    await ipvs.upsert(touched.servers, desired, round);
-    await addresses.apply(touched.addresses, desired, 'add', round);
+    for (const servers of parts(touched.servers, SERVERS)) {
+      await ipvs.upsert(servers, desired, round);
+      await between?.();
+    }
+    for (const some of parts(touched.addresses, ADDRESSES)) {
+      await addresses.apply(some, desired, 'add', round);
+      await between?.();
+    }
     await addresses.apply(touched.addresses, desired, 'delete', round);
     await ipvs.remove(touched.servers, desired, round);
     await sets.apply(touched.entries, desired, 'delete', round);
@@ -102,4 +119,20 @@ export class ChangeApplier {
       record.failures.push(outcome === 'on-trial' ? { ...change, isOnTrial: true } : change);
     }
   }
+}
+
+/** All of `keys`, so many at a time. */
+function* parts<T>(keys: ReadonlySet<T>, size: number): Generator<Iterable<T>, void> {
+  if (keys.size <= size) {
+    yield keys;
+    return;
+  }
+  let part: T[] = [];
+  for (const key of keys) {
+    part.push(key);
+    if (part.length < size) continue;
+    yield part;
+    part = [];
+  }
+  if (part.length > 0) yield part;
 }

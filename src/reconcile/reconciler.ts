@@ -8,6 +8,7 @@ import { type Clock } from './clock.js';
 import { type ConntrackCleaner } from './conntrack-cleaner.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type DrainTracker } from './drain.js';
+import { type ChangeEvents, Interleaver } from './interleaver.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { KernelRefusals } from './kernel-refusals.js';
 import { type ObservedSources } from './observe-kernel.js';
@@ -25,7 +26,7 @@ const MAX_DRAIN_POLL_WAIT = 30_000;
 /** So many objects at least are a class: one Service's fault is not the node's. */
 const FEWEST_OF_CLASS = 3;
 
-export interface ReconcilerOptions {
+export interface ReconcilerOptions extends ChangeEvents {
   readonly updater: DesiredUpdater;
   readonly ipvs: IpvsApplier;
   readonly addresses: AddressApplier;
@@ -44,8 +45,6 @@ export interface ReconcilerOptions {
   readonly verifyInterval: number;
   /** At least so long between two times that changes go to the kernel, ms (minSyncPeriod). */
   readonly minInterval: number;
-  /** Changes went to the kernel while a verification was going on. */
-  readonly onInterleaved: () => void;
 }
 
 /**
@@ -59,6 +58,7 @@ export class Reconciler {
   readonly refusals: KernelRefusals;
   readonly #changes: ChangeApplier;
   readonly #verification: Verification;
+  readonly #interleaver: Interleaver;
   #adopted = false;
   #drainsPolledAt: number | undefined;
   #precomputing: Promise<number> | undefined;
@@ -70,7 +70,13 @@ export class Reconciler {
     this.prerequisites = new Prerequisites({ ...options, ...sources, pending, refusals });
     const shared = { ...options, prerequisites: this.prerequisites, pending, refusals };
     this.#changes = new ChangeApplier(shared);
-    this.#verification = new Verification({ ...shared, changes: this.#changes, interval: options.verifyInterval });
+    this.#interleaver = new Interleaver({ ...shared, changes: this.#changes });
+    this.#verification = new Verification({
+      ...shared,
+      changes: this.#changes,
+      interleaver: this.#interleaver,
+      interval: options.verifyInterval,
+    });
     // Until the kernel's state has been taken over: all that is desired.
     pending.touched = touchAll(options.updater.desired);
   }
@@ -137,6 +143,7 @@ export class Reconciler {
     }
     record.servicesChanged = updater.cluster.dirtyCount;
     await this.#precomputing;
+    this.options.onTaken();
     await updater.updateDirty(pending.touched, record.stop);
     if (isAdopting) {
       const first = updater.firstService();
@@ -145,7 +152,9 @@ export class Reconciler {
       await this.#changes.apply(first, record);
     }
     this.refusals.touchDue(pending.touched);
-    await this.#changes.applyPending(record);
+    // Thousands of changes, as in the first sync: what comes meanwhile does not wait for their end.
+    await this.#changes.applyPending(record, async () => void (await this.#interleaver.run(record)));
+    this.options.onApplied(false);
     await this.#pollDrains(record);
     if (!isAdopting) await this.#verification.runIfDue(record);
     this.#checkForWholeClass(record);

@@ -1,14 +1,13 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Address } from '../values/address.js';
 import { type Prefix } from '../values/prefix.js';
-import { type VirtualServerKey } from '../values/virtual-server.js';
-import { type Touched, mergeTouched, newTouched } from '../desired/desired-state.js';
+import { mergeTouched, newTouched } from '../desired/desired-state.js';
 import { type AddressApplier } from './address-applier.js';
 import { type ChangeApplier } from './change-applier.js';
 import { type Clock } from './clock.js';
 import { type Comparison, compareWithKernel } from './compare.js';
-import { type ConntrackCleaner } from './conntrack-cleaner.js';
 import { type DesiredUpdater } from './desired-updater.js';
+import { type Interleaver } from './interleaver.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { type KernelRefusals } from './kernel-refusals.js';
 import { type Interruption, type ObservedKernel, type ObservedSources, observeKernel } from './observe-kernel.js';
@@ -26,7 +25,6 @@ export interface VerificationOptions {
   readonly sources: ObservedSources;
   readonly rules: IptablesKeeper;
   readonly sysctls: SysctlKeeper;
-  readonly conntrack: ConntrackCleaner;
   readonly prerequisites: Prerequisites;
   readonly changes: ChangeApplier;
   readonly pending: PendingWork;
@@ -36,10 +34,7 @@ export interface VerificationOptions {
   readonly stop: StopFlag;
   /** How often the whole kernel state is read back and repaired, ms (syncPeriod). */
   readonly interval: number;
-  /** At least so long between two times that changes go to the kernel, ms (minSyncPeriod). */
-  readonly minInterval: number;
-  /** Changes went to the kernel while a verification was going on. */
-  readonly onInterleaved: () => void;
+  readonly interleaver: Interleaver;
 }
 
 /**
@@ -139,36 +134,14 @@ export class Verification {
       turn: async () => {
         await nextTurn();
         record.stop.throwIfStopped();
-        if (await this.#interleave(keys, record)) isDisturbed = true;
+        const interleaved = await this.options.interleaver.run(record);
+        if (interleaved === undefined) return;
+        mergeTouched(keys, interleaved.touched);
+        if (interleaved.isMembership) isDisturbed = true;
       },
       isDisturbed: () => isDisturbed,
     });
     const disturbed = { keys, suspects: ipvs.suspects };
     await compareWithKernel(this.comparison, observed, disturbed, pending.touched, record.drift);
-  }
-
-  /**
-   * Makes the changes that came meanwhile, adding their keys to `disturbed`; true when virtual servers came or went.
-   */
-  async #interleave(disturbed: Touched, record: SyncRecord): Promise<boolean> {
-    const { clock, updater, ipvs, minInterval, changes, pending, conntrack, onInterleaved } = this.options;
-    const { dirtyCount } = updater.cluster;
-    if (dirtyCount === 0 || clock.now() - changes.appliedAt < minInterval) return false;
-    record.servicesChanged += dirtyCount;
-    const touched = newTouched();
-    try {
-      await updater.updateDirty(touched, record.stop);
-    } catch (error) {
-      mergeTouched(pending.touched, touched);
-      throw error;
-    }
-    mergeTouched(disturbed, touched);
-    const { virtualServers } = updater.desired;
-    const comesOrGoes = (key: VirtualServerKey): boolean => virtualServers.has(key) !== ipvs.applied.has(key);
-    const isMembership = [...touched.servers].some(comesOrGoes);
-    await changes.apply(touched, record);
-    await conntrack.clean(record);
-    onInterleaved();
-    return isMembership;
   }
 }

@@ -5,6 +5,7 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 
 const SYNC_BUCKETS = exponential(0.001, 2, 15);
+const CHANGE_BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5, 30];
 const CLIENT_BUCKETS = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60];
 const LOCK_BUCKETS = [0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60];
 const PROGRAMMING_BUCKETS = [
@@ -103,6 +104,11 @@ function ownInstruments(register: Registry) {
       'node_version',
       'platform',
     ]),
+    changeDuration: make.histogram(
+      'kubeproxy_ipvs_change_duration_seconds',
+      'Time from the arrival of a change from the API server to the answer of the kernel that it is made: the own share',
+      CHANGE_BUCKETS,
+    ),
     unhealthy: make.gauge(
       'kubeproxy_ipvs_unhealthy',
       '1 while /healthz is 503 for a reason of this category (node: it is being deleted or drained), else 0',

@@ -147,6 +147,11 @@ export class Metrics {
     this.#instruments.programmingDuration.observe(byFamily(family), seconds);
   }
 
+  /** Time from the arrival of a change's bytes from the API server to the kernel's answer that it is made. */
+  changeApplied(seconds: number): void {
+    this.#instruments.changeDuration.observe(seconds);
+  }
+
   noLocalEndpoints(family: Family, policy: TrafficPolicy, servicePorts: number): void {
     this.#instruments.noLocalEndpoints.set({ ...byFamily(family), traffic_policy: policy }, servicePorts);
   }

@@ -16,7 +16,7 @@ export class FaultRig extends Rig {
   readonly core: CoreCluster;
   /** Every message so far that changes something. */
   readonly written: string[] = [];
-  /** How often changes were made while the kernel was read back. */
+  /** How often changes were made in the middle of longer work. */
   interleaved = 0;
 
   /** `reader`: the interface that the whole table is read by; `minInterval`: minSyncPeriod, ms. */
@@ -34,10 +34,10 @@ export class FaultRig extends Rig {
       }
     };
     const { reporter } = this;
-    const interleaved = reporter.interleaved.bind(reporter);
-    reporter.interleaved = () => {
-      this.interleaved++;
-      interleaved();
+    const changesApplied = reporter.changesApplied.bind(reporter);
+    reporter.changesApplied = (interleaved) => {
+      if (interleaved) this.interleaved++;
+      changesApplied(interleaved);
     };
   }
 

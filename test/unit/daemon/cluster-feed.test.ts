@@ -115,3 +115,61 @@ test('a Node object that is gone changes nothing of what it said', () => {
   assert.equal(cluster.node.eligible, true);
   assert.deepEqual(events, ['node eligible', 'changed nodes', 'node deleted', 'changed nodes']);
 });
+
+test('a list taken anew: Services that are as they were are not worked out anew, any difference is', () => {
+  const { cluster, feed, events } = rig();
+  const spec = {
+    type: 'LoadBalancer',
+    clusterIP: '10.96.0.10',
+    clusterIPs: ['10.96.0.10'],
+    externalIPs: ['198.51.100.1'],
+    loadBalancerSourceRanges: ['192.0.2.0/24'],
+    sessionAffinity: 'ClientIP',
+    ports: [{ name: 'http', protocol: 'TCP', port: 80, nodePort: 30080 }],
+  };
+  const ingress = [{ ip: '203.0.113.1' }];
+  const metadata = { name: 'web', namespace: 'default', creationTimestamp: TRIGGERED };
+  const put = (changes: object = {}, addresses: readonly object[] = ingress, created = TRIGGERED): void => {
+    const object = {
+      metadata: { ...metadata, creationTimestamp: created },
+      spec: { ...spec, ...changes },
+      status: { loadBalancer: { ingress: addresses } },
+    };
+    const value = feed.services.parse(object, (problem) => assert.fail(problem))!;
+    feed.services.sink.upsert(value.key, value);
+  };
+  const isChange = (): boolean => {
+    const dirty = cluster.takeDirty().size > 0;
+    assert.deepEqual(events.splice(0), dirty ? ['changed services'] : []);
+    return dirty;
+  };
+  put();
+  assert.equal(isChange(), true);
+  put();
+  assert.equal(isChange(), false, 'the same again');
+  for (const change of [
+    { clusterIPs: ['10.96.0.10', 'fd00:96::10'] },
+    { externalIPs: ['198.51.100.2'] },
+    { loadBalancerSourceRanges: ['192.0.2.0/25'] },
+    { loadBalancerSourceRanges: ['192.0.3.0/24'] },
+    { loadBalancerSourceRanges: [] },
+    { sessionAffinity: 'None' },
+    { sessionAffinityConfig: { clientIP: { timeoutSeconds: 60 } } },
+    { externalTrafficPolicy: 'Local' },
+    { externalTrafficPolicy: 'Local', healthCheckNodePort: 32000 },
+    { internalTrafficPolicy: 'Local' },
+    ...['name', 'protocol', 'port', 'nodePort'].map((field, i) => ({
+      ports: [{ ...spec.ports[0], [field]: ['https', 'UDP', 81, 30081][i] }],
+    })),
+    { ports: [...spec.ports, { name: 'more', protocol: 'TCP', port: 81, nodePort: 30081 }] },
+  ]) {
+    put(change);
+    assert.equal(isChange(), true, JSON.stringify(change));
+    put();
+    assert.equal(isChange(), true);
+  }
+  put({}, []);
+  assert.equal(isChange(), true, 'the load balancer lost its address');
+  put({}, ingress, '2026-03-01T10:00:01Z');
+  assert.equal(isChange(), true, 'another Service of the same name');
+});

@@ -1,4 +1,4 @@
-/** Changes that come while the kernel is read back. */
+/** Changes that come in the middle of longer work: while the kernel is read back, and during the first sync. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
@@ -46,4 +46,30 @@ test('a change waits for minSyncPeriod, also while the kernel is read back', asy
   assert.equal(rig.interleaved, 0);
   await rig.sync();
   assert.deepEqual(rig.drift(), []);
+});
+
+test('a change of what is programmed already does not wait for the end of the first sync', async () => {
+  const scale = { services: 600, endpointsPerService: 5 };
+  const rig = new FaultRig('sockopt', 0);
+  for (const object of scaleCluster(scale)) rig.core.set(object);
+  let isDone = false;
+  const syncing = rig.sync().finally(() => (isDone = true));
+  const { applied } = rig.dataPlane.ipvs;
+  while (applied.size < 200) await nextTurn();
+  const [programmed] = [...applied.values()];
+  const before = rig.written.length;
+  for (const slice of scaleSlices(0, scale, { endpoint: 2, by: 1 })) rig.core.set(slice);
+  rig.reporter.changeQueued(performance.now());
+  let isThereAfter: number | undefined;
+  while (!isDone) {
+    if (isThereAfter === undefined && [...applied.values()][0] !== programmed) isThereAfter = rig.written.length;
+    await nextTurn();
+  }
+  assert.equal(await syncing, true);
+  assert.ok(isThereAfter !== undefined && isThereAfter < rig.written.length, 'made before the sync was over');
+  // 128 virtual servers of six messages each, and two for the change.
+  assert.ok(isThereAfter - before <= 2 * 128 * 6, `${isThereAfter - before} messages went before it`);
+  assert.equal(rig.interleaved, 1);
+  assert.deepEqual(rig.drift(), []);
+  assert.match(await rig.metrics.text(), /^kubeproxy_ipvs_change_duration_seconds_count 1$/m);
 });
