@@ -11,7 +11,10 @@ import {
   schedulerModule,
 } from '../kernel/node/modules.js';
 import { Sysctl } from '../kernel/node/sysctl.js';
+import { countRealServers, readTableFill } from '../kernel/node/table-fill.js';
+import { type ProxyConfig } from '../config/proxy-config.js';
 import { closeKernelClients, openKernelClients } from '../kernel/clients.js';
+import { EstimationKeeper } from '../reconcile/estimation.js';
 import { type DesiredSysctl, ensureSysctls, isRight } from '../reconcile/sysctl-keeper.js';
 import { errorMessage } from '../values/errors.js';
 import { type Environment } from '../daemon/environment.js';
@@ -24,6 +27,7 @@ import {
   requiredModules,
   unloadedIptables,
 } from '../daemon/preflight-checks.js';
+import { describeConnectionTable } from '../daemon/connection-table.js';
 import { sysctlsOf } from '../daemon/sysctls.js';
 
 /** `todo`: not so yet, and `preflight --fix` is expected to set it right. */
@@ -57,7 +61,7 @@ export async function checkNode(config: ProxyConfig, fix: boolean, environment: 
   const inputs = { run, scheduler: config.scheduler, environment };
   const checks = await attempt('permissions', async () => (requireCapabilities(), 'CAP_NET_ADMIN, CAP_NET_RAW'));
   if (checks.every(({ state }) => state === 'ok')) checks.push(...(await (fix ? tryOut(inputs) : look(inputs))));
-  return [...checks, ...checkSysctls(sysctlsOf(config), fix)];
+  return [...checks, ...checkSysctls(sysctlsOf(config), fix), ...checkTables(config, fix)];
 }
 
 interface Inputs {
@@ -156,6 +160,21 @@ function checkSysctls(desired: readonly DesiredSysctl[], fix: boolean): Check[] 
       return { name: name(one), state: one.required ? 'failed' : 'ok', detail: errorMessage(error) };
     }
   });
+}
+
+/** What the kernel spends on IPVS by itself: never a reason to fail. */
+function checkTables({ estimation: mode }: Pick<ProxyConfig, 'estimation'>, fix: boolean): Check[] {
+  const connections = describeConnectionTable(readTableFill());
+  const checks: Check[] = [{ name: 'IPVS connection table', state: 'ok', detail: connections }];
+  const sysctl = new Sysctl();
+  // What there is by now: an earlier run's, or kube-proxy's. A new node has none, and may never have many.
+  const realServers = countRealServers();
+  const { isRunning, note } = fix
+    ? new EstimationKeeper(sysctl, mode).ensure(realServers)
+    : { isRunning: sysctl.readNumber('net.ipv4.vs.run_estimation') !== 0, note: undefined };
+  const state = `${mode}: ${isRunning === false ? 'off' : 'on'}, with ${realServers} real servers`;
+  checks.push({ name: 'IPVS estimation', state: 'ok', detail: note ?? state });
+  return checks;
 }
 
 async function attempt(name: string, check: () => Promise<string>): Promise<Check[]> {

@@ -34,6 +34,9 @@ export const STATUS_ACCESS: readonly StatusAccess[] = ['loopback', 'all', 'off']
 export type EventsMode = 'none' | 'node' | 'all';
 export const EVENTS_MODES: readonly EventsMode[] = ['none', 'node', 'all'];
 
+export type AutoOnOff = 'auto' | 'on' | 'off';
+export const AUTO_ON_OFF: readonly AutoOnOff[] = ['auto', 'on', 'off'];
+
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error';
 export const LOG_LEVELS: readonly LogLevel[] = ['trace', 'debug', 'info', 'warn', 'error'];
 
@@ -68,7 +71,9 @@ export interface ProxyConfig {
   /** 0: a removed endpoint keeps its connections for as long as they last. */
   readonly drainTimeoutMs: number;
   /** Whether VIPs are kept off the addresses of all Nodes; `auto`: in clusters small enough to watch them. */
-  readonly protectNodeAddresses: 'auto' | 'on' | 'off';
+  readonly protectNodeAddresses: AutoOnOff;
+  /** Whether the kernel may estimate rates for every virtual and real server. */
+  readonly estimation: AutoOnOff;
 
   readonly scheduler: string;
   readonly excludeCIDRs: PerFamily<readonly Prefix[]>;

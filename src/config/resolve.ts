@@ -62,6 +62,7 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     configSyncPeriodMs: timer('configSyncPeriod', nonZero(file.configSyncPeriod) ?? 15 * MINUTE, found),
     ...syncPeriods(file, found),
     protectNodeAddresses: file.kubeProxyIpvs?.protectNodeAddresses ?? 'auto',
+    estimation: file.kubeProxyIpvs?.estimation ?? 'auto',
     drainTimeoutMs: timer(
       'kubeProxyIpvs.drainTimeout',
       flags.drainTimeoutMs ?? file.kubeProxyIpvs?.drainTimeout ?? 0,

@@ -7,7 +7,7 @@ import * as z from 'zod';
 import { type Address, parseAddress } from '../values/address.js';
 import { type Prefix, parsePrefix } from '../values/prefix.js';
 import { parseGoDuration } from './go-duration.js';
-import { EVENTS_MODES, STATUS_ACCESS } from './proxy-config.js';
+import { AUTO_ON_OFF, type AutoOnOff, EVENTS_MODES, STATUS_ACCESS } from './proxy-config.js';
 
 export const API_VERSION = 'kubeproxy.config.k8s.io/v1alpha1';
 export const KIND = 'KubeProxyConfiguration';
@@ -32,9 +32,7 @@ export const SCHEDULERS = [
 
 export const LOCAL_MODES = ['ClusterCIDR', 'NodeCIDR', 'BridgeInterface', 'InterfaceNamePrefix'] as const;
 
-const NODE_PROTECTION = ['auto', 'on', 'off'] as const;
 /** Whether VIPs are kept off the addresses of all Nodes; auto: in clusters small enough to watch them. */
-export type ProtectNodeAddresses = (typeof NODE_PROTECTION)[number];
 
 const MAX_INT32 = 2 ** 31 - 1;
 
@@ -147,19 +145,21 @@ const logging = section({
   options: ignored,
 });
 
+const autoOnOff = z
+  // YAML 1.1 parsers, Go's among them, make booleans of on and off.
+  .custom<string | boolean>((value) => typeof value === 'boolean' || AUTO_ON_OFF.includes(value as never), {
+    error: 'auto, on or off',
+  })
+  .transform((value) => (value === true ? 'on' : value === false ? 'off' : (value as AutoOnOff)));
+
 /** Ours alone; kube-proxy's lenient decoding ignores it with a warning, so the same ConfigMap serves both. */
 const extras = section({
   drainTimeout: duration.optional(),
   statusAccess: oneOf(STATUS_ACCESS).optional(),
   events: oneOf(EVENTS_MODES).optional(),
   acceptServiceTraffic: bool.optional(),
-  protectNodeAddresses: z
-    // YAML 1.1 parsers, Go's among them, make booleans of on and off.
-    .custom<string | boolean>((value) => typeof value === 'boolean' || NODE_PROTECTION.includes(value as never), {
-      error: 'auto, on or off',
-    })
-    .transform((value) => (value === true ? 'on' : value === false ? 'off' : (value as ProtectNodeAddresses)))
-    .optional(),
+  protectNodeAddresses: autoOnOff.optional(),
+  estimation: autoOnOff.optional(),
 });
 
 export const kubeProxyConfiguration = section({

@@ -52,6 +52,7 @@ export function versionedConfig(file: Section, config: ProxyConfig): Versioned {
       events: config.events,
       acceptServiceTraffic: config.acceptServiceTraffic,
       protectNodeAddresses: config.protectNodeAddresses,
+      estimation: config.estimation,
     },
   };
 }

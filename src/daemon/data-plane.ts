@@ -22,6 +22,7 @@ import { ConntrackCleaner } from '../reconcile/conntrack-cleaner.js';
 import { DeletionBudget } from '../reconcile/deletion-budget.js';
 import { DesiredUpdater } from '../reconcile/desired-updater.js';
 import { DrainTracker } from '../reconcile/drain.js';
+import { EstimationKeeper, type EstimationState } from '../reconcile/estimation.js';
 import { IpvsApplier } from '../reconcile/ipvs-applier.js';
 import { LinkMonitor } from '../reconcile/link-monitor.js';
 import { type ObservedSources } from '../reconcile/observe-kernel.js';
@@ -35,6 +36,7 @@ import { SysctlKeeper } from '../reconcile/sysctl-keeper.js';
 import { PreflightError } from './preflight-checks.js';
 import { Uplinks } from '../kernel/node/uplinks.js';
 import { ruleSets } from './iptables-rule-sets.js';
+import { tableSizes } from './sync-report.js';
 import { type SyncReporter } from './sync-reporter.js';
 import { sysctlsOf } from './sysctls.js';
 
@@ -83,6 +85,8 @@ export class DataPlane {
   readonly table: IpvsTable;
   /** What the kernel is read by. */
   readonly sources: ObservedSources;
+  readonly #estimation: EstimationKeeper;
+  #estimationState: EstimationState = { isRunning: undefined, note: undefined };
   readonly #stop = new StopFlag();
   readonly #monitor: LinkMonitor;
   readonly #fingerprints: RuleFingerprints | undefined;
@@ -106,6 +110,7 @@ export class DataPlane {
     this.rules = this.#newRulesKeeper();
     const sysctl = new Sysctl(world.sysctlRoot);
     this.sysctls = new SysctlKeeper(sysctl, sysctlsOf(config, world.sysctlRoot));
+    this.#estimation = new EstimationKeeper(sysctl, config.estimation);
     this.#monitor = new LinkMonitor(
       openNetlinkSocket,
       () => this.reconciler.pending.drift,
@@ -152,6 +157,7 @@ export class DataPlane {
     reporter.syncStarted();
     const record = await this.reconciler.sync();
     reporter.syncEnded(record, this);
+    if (record.adopted || record.verified !== undefined) this.#estimate();
     // After a failure the runner's own retry comes first.
     if (record.ok) this.runner.requestWithin(this.reconciler.dueIn);
     return record;
@@ -164,6 +170,21 @@ export class DataPlane {
     this.table.close();
     this.#fingerprints?.close();
     closeKernelClients(this.clients);
+  }
+
+  /** Whether the kernel estimates rates, as of the last verification. */
+  get estimation(): EstimationState {
+    return this.#estimationState;
+  }
+
+  #estimate(): void {
+    const { log } = this.options;
+    let realServers = 0;
+    for (const size of tableSizes(this).values()) realServers += size[1];
+    const before = this.#estimationState.note;
+    const state = (this.#estimationState = this.#estimation.ensure(realServers));
+    if (state.note !== undefined && state.note !== before) log.info(state.note);
+    else if (state.note === undefined && before !== undefined) log.info('IPVS estimation is on again');
   }
 
   #newIpvsApplier(): IpvsApplier {

@@ -15,6 +15,7 @@ import { inspectionSource } from './inspection-source.js';
 import { KernelLook } from './kernel-look.js';
 import { type Sources } from './sources.js';
 import { drainingConnections, statusSource, versionsOf } from './status-source.js';
+import { readTableFill } from '../kernel/node/table-fill.js';
 import { tableSizes } from './sync-report.js';
 
 export interface ServersOptions {
@@ -76,6 +77,8 @@ export class Servers {
         sources.report.collect();
         // Counted when somebody asks: after every sync it would make a change cost what the cluster's size is.
         for (const [family, size] of await tableSizes(dataPlane)) metrics.tableSize(family, ...size);
+        metrics.estimating(dataPlane.estimation.isRunning ?? true);
+        metrics.tableFill({ ...readTableFill(), connections: dataPlane.table.connectionCount });
         metrics.unhealthy(new Set(allReasons(health.healthz()).map(({ category }) => category)));
         return metrics.text();
       },

@@ -42,7 +42,7 @@ const MOST_DRAINS = 1000;
 const STEPS_PER_SERVICE = 20;
 
 /** What the page reads of the data plane. */
-export type StatusDataPlane = Pick<DataPlane, 'cluster' | 'updater' | 'ipvs' | 'drains' | 'clients'>;
+export type StatusDataPlane = Pick<DataPlane, 'cluster' | 'updater' | 'ipvs' | 'drains' | 'clients' | 'estimation'>;
 
 /** What the status page shows, read from the daemon's own books at the moment somebody looks. */
 export function statusSource(inputs: StatusInputs): StatusSource {
@@ -90,6 +90,7 @@ async function statusReport(inputs: StatusInputs): Promise<StatusReport> {
     versions: inputs.versions,
     notes: [
       ...inputs.notes(),
+      ...(dataPlane.estimation.note === undefined ? [] : [dataPlane.estimation.note]),
       ...statusNotes({
         state,
         claims,

@@ -114,6 +114,26 @@ function ownInstruments(register: Registry) {
       '1 while /healthz is 503 for a reason of this category (node: it is being deleted or drained), else 0',
       ['category'],
     ),
+    estimation: make.gauge(
+      'kubeproxy_ipvs_estimation_running',
+      '1 while the kernel estimates rates for virtual and real servers; at 0 its rates and counters stand still',
+    ),
+    connections: make.gauge(
+      'kubeproxy_ipvs_connections',
+      'Active and inactive connections of all real servers, as of the last verification',
+    ),
+    connectionBuckets: make.gauge(
+      'kubeproxy_ipvs_connection_buckets',
+      'Size of the kernel table of IPVS connections; 0 where the kernel sizes it by itself',
+    ),
+    conntrackEntries: make.gauge(
+      'kubeproxy_ipvs_conntrack_entries',
+      'Entries of the kernel table of tracked connections',
+    ),
+    conntrackLimit: make.gauge(
+      'kubeproxy_ipvs_conntrack_limit',
+      'The most entries that the table of tracked connections takes: beyond, packets of new connections are dropped',
+    ),
     driftRepaired: make.counter(
       'kubeproxy_ipvs_drift_repaired_total',
       'Differences between kernel and desired state that verification repaired',

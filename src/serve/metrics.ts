@@ -162,6 +162,25 @@ export class Metrics {
     this.#instruments.boundAddresses.set(byFamily(family), boundAddresses);
   }
 
+  /** Whether the kernel estimates rates for virtual and real servers. */
+  estimating(isRunning: boolean): void {
+    this.#instruments.estimation.set(isRunning ? 1 : 0);
+  }
+
+  /** How full the kernel's tables of connections are; what it does not say is left as it was. */
+  tableFill(fill: {
+    readonly connections: number;
+    readonly connectionBuckets: number | undefined;
+    readonly conntrackEntries: number | undefined;
+    readonly conntrackLimit: number | undefined;
+  }): void {
+    const { connections, connectionBuckets, conntrackEntries, conntrackLimit } = this.#instruments;
+    connections.set(fill.connections);
+    if (fill.connectionBuckets !== undefined) connectionBuckets.set(fill.connectionBuckets);
+    if (fill.conntrackEntries !== undefined) conntrackEntries.set(fill.conntrackEntries);
+    if (fill.conntrackLimit !== undefined) conntrackLimit.set(fill.conntrackLimit);
+  }
+
   /** Objects of a sort that the kernel keeps refusing, now. */
   refusedObjects(object: string, count: number): void {
     this.#instruments.refusedObjects.set({ object }, count);

@@ -32,6 +32,8 @@ export class IpvsTable implements IpvsTableSource {
   readonly refusal: unknown;
   #reads = 0;
   #sawIPv6 = false;
+  #connectionCount = 0;
+  #counting = 0;
   readonly #view = new SockoptView();
   readonly #dumped = new DumpView();
   readonly #pace: Pace;
@@ -50,6 +52,17 @@ export class IpvsTable implements IpvsTableSource {
 
   async read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<void> {
     this.#pace.start(options.turn);
+    this.#counting = 0;
+    await this.#read(visit, options);
+    this.#connectionCount = this.#counting;
+  }
+
+  /** Active and inactive connections of all real servers, when the whole table was read last. */
+  get connectionCount(): number {
+    return this.#connectionCount;
+  }
+
+  async #read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<void> {
     const sockopt = this.#sockopt;
     if (sockopt === undefined) return this.#readDumps(await this.#list(), visit);
     const isDumped = this.#reads++ % IPV6_INTERVAL === 0 || this.#sawIPv6 || options.mayHaveIPv6;
@@ -102,8 +115,10 @@ export class IpvsTable implements IpvsTableSource {
       view.settings = sockopt.settingsOf(i);
       view.modified = sockopt.isModified(i) || modified.has(key);
       const outcome = sockopt.readRealServers(i, view);
-      if (outcome === 'read') visit(view);
-      else if (outcome === 'partial') this.#visitDump(view, visit);
+      if (outcome === 'read') {
+        for (let real = 0; real < view.count; real++) this.#counting += view.connections(real);
+        visit(view);
+      } else if (outcome === 'partial') this.#visitDump(view, visit);
       if (this.#pace.isDue) await this.#pace.turn();
     }
   }
@@ -120,8 +135,10 @@ export class IpvsTable implements IpvsTableSource {
 
   #visitDump(server: DumpedVirtualServer, visit: (server: ObservedVirtualServer) => void): void {
     this.#dumped.begin(server);
-    for (const { key, weight, forwarding } of this.ipvs.listRealServers(server.key))
-      this.#dumped.add(key, weight, forwarding);
+    for (const real of this.ipvs.listRealServers(server.key)) {
+      this.#dumped.add(real.key, real.weight, real.forwarding);
+      this.#counting += real.activeConnections + real.inactiveConnections;
+    }
     visit(this.#dumped);
   }
 }

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { errorMessage } from '../../values/errors.js';
 
@@ -38,6 +38,11 @@ export class Sysctl {
       if (errorCode(error) === 'ENOENT') return undefined;
       throw new SysctlError(name, errorCode(error), `cannot read sysctl ${name}: ${errorMessage(error)}`, error);
     }
+  }
+
+  /** Whether there is such a parameter, or a group of them. */
+  has(name: string): boolean {
+    return existsSync(this.#path(name));
   }
 
   /** As `read`, for integers; undefined as well when the value is not one. */

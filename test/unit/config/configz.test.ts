@@ -140,6 +140,7 @@ oomScoreAdj: -500
       events: 'none',
       acceptServiceTraffic: false,
       protectNodeAddresses: 'auto',
+      estimation: 'auto',
     });
     assert.deepEqual(Object.keys(shown('')), ['kubeproxy.config.k8s.io', 'kubeProxyIpvs']);
   });
