@@ -75,6 +75,9 @@ const { metafile } = await build({
   process.exit(1); // esbuild has said what is wrong
 });
 chmodSync(outfile, 0o755);
+// One character beyond Latin-1 and V8 keeps the whole source, which stays in memory, in two bytes a character.
+const beyond = readFileSync(outfile).findIndex((byte) => byte > 0x7f);
+if (beyond >= 0) throw new Error(`dist/main.js is not ASCII at byte ${beyond}: write the character as an escape`);
 
 const output = metafile.outputs[relative(root, outfile)];
 const included = Object.entries(output.inputs).filter(([, { bytesInOutput }]) => bytesInOutput > 0);

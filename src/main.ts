@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { destination } from 'pino';
 import { openNetlinkSocket } from '../native/libc.js';
+import { releaseFreedMemory } from '../native/memory.js';
 import { openOptionSocket } from '../native/option-socket.js';
 import { peerCredentials } from '../native/peer.js';
 import { startProgram } from '../native/spawn.js';
@@ -39,6 +40,7 @@ function environment(): Environment {
     startProgram,
     openOptionSocket,
     peerCredentials,
+    releaseFreedMemory,
     version: version(),
     build: {
       commit: typeof BUNDLED_COMMIT === 'string' ? BUNDLED_COMMIT : undefined,

@@ -42,6 +42,8 @@ import { sysctlsOf } from './sysctls.js';
 
 const RETRY_MS = 500;
 const MAX_RETRY_MS = 30_000;
+/** After the first verification, which ends the start, and then every ten minutes: once in so many of them. */
+const RELEASE_EVERY = 20;
 const FNV_OFFSET = 0x811c9dc5;
 
 /** The outside world, so that tests can put another in its place. */
@@ -51,6 +53,8 @@ export interface World {
   readonly openOptionSocket: OpenOptionSocket | undefined;
   readonly runCommand: RunCommand;
   readonly clock: Clock;
+  /** Gives freed memory back to the kernel. */
+  readonly releaseFreedMemory?: (() => void) | undefined;
   /** `/proc/sys` */
   readonly sysctlRoot: string;
   /** How the IPVS table is read; by `openOptionSocket` unless it is said. */
@@ -86,6 +90,7 @@ export class DataPlane {
   /** What the kernel is read by. */
   readonly sources: ObservedSources;
   readonly #estimation: EstimationKeeper;
+  #verifications = 0;
   #estimationState: EstimationState = { isRunning: undefined, note: undefined };
   readonly #stop = new StopFlag();
   readonly #monitor: LinkMonitor;
@@ -153,11 +158,12 @@ export class DataPlane {
 
   /** One sync, reported; the runner's, unless a test wants one by hand. Rejects for errors of this program alone. */
   async sync(): Promise<SyncRecord> {
-    const { reporter } = this.options;
+    const { reporter, world } = this.options;
     reporter.syncStarted();
     const record = await this.reconciler.sync();
     reporter.syncEnded(record, this);
     if (record.adopted || record.verified !== undefined) this.#estimate();
+    if (record.verified !== undefined && this.#verifications++ % RELEASE_EVERY === 0) world.releaseFreedMemory?.();
     // After a failure the runner's own retry comes first.
     if (record.ok) this.runner.requestWithin(this.reconciler.dueIn);
     return record;

@@ -14,6 +14,8 @@ export interface Environment {
   readonly peerCredentials?: (fd: number) => { readonly pid: number; readonly uid: number };
   /** Where IPVS' connections are read; /proc/net/ip_vs_conn unless it is said. */
   readonly connectionTable?: string;
+  /** Gives freed memory back to the kernel. */
+  readonly releaseFreedMemory?: () => void;
   readonly version: string;
   /** Of which commit, made when; known to bundles made in a git checkout. */
   readonly build?: { readonly commit: string | undefined; readonly date: string | undefined };

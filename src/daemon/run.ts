@@ -190,8 +190,14 @@ export async function openDataPlaneToLook(parts: OpeningParts): Promise<DataPlan
 function dataPlaneOf(parts: OpeningParts, iptables: DetectedIptables): DataPlane {
   const support = familySupport(iptables);
   for (const line of support.leftOut) parts.log.warn(line);
-  const { openNetlinkSocket, openOptionSocket } = parts.environment;
-  const outside = { openNetlinkSocket, openOptionSocket, runCommand: parts.run, clock: systemClock };
+  const { openNetlinkSocket, openOptionSocket, releaseFreedMemory } = parts.environment;
+  const outside = {
+    openNetlinkSocket,
+    openOptionSocket,
+    releaseFreedMemory,
+    runCommand: parts.run,
+    clock: systemClock,
+  };
   return new DataPlane({ ...parts, world: { ...outside, sysctlRoot: '/proc/sys' }, iptables, ...support });
 }
 
