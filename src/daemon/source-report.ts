@@ -40,7 +40,7 @@ export class SourceReport {
     return new Map([...this.#watches].map(([resource, watch]) => [resource, watch.state()]));
   }
 
-  /** When the bytes of the object that is being handed on came, in the clock's milliseconds; undefined: from no watch. */
+  /** When the bytes of the object that is being handed on came, in the clock's milliseconds; undefined: no watch. */
   heardAt(resource: ResourceName): number | undefined {
     return this.#watches.get(resource)?.heardAt;
   }
