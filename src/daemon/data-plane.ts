@@ -36,7 +36,6 @@ import { SysctlKeeper } from '../reconcile/sysctl-keeper.js';
 import { PreflightError } from './preflight-checks.js';
 import { Uplinks } from '../kernel/node/uplinks.js';
 import { ruleSets } from './iptables-rule-sets.js';
-import { tableSizes } from './sync-report.js';
 import { type SyncReporter } from './sync-reporter.js';
 import { sysctlsOf } from './sysctls.js';
 
@@ -185,10 +184,8 @@ export class DataPlane {
 
   #estimate(): void {
     const { log } = this.options;
-    let realServers = 0;
-    for (const size of tableSizes(this).values()) realServers += size[1];
     const before = this.#estimationState.note;
-    const state = (this.#estimationState = this.#estimation.ensure(realServers));
+    const state = (this.#estimationState = this.#estimation.ensure(this.table.counts.realServers));
     if (state.note !== undefined && state.note !== before) log.info(state.note);
     else if (state.note === undefined && before !== undefined) log.info('IPVS estimation is on again');
   }

@@ -78,7 +78,7 @@ export class Servers {
         // Counted when somebody asks: after every sync it would make a change cost what the cluster's size is.
         for (const [family, size] of await tableSizes(dataPlane)) metrics.tableSize(family, ...size);
         metrics.estimating(dataPlane.estimation.isRunning ?? true);
-        metrics.tableFill({ ...readTableFill(), connections: dataPlane.table.connectionCount });
+        metrics.tableFill({ ...readTableFill(), connections: dataPlane.table.counts.connections });
         metrics.unhealthy(new Set(allReasons(health.healthz()).map(({ category }) => category)));
         return metrics.text();
       },

@@ -14,6 +14,14 @@ export interface IpvsTableOptions {
   readonly turnMs?: number | undefined;
 }
 
+export interface TableCounts {
+  readonly realServers: number;
+  /** Active and inactive ones. */
+  readonly connections: number;
+}
+
+const NONE: TableCounts = { realServers: 0, connections: 0 };
+
 /** The default of `turnMs`. */
 const TURN = 3;
 /** Virtual servers between two looks at the clock: where there is no vDSO, each look is a system call. */
@@ -32,8 +40,8 @@ export class IpvsTable implements IpvsTableSource {
   readonly refusal: unknown;
   #reads = 0;
   #sawIPv6 = false;
-  #connectionCount = 0;
-  #counting = 0;
+  #counts: TableCounts = NONE;
+  #counting = { realServers: 0, connections: 0 };
   readonly #view = new SockoptView();
   readonly #dumped = new DumpView();
   readonly #pace: Pace;
@@ -52,14 +60,14 @@ export class IpvsTable implements IpvsTableSource {
 
   async read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<void> {
     this.#pace.start(options.turn);
-    this.#counting = 0;
+    this.#counting = { realServers: 0, connections: 0 };
     await this.#read(visit, options);
-    this.#connectionCount = this.#counting;
+    this.#counts = this.#counting;
   }
 
-  /** Active and inactive connections of all real servers, when the whole table was read last. */
-  get connectionCount(): number {
-    return this.#connectionCount;
+  /** What the table held when it was read last, other people's virtual servers included. */
+  get counts(): TableCounts {
+    return this.#counts;
   }
 
   async #read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<void> {
@@ -116,7 +124,8 @@ export class IpvsTable implements IpvsTableSource {
       view.modified = sockopt.isModified(i) || modified.has(key);
       const outcome = sockopt.readRealServers(i, view);
       if (outcome === 'read') {
-        for (let real = 0; real < view.count; real++) this.#counting += view.connections(real);
+        this.#counting.realServers += view.count;
+        for (let real = 0; real < view.count; real++) this.#counting.connections += view.connections(real);
         visit(view);
       } else if (outcome === 'partial') this.#visitDump(view, visit);
       if (this.#pace.isDue) await this.#pace.turn();
@@ -137,7 +146,8 @@ export class IpvsTable implements IpvsTableSource {
     this.#dumped.begin(server);
     for (const real of this.ipvs.listRealServers(server.key)) {
       this.#dumped.add(real.key, real.weight, real.forwarding);
-      this.#counting += real.activeConnections + real.inactiveConnections;
+      this.#counting.realServers++;
+      this.#counting.connections += real.activeConnections + real.inactiveConnections;
     }
     visit(this.#dumped);
   }
