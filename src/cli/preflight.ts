@@ -12,7 +12,6 @@ import {
 } from '../kernel/node/modules.js';
 import { Sysctl } from '../kernel/node/sysctl.js';
 import { countRealServers, readTableFill } from '../kernel/node/table-fill.js';
-import { type ProxyConfig } from '../config/proxy-config.js';
 import { closeKernelClients, openKernelClients } from '../kernel/clients.js';
 import { EstimationKeeper } from '../reconcile/estimation.js';
 import { type DesiredSysctl, ensureSysctls, isRight } from '../reconcile/sysctl-keeper.js';
