@@ -94,11 +94,11 @@ export class ChangeApplier {
     // The verification that follows its repair finds what a broken set lacks.
     for (const name of prerequisites.brokenSets) touched.entries.delete(name as IpsetName);
     await sets.apply(touched.entries, desired, 'add', round);
-    for (const servers of parts(touched.servers, SERVERS)) {
+    for (const servers of parts(touched.servers, between === undefined ? Infinity : SERVERS)) {
       await ipvs.upsert(servers, desired, round);
       await between?.();
     }
-    for (const some of parts(touched.addresses, ADDRESSES)) {
+    for (const some of parts(touched.addresses, between === undefined ? Infinity : ADDRESSES)) {
       await addresses.apply(some, desired, 'add', round);
       await between?.();
     }

@@ -2,7 +2,7 @@ import { type IpsetDefinition, type IpsetEntry } from '../values/ipset.js';
 import { type IpsetClient } from '../kernel/ipset/client.js';
 import { IpsetError } from '../kernel/ipset/error.js';
 import { type IpsetName } from '../desired/ipset-definitions.js';
-import { StopFlag } from './pacer.js';
+import { READING_SLICE_MS, StopFlag } from './pacer.js';
 
 export interface EnsuredSets {
   readonly created: readonly string[];
@@ -56,7 +56,7 @@ export async function readSets(
   betweenSets: () => Promise<void> = () => Promise.resolve(),
   stop = new StopFlag(),
 ): Promise<Map<IpsetName, SetEntries>> {
-  const pacer = stop.pacer();
+  const pacer = stop.pacer(1, READING_SLICE_MS);
   const sets = new Map<IpsetName, SetEntries>();
   for (const definition of definitions.values()) {
     const name = definition.name as IpsetName;

@@ -14,7 +14,7 @@ import { type OwnershipTraces } from '../plan/ownership.js';
 import { type DesiredServer } from '../plan/virtual-server-plan.js';
 import { type IpsetName, ipsetDefinitions, ipsetName } from '../desired/ipset-definitions.js';
 import { observeTableEntry } from './observe-ipvs.js';
-import { StopFlag } from './pacer.js';
+import { READING_SLICE_MS, StopFlag } from './pacer.js';
 import { type SetEntries, readSets } from './ipset-keeper.js';
 
 const EMPTY = '' as RealServerList;
@@ -111,7 +111,7 @@ export async function readAddresses(
   desired: DesiredAddresses = NO_ADDRESSES,
   stop = new StopFlag(),
 ): Promise<{ readonly bound: BoundAddresses; readonly local: ReadonlySet<Address> }> {
-  const pacer = stop.pacer(1);
+  const pacer = stop.pacer(1, READING_SLICE_MS);
   const read = (isDesired: (address: Address) => boolean): Promise<ObservedAddresses> =>
     links.listAddressesPaced(
       () => ({ desired: 0, others: new Set<Address>(), local: new Set<Address>() }),

@@ -5,6 +5,8 @@ const LOOK_MS = 1;
 const MOST_CALLS_BETWEEN_LOOKS = 64;
 /** So few calls, all that one changed EndpointSlice makes, need no clock at all. */
 const FIRST_CALLS = 4;
+/** For reading the kernel back, which goes on for long and must not be felt by a change. */
+export const READING_SLICE_MS = 0.5;
 const ALREADY: Promise<void> = Promise.resolve();
 
 /** The work breaks off, because the process is to end. */
@@ -29,9 +31,9 @@ export class StopFlag {
     if (this.#isStopped) throw new WorkStopped();
   }
 
-  /** A pacer whose work breaks off then; `firstCalls` as there. */
-  pacer(firstCalls?: number): Pacer {
-    return new Pacer(undefined, undefined, firstCalls, this);
+  /** A pacer whose work breaks off then; `firstCalls` and `sliceMs` as there. */
+  pacer(firstCalls?: number, sliceMs?: number): Pacer {
+    return new Pacer(sliceMs, undefined, firstCalls, this);
   }
 }
 

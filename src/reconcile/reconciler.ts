@@ -3,7 +3,7 @@ import { type Touched, keepTouched } from '../desired/desired-state.js';
 import { type Prefix } from '../values/prefix.js';
 import { type AddressApplier } from './address-applier.js';
 import { adopt, touchAll } from './adopt.js';
-import { ChangeApplier } from './change-applier.js';
+import { type Between, ChangeApplier } from './change-applier.js';
 import { type Clock } from './clock.js';
 import { type ConntrackCleaner } from './conntrack-cleaner.js';
 import { type DesiredUpdater } from './desired-updater.js';
@@ -152,12 +152,21 @@ export class Reconciler {
       await this.#changes.apply(first, record);
     }
     this.refusals.touchDue(pending.touched);
-    // Thousands of changes, as in the first sync: what comes meanwhile does not wait for their end.
-    await this.#changes.applyPending(record, async () => void (await this.#interleaver.run(record)));
+    // What comes during the first sync does not wait for its end. Later ones add all before they delete anything.
+    await this.#changes.applyPending(record, isAdopting ? this.#betweenParts(record) : undefined);
     this.options.onApplied(false);
     await this.#pollDrains(record);
     if (!isAdopting) await this.#verification.runIfDue(record);
     this.#checkForWholeClass(record);
+  }
+
+  /** Lets the event loop turn, the parts being short, and makes the changes that came. */
+  #betweenParts(record: SyncRecord): Between {
+    const pacer = record.stop.pacer(1);
+    return async () => {
+      await pacer.yieldIfDue();
+      await this.#interleaver.run(record);
+    };
   }
 
   /** Nothing of a sort goes in: then it is this node that is at fault, not the objects. */

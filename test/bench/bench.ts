@@ -1,8 +1,10 @@
 /**
- * The benchmark: `npm run bench -- [--rows 100x10,10000x10] [--json FILE] [--quick] [--parts cold,limit,...]`.
+ * The benchmark: `npm run bench -- [--rows 100x10,10000x10] [--json FILE] [--quick] [--parts cold,...] [--publish]`;
+ * `npm run bench -- --publish --from FILE` measures nothing and publishes what an earlier run wrote to FILE.
  *
  * Each part of each row runs in a test kernel of its own, freshly booted (test/kernel/harness/run.mjs). `--quick`
- * shortens what is measured over a time; its figures are for developers.
+ * shortens what is measured over a time; its figures are for developers. `--publish` draws the pictures and writes the
+ * table of docs/performance.md.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,10 +12,12 @@ import { cpus, loadavg, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { ROOT } from '../kernel/harness/agent.js';
 import { MAX_RESTORE_SERVICES } from './part-cold.js';
-import { type Parts, rowOf, table } from './report.js';
+import { publish } from './publish.js';
+import { type Parts, type Report, rowOf, table } from './report.js';
 
 const DEFAULT_ROWS = '100x10,1000x10,5000x10,10000x10,50000x10';
-const ALL_PARTS = ['cold', 'record', 'limit', 'restore', 'strace'] as const;
+const ALL_PARTS = ['cold', 'record', 'limit', 'restore', 'steady', 'traffic', 'strace'] as const;
+const PROGRAMS = ['kernel-limit', 'verify-limit', 'traffic'];
 const TIMEOUT_SECONDS = '3600';
 /** Beyond this the test kernel takes too long under strace. */
 const MAX_STRACE_SERVICES = 10_000;
@@ -24,6 +28,8 @@ const { values } = parseArgs({
     json: { type: 'string' },
     quick: { type: 'boolean', default: false },
     parts: { type: 'string', default: ALL_PARTS.join(',') },
+    publish: { type: 'boolean', default: false },
+    from: { type: 'string' },
   },
 });
 const work = `${ROOT}build/bench`;
@@ -33,18 +39,24 @@ const machine = {
   kernel: release(),
   node: process.version,
   loadBefore: loadavg()[0],
+  at: new Date().toISOString().slice(0, 10),
 };
 
-mkdirSync(work, { recursive: true });
-execFileSync('gcc', ['-O2', '-Wall', '-o', `${work}/kernel-limit`, `${ROOT}test/bench/kernel-limit.c`], {
-  stdio: 'inherit',
-});
-const rows = [];
 let testKernel = '';
-for (const scale of values.rows.split(',')) rows.push(measureRow(scale));
-const result = { machine: { ...machine, testKernel }, quick: values.quick, rows };
+const result = values.from === undefined ? measure() : (JSON.parse(readFileSync(values.from, 'utf8')) as Report);
 if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, undefined, 1)}\n`);
 process.stdout.write(table(result));
+if (values.publish) publish(result, `${ROOT}docs`);
+
+function measure(): Report {
+  mkdirSync(work, { recursive: true });
+  for (const program of PROGRAMS)
+    execFileSync('gcc', ['-O2', '-Wall', '-o', `${work}/${program}`, `${ROOT}test/bench/${program}.c`], {
+      stdio: 'inherit',
+    });
+  const rows = values.rows.split(',').map((scale) => measureRow(scale));
+  return { machine: { ...machine, testKernel }, quick: values.quick, rows };
+}
 
 function measureRow(scale: string) {
   const match = /^(\d+)x(\d+)$/.exec(scale);

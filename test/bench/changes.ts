@@ -21,6 +21,10 @@ const PATIENCE_NS = 600_000_000_000n;
 const CHANGED_ENDPOINT = 1;
 const BURST_ENDPOINT = 7;
 const BURST_ROUND = 500;
+/** A prime: services far apart, each in its turn. */
+const SPREAD = 7919;
+const WHILE_ROUND = 50;
+let whileRound = 0;
 /** Changes after the update go on where those before it ended: no pod gets the address of an earlier one. */
 const LATER_ROUND = 250;
 
@@ -33,6 +37,35 @@ interface Expected {
  * Replaces one endpoint of one Service `count` times, each time of another Service spread over all, `pauseMs` after the
  * change before.
  */
+export interface Quantiles {
+  readonly count: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly maxMs: number;
+}
+
+/** So many changes of Services that are programmed, spread over all, one after another, as long as `isGoing`. */
+export async function measureWhile(scale: Scale, api: ApiServer, isGoing: () => boolean): Promise<Quantiles> {
+  const ipvs = new IpvsClient(openNetlinkSocket);
+  const times: number[] = [];
+  for (let i = 0; isGoing(); i++) {
+    const service = (i * SPREAD) % scale.services;
+    const moved = { endpoint: CHANGED_ENDPOINT, by: WHILE_ROUND + (whileRound++ % 100) };
+    if (!isProgrammed(ipvs, expectation(scale, service, { ...moved, by: 0 }))) {
+      await sleep(POLL_MS);
+      continue;
+    }
+    const expected = expectation(scale, service, moved);
+    const { endpointsPerService } = scale;
+    const answer = api.send({ op: 'move', from: service, to: service + 1, endpointsPerService, ...moved });
+    const seenAt = await waitFor(() => isThere(ipvs, expected));
+    times.push(Number(seenAt - BigInt((await answer)[0]!.at)) / 1e6);
+    await sleep(PAUSE_MS);
+  }
+  ipvs.close();
+  return quantilesOf(times);
+}
+
 export async function measureChanges(scale: Scale, api: ApiServer, count: number, firstRound = 1, pauseMs = PAUSE_MS) {
   const ipvs = new IpvsClient(openNetlinkSocket);
   const times: number[] = [];
@@ -47,8 +80,7 @@ export async function measureChanges(scale: Scale, api: ApiServer, count: number
     await sleep(pauseMs);
   }
   ipvs.close();
-  times.sort((a, b) => a - b);
-  return { count, p50Ms: quantile(times, 0.5), p99Ms: quantile(times, 0.99), maxMs: quantile(times, 1) };
+  return quantilesOf(times);
 }
 
 /** Single changes spread over so many seconds, after a rolling update, while the kernel lists what was deleted. */
@@ -92,6 +124,15 @@ function isThere(ipvs: IpvsClient, { server, real }: Expected): boolean {
   return ipvs.listRealServers(server).some(({ key, weight }) => key === real && weight === 1);
 }
 
+/** Whether there is such a virtual server with real servers. */
+function isProgrammed(ipvs: IpvsClient, { server }: Expected): boolean {
+  try {
+    return ipvs.listRealServers(server).length > 0;
+  } catch {
+    return false; // none yet
+  }
+}
+
 function countActive(ipvs: IpvsClient, { server }: Expected): number {
   return ipvs.listRealServers(server).filter(({ weight }) => weight > 0).length;
 }
@@ -108,6 +149,12 @@ async function waitFor(isDone: () => boolean): Promise<bigint> {
     await sleep(POLL_MS);
   }
   return process.hrtime.bigint();
+}
+
+function quantilesOf(times: number[]): Quantiles {
+  times.sort((a, b) => a - b);
+  const count = times.length;
+  return { count, p50Ms: quantile(times, 0.5), p99Ms: quantile(times, 0.99), maxMs: quantile(times, 1) };
 }
 
 function quantile(sorted: readonly number[], share: number): number {

@@ -4,13 +4,16 @@
  *   node build/test/bench/guest.js PART SERVICESxENDPOINTS DIRECTORY [--quick]
  *
  * writes its result to DIRECTORY/PART.json. Parts: cold (everything by the daemon as shipped), record (what the first
- * sync sends), limit (the same sent by C), restore (the same by ipvsadm, ipset and ip), strace (system calls counted).
+ * sync sends), limit (the same sent by C), restore (the same by ipvsadm, ipset and ip), steady (changes in the
+ * middle of other work, and what a verification costs), traffic (new connections), strace (system calls counted).
  */
 import { writeFileSync } from 'node:fs';
 import { measureCold } from './part-cold.js';
 import { measureLimit, record } from './part-limit.js';
 import { measureRestore } from './part-restore.js';
+import { measureSteady } from './part-steady.js';
 import { countSyscalls } from './part-strace.js';
+import { measureTraffic } from './part-traffic.js';
 import { type Scale, prepareNode } from './world.js';
 
 const PARTS = {
@@ -18,6 +21,8 @@ const PARTS = {
   record,
   limit: measureLimit,
   restore: measureRestore,
+  steady: measureSteady,
+  traffic: measureTraffic,
   strace: countSyscalls,
 } as const;
 

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ROOT } from '../kernel/harness/agent.js';
 import { waitUntil } from '../kernel/harness/wait.js';
 import { measureBurst, measureChanges, measureLaterChanges } from './changes.js';
+import { histogram, quantileOf } from './histogram.js';
 import { dumpState } from './part-restore.js';
 import { cpuTimes, memory } from './process-figures.js';
 import { ApiServer, type ColdStart, type Scale, coldStart, readMetrics, untilQuiet } from './world.js';
@@ -12,6 +13,7 @@ import { runChurn } from './churn.js';
 /** ipvsadm -R takes minutes beyond this. */
 export const MAX_RESTORE_SERVICES = 5000;
 const SETTLE_MS = 10_000;
+const CHANGES = 'kubeproxy_ipvs_change_duration_seconds';
 const PROCESSES = 'kubeproxy_ipvs_processes_spawned_total';
 const MESSAGES = 'kubeproxy_ipvs_netlink_messages_total';
 const VERIFICATIONS = 'kubeproxy_ipvs_verification_duration_seconds_count';
@@ -36,8 +38,10 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
   const idle = await window(daemon.pid, isQuick ? 32 : 60, () => Promise.resolve());
   const settled = memory(daemon.pid).now;
   const before = await readMetrics();
+  const ownBefore = await histogram(CHANGES);
   const changes = await measureChanges(scale, server, isQuick ? 50 : 200);
   const afterChanges = await readMetrics();
+  const ownAfter = await histogram(CHANGES);
   const churn = await window(daemon.pid, isQuick ? 16 : 60, (seconds) => runChurn(scale, server, seconds));
   await untilQuiet(daemon.pid);
   const burstMs = await measureBurst(scale, server);
@@ -55,6 +59,8 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
     churn,
     changes,
     changesAfterBurst,
+    ownP50Ms: quantileOf(ownBefore, ownAfter, 0.5) * 1000,
+    ownP99Ms: quantileOf(ownBefore, ownAfter, 0.99) * 1000,
     messagesPerChange: difference(before, afterChanges, MESSAGES) / changes.count,
     processesPerChange: difference(before, afterChanges, PROCESSES) / changes.count,
     burstMs: round(burstMs),

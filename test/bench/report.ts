@@ -2,12 +2,16 @@
 import { type ColdResult } from './part-cold.js';
 import { type LimitResult } from './part-limit.js';
 import { type RestoreResult } from './part-restore.js';
+import { type SteadyResult } from './part-steady.js';
 import { type StraceResult } from './part-strace.js';
+import { type TrafficResult } from './part-traffic.js';
 
 export interface Parts {
   cold?: ColdResult;
   limit?: LimitResult;
   restore?: RestoreResult;
+  steady?: SteadyResult;
+  traffic?: TrafficResult;
   strace?: StraceResult;
 }
 
@@ -22,6 +26,16 @@ export interface Row {
   readonly ipvsadmRestoreMs: number | null;
   readonly changeP50Ms: number | null;
   readonly changeP99Ms: number | null;
+  /**
+   * The daemon's own share, from the arrival of the bytes to the kernel's answer: upper bounds of histogram buckets.
+   */
+  readonly ownWorkP50Ms: number | null;
+  readonly ownWorkP99Ms: number | null;
+  /** p99 of changes in the middle of other work: with a syncPeriod of a second, while Services are listed anew. */
+  readonly changeInVerificationP99Ms: number | null;
+  readonly changeInRelistP99Ms: number | null;
+  /** Of what is programmed already, while the first sync goes on. */
+  readonly changeInColdSyncP99Ms: number | null;
   readonly burstMs: number | null;
   /** Single changes in the two minutes after the rolling update. */
   readonly changeAfterBurstP99Ms: number | null;
@@ -30,6 +44,17 @@ export interface Row {
    * most.
    */
   readonly verifyMs: number | null;
+  /** CPU of one verification, and of a C program that makes the same calls. */
+  readonly verifyCpuMs: number | null;
+  readonly verifyLimitCpuMs: number | null;
+  readonly verifyRatio: number | null;
+  /** New connections per second, one after another, and microseconds to the first answer. */
+  readonly traffic: {
+    readonly perSecond: number | null;
+    readonly p50Us: number | null;
+    readonly p99Us: number | null;
+    readonly directP50Us: number | null;
+  };
   /** With the programs that the daemon runs to read the rules back. */
   readonly cpuPercentIdle: number | null;
   readonly cpuPercentChurn: number | null;
@@ -50,7 +75,8 @@ export interface Report {
 }
 
 export function rowOf(services: number, endpoints: number, parts: Parts): Row {
-  const { cold, limit, restore, strace } = parts;
+  const { cold, limit, restore, steady, traffic, strace } = parts;
+  const verifyRatio = steady && steady.verification.cpuMs / steady.limit.cpuMs;
   const ratio = cold === undefined || limit === undefined ? undefined : cold.coldSyncMs / limit.ms;
   return {
     services,
@@ -62,9 +88,23 @@ export function rowOf(services: number, endpoints: number, parts: Parts): Row {
     ipvsadmRestoreMs: rounded(restore?.ms, 0),
     changeP50Ms: rounded(cold?.changes.p50Ms, 2),
     changeP99Ms: rounded(cold?.changes.p99Ms, 2),
+    ownWorkP50Ms: rounded(cold?.ownP50Ms, 2),
+    ownWorkP99Ms: rounded(cold?.ownP99Ms, 2),
+    changeInVerificationP99Ms: rounded(steady?.duringVerification.p99Ms, 2),
+    changeInRelistP99Ms: rounded(steady?.duringRelist.p99Ms, 2),
+    changeInColdSyncP99Ms: rounded(steady?.duringColdSync.p99Ms, 2),
     burstMs: rounded(cold?.burstMs, 0),
     changeAfterBurstP99Ms: rounded(cold?.changesAfterBurst.p99Ms, 2),
     verifyMs: rounded(cold?.idle.verificationWallMs, 0),
+    verifyCpuMs: rounded(steady?.verification.cpuMs, 1),
+    verifyLimitCpuMs: rounded(steady?.limit.cpuMs, 1),
+    verifyRatio: rounded(verifyRatio, 2),
+    traffic: {
+      perSecond: rounded(traffic?.throughIpvs.perSecond, 0),
+      p50Us: rounded(traffic?.throughIpvs.p50Us, 0),
+      p99Us: rounded(traffic?.throughIpvs.p99Us, 0),
+      directP50Us: rounded(traffic?.direct.p50Us, 0),
+    },
     cpuPercentIdle: rounded(cold?.idle.cpuPercent, 2),
     cpuPercentChurn: rounded(cold?.churn.cpuPercent, 2),
     rssMb: { peak: rounded(cold?.rssMb.peak, 1), settled: rounded(cold?.rssMb.settled, 1) },
@@ -77,32 +117,52 @@ export function rowOf(services: number, endpoints: number, parts: Parts): Row {
   };
 }
 
+type Figure = readonly [name: string, value: (row: Row) => number | null];
+
+/** In the order of the published table. */
+const FIGURES: readonly Figure[] = [
+  ['Services', (row) => row.services],
+  ['endpoints', (row) => row.endpoints],
+  ['cold sync, ms', (row) => row.coldSyncMs],
+  ['kernel limit (C), ms', (row) => row.kernelLimitMs],
+  ['ratio', (row) => row.ratio],
+  ['start to serving, ms', (row) => row.startToServingMs],
+  ['ipvsadm -R + ipset + ip -batch, ms', (row) => row.ipvsadmRestoreMs],
+  ['one change p50, ms', (row) => row.changeP50Ms],
+  ['one change p99, ms', (row) => row.changeP99Ms],
+  ["the daemon's own work of it p50, ms at most", (row) => row.ownWorkP50Ms],
+  ["the daemon's own work of it p99, ms at most", (row) => row.ownWorkP99Ms],
+  ['change p99 while verifying, ms', (row) => row.changeInVerificationP99Ms],
+  ['change p99 while Services are listed anew, ms', (row) => row.changeInRelistP99Ms],
+  ['change p99 during the cold sync, ms', (row) => row.changeInColdSyncP99Ms],
+  ['10 % of endpoints change, ms', (row) => row.burstMs],
+  ['one change p99 in 2 min after, ms', (row) => row.changeAfterBurstP99Ms],
+  ['one verification, ms', (row) => row.verifyMs],
+  ['CPU of one verification, ms', (row) => row.verifyCpuMs],
+  ['the same reading by C, ms', (row) => row.verifyLimitCpuMs],
+  ['ratio', (row) => row.verifyRatio],
+  ['CPU idle, %', (row) => row.cpuPercentIdle],
+  ['CPU at 1 % churn/min, %', (row) => row.cpuPercentChurn],
+  ['memory settled, MB', (row) => row.rssMb.settled],
+  ['memory peak, MB', (row) => row.rssMb.peak],
+  ['event loop longest stall, ms', (row) => row.eventLoopMaxMs],
+  ['netlink messages, cold sync', (row) => row.netlinkMessages],
+  ['system calls, cold start', (row) => row.syscalls],
+  ['processes per change', (row) => row.processesPerChange],
+  ['processes per verification', (row) => row.processesPerVerify],
+  ['new connections per second', (row) => row.traffic.perSecond],
+  ['first answer p50, us', (row) => row.traffic.p50Us],
+  ['first answer p99, us', (row) => row.traffic.p99Us],
+  ['the same without IPVS p50, us', (row) => row.traffic.directP50Us],
+];
+
+function cellsOf(rows: readonly Row[]): string[][] {
+  return FIGURES.map(([name, value]) => [name, ...rows.map((row) => String(value(row) ?? '-'))]);
+}
+
 /** Figures down, rows across, as wide as they need to be. */
 export function table({ machine, quick, rows }: Report): string {
-  const figures: [name: string, value: (row: Row) => number | null][] = [
-    ['Services', (row) => row.services],
-    ['endpoints', (row) => row.endpoints],
-    ['cold sync, ms', (row) => row.coldSyncMs],
-    ['kernel limit (C), ms', (row) => row.kernelLimitMs],
-    ['ratio', (row) => row.ratio],
-    ['start to serving, ms', (row) => row.startToServingMs],
-    ['ipvsadm -R + ipset + ip -batch, ms', (row) => row.ipvsadmRestoreMs],
-    ['one change p50, ms', (row) => row.changeP50Ms],
-    ['one change p99, ms', (row) => row.changeP99Ms],
-    ['10 % of endpoints change, ms', (row) => row.burstMs],
-    ['one change p99 in 2 min after, ms', (row) => row.changeAfterBurstP99Ms],
-    ['one verification, ms', (row) => row.verifyMs],
-    ['CPU idle, %', (row) => row.cpuPercentIdle],
-    ['CPU at 1 % churn/min, %', (row) => row.cpuPercentChurn],
-    ['memory settled, MB', (row) => row.rssMb.settled],
-    ['memory peak, MB', (row) => row.rssMb.peak],
-    ['event loop longest stall, ms', (row) => row.eventLoopMaxMs],
-    ['netlink messages, cold sync', (row) => row.netlinkMessages],
-    ['system calls, cold start', (row) => row.syscalls],
-    ['processes per change', (row) => row.processesPerChange],
-    ['processes per verification', (row) => row.processesPerVerify],
-  ];
-  const cells = figures.map(([name, value]) => [name, ...rows.map((row) => String(value(row) ?? '-'))]);
+  const cells = cellsOf(rows);
   const widths = cells[0]!.map((_, column) => Math.max(...cells.map((line) => line[column]!.length)));
   const lines = cells.map((line) =>
     line.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  '),
@@ -115,4 +175,21 @@ export function table({ machine, quick, rows }: Report): string {
 function rounded(value: number | undefined, digits: number): number | null {
   if (value === undefined || !Number.isFinite(value)) return null;
   return Math.round(value * 10 ** digits) / 10 ** digits;
+}
+
+/** The table as docs/performance.md has it; figures that no row has are left out. */
+export function markdownTable({ rows }: Report): string {
+  const head = [
+    'Services x endpoints',
+    ...rows.map((row) => `${thousands(row.services)} x ${row.endpoints / row.services}`),
+  ];
+  const measured = cellsOf(rows)
+    .slice(2)
+    .filter(([, ...cells]) => cells.some((cell) => cell !== '-'))
+    .map(([name = '', ...cells]) => [name, ...cells.map((cell) => (cell === '-' ? '' : thousands(Number(cell))))]);
+  return [head, head.map(() => '---'), ...measured].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+function thousands(value: number): string {
+  return value.toLocaleString('en-US', { maximumFractionDigits: 2 });
 }

@@ -25,6 +25,7 @@ const MODULES = [
   ...['xt_mark', 'xt_conntrack', 'xt_addrtype', 'ipt_REJECT', 'ip6t_REJECT', 'nf_conntrack_netlink'],
   ...['ip_set', 'ip_set_bitmap_port', 'ip_set_hash_ip', 'ip_set_hash_ipport', 'ip_set_hash_ipportip'],
   'ip_set_hash_ipportnet',
+  'veth',
 ];
 const LONG_MS = 20 * 60_000;
 
@@ -44,6 +45,12 @@ export function prepareNode(): void {
     'addr add 10.200.0.2/24 dev eth0',
   ])
     execFileSync('ip', line.split(' '));
+  writeConfig();
+  writeFileSync(NODE_FILE, JSON.stringify(scaleNode('node-0', '10.200.0.2')));
+}
+
+/** The configuration of the daemons that start from now on; `ipvs` has what is not as usual. */
+export function writeConfig(ipvs: Readonly<Record<string, unknown>> = {}): void {
   writeFileSync(
     CONFIG,
     JSON.stringify({
@@ -53,10 +60,9 @@ export function prepareNode(): void {
       clusterCIDR: '10.128.0.0/9,fd00:10:128::/48',
       hostnameOverride: 'node-0',
       clientConnection: { kubeconfig: KUBECONFIG },
-      ipvs: { scheduler: 'rr', syncPeriod: '30s', minSyncPeriod: '0s' },
+      ipvs: { scheduler: 'rr', syncPeriod: '30s', minSyncPeriod: '0s', ...ipvs },
     }),
   );
-  writeFileSync(NODE_FILE, JSON.stringify(scaleNode('node-0', '10.200.0.2')));
 }
 
 /** The fake API server as a process of its own, told what to do over a pipe. */
@@ -139,8 +145,10 @@ export async function coldStart(
   onSpawn: (pid: number) => void = () => undefined,
 ): Promise<ColdStart> {
   const startedAt = Date.now();
-  const nodeArgs = [...shippedNodeArgs(), ...(options.nodeArgs ?? [])];
-  const daemon = new Daemon({ ...options, nodeArgs, args: ['--config', CONFIG] });
+  const shipped = asShipped();
+  const nodeArgs = [...shipped.nodeArgs, ...(options.nodeArgs ?? [])];
+  const env = { ...shipped.env, ...options.env };
+  const daemon = new Daemon({ ...options, nodeArgs, env, args: ['--config', CONFIG] });
   onSpawn(daemon.pid);
   const line = (text: string): Promise<LogLine> => daemon.waitForLog(text, ({ msg }) => msg === text, LONG_MS);
   const syncLine = await line('took over the kernel state and synced');
@@ -159,11 +167,16 @@ export async function coldStart(
   };
 }
 
-/** The options of node in the first line of dist/main.js: what it runs with in the image. */
-function shippedNodeArgs(): string[] {
+/** How the first line of dist/main.js has it run in the image: options of node, and environment variables. */
+function asShipped(): { readonly nodeArgs: readonly string[]; readonly env: Readonly<Record<string, string>> } {
   const [firstLine = ''] = readFileSync(`${ROOT}dist/main.js`, 'utf8').split('\n', 1);
-  const [, options = ''] = /^#!\S+ -S node(.*)$/.exec(firstLine) ?? [];
-  return options.split(' ').filter((option) => option !== '');
+  const [, variables, options] = /^#!\S+ -S ((?:\w+=\S+ )*)node(.*)$/.exec(firstLine) ?? [];
+  if (variables === undefined || options === undefined) throw new Error(`dist/main.js begins with ${firstLine}`);
+  const words = (text: string): string[] => text.split(' ').filter((word) => word !== '');
+  return {
+    nodeArgs: words(options),
+    env: Object.fromEntries(words(variables).map((word) => word.split('=', 2) as [string, string])),
+  };
 }
 
 /** Runs the daemon (or another entry) until it ends by itself. */

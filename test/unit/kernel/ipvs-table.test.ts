@@ -128,6 +128,34 @@ describe('the table', () => {
     assert.equal(faults.calls, 2 + 2999); // WEB is among the 3,000 and has none
   });
 
+  test('is read in slices of 16 virtual servers at most where each takes long, and counts connections on the way', async (t) => {
+    for (let i = 0; i < 1000; i++)
+      put(addressServerKey('TCP', address(`10.96.${i >> 8}.${i & 255}`), 80), { '10.0.0.1:80': 1, '10.0.0.2:80': 1 });
+    ipvs.table
+      .get(addressServerKey('TCP', address('10.96.0.7'), 80))!
+      .realServers.values()
+      .next().value!.active = 5;
+    let now = 0;
+    t.mock.method(performance, 'now', () => (now += 0.6)); // more than a slice is to take
+    const slices: number[] = [];
+    let slice = 0;
+    await table.read(() => void slice++, {
+      mayHaveIPv6: false,
+      turn: () => {
+        slices.push(slice);
+        slice = 0;
+        return Promise.resolve();
+      },
+    });
+    slices.push(slice);
+    assert.equal(
+      slices.reduce((sum, one) => sum + one, 0),
+      1000,
+    );
+    assert.ok(Math.max(...slices) <= 16, String(slices));
+    assert.deepEqual(table.counts, { realServers: 2000, connections: 5 });
+  });
+
   test('has IPv6 by netlink: at first, while there is any, when some is applied in, and every tenth time', async () => {
     put(WEB, { '10.0.0.1:80': 1 });
     await lines();

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Parts, rowOf, table } from '../../bench/report.js';
+import { readFileSync } from 'node:fs';
+import { svgChart } from '../../bench/chart.js';
+import { parseHistogram, quantileOf } from '../../bench/histogram.js';
+import { changeChart, coldSyncChart, withFigures } from '../../bench/publish.js';
+import { type Parts, type Report, markdownTable, rowOf, table } from '../../bench/report.js';
 import { parseStrace } from '../../bench/part-strace.js';
 
 const window = {
@@ -27,10 +31,23 @@ const PARTS: Parts = {
     messagesPerChange: 3,
     processesPerChange: 0,
     burstMs: 6300.1,
+    ownP50Ms: 0.5,
+    ownP99Ms: 1,
     changesAfterBurst: { count: 200, p50Ms: 4, p99Ms: 8.125, maxMs: 9 },
   },
   limit: { ms: 2000, datagrams: 1, messages: 1, bytes: 1, refused: 0, perSocket: [1] },
   restore: { ms: 50_000.6 },
+  steady: {
+    duringColdSync: { count: 30, p50Ms: 5, p99Ms: 20.004, maxMs: 21 },
+    duringVerification: { count: 300, p50Ms: 5, p99Ms: 9, maxMs: 9, ownP50Ms: 1, ownP99Ms: 2, verifications: 20 },
+    duringRelist: { count: 300, p50Ms: 5, p99Ms: 11, maxMs: 12, ownP50Ms: 1, ownP99Ms: 2, verifications: 20 },
+    verification: { cpuMs: 330, count: 20 },
+    limit: { cpuMs: 165, ms: 166, listMs: 3, virtualServers: 10_000, realServers: 100_000 },
+  },
+  traffic: {
+    direct: { perSecond: 3000, p50Us: 300.4, p99Us: 900, answered: 1, failed: 0 },
+    throughIpvs: { perSecond: 2500.4, p50Us: 380, p99Us: 1000, answered: 1, failed: 0 },
+  },
   strace: { syscalls: null, why: 'no ptrace here' },
 };
 
@@ -47,9 +64,18 @@ test('a row has the published names, and null for what was not measured', () => 
     ipvsadmRestoreMs: 50_001,
     changeP50Ms: 4.32,
     changeP99Ms: 19.88,
+    ownWorkP50Ms: 0.5,
+    ownWorkP99Ms: 1,
+    changeInVerificationP99Ms: 9,
+    changeInRelistP99Ms: 11,
+    changeInColdSyncP99Ms: 20,
     burstMs: 6300,
     changeAfterBurstP99Ms: 8.13,
     verifyMs: 123,
+    verifyCpuMs: 330,
+    verifyLimitCpuMs: 165,
+    verifyRatio: 2,
+    traffic: { perSecond: 2500, p50Us: 380, p99Us: 1000, directP50Us: 300 },
     cpuPercentIdle: 1.5,
     cpuPercentChurn: 6.79,
     rssMb: { peak: 131, settled: 115.5 },
@@ -87,4 +113,53 @@ test('strace -c is added up, its own total left out', () => {
   );
   assert.equal(syscalls, 636);
   assert.deepEqual(byName, { epoll_pwait: 439, futex: 197 });
+});
+
+const REPORT: Report = {
+  machine: { cpu: 'some cpu', cores: 2, kernel: '6.18', node: 'v20', testKernel: 'Linux 6.1', at: '2026-11-26' },
+  quick: false,
+  rows: [rowOf(100, 1000, {}), rowOf(10_000, 100_000, PARTS)],
+};
+
+test('the published table leaves out what no row has', () => {
+  const lines = markdownTable(REPORT).split('\n');
+  assert.equal(lines[0], '| Services x endpoints | 100 x 10 | 10,000 x 10 |');
+  assert.ok(lines.includes('| cold sync, ms |  | 3,000 |'));
+  assert.ok(!lines.some((line) => line.includes('system calls')));
+});
+
+test('docs/performance.md has a place for the figures of a run, and only that changes', () => {
+  const page = readFileSync('docs/performance.md', 'utf8');
+  const published = withFigures(page, REPORT);
+  assert.match(
+    published,
+    /One run of all rows, 2026-11-26: 2 vCPUs of some cpu \(Linux 6\.18\), Node v20; test kernel: Linux 6\.1\./,
+  );
+  assert.ok(published.includes(markdownTable(REPORT)));
+  const [before, after] = [page.indexOf('<!-- bench:begin'), page.indexOf('<!-- bench:end -->')];
+  assert.ok(published.startsWith(page.slice(0, before)) && published.endsWith(page.slice(after)));
+  assert.throws(() => withFigures('nothing', REPORT), /bench:begin/);
+});
+
+test('pictures show what was measured, and bounds as broken lines', () => {
+  const picture = svgChart(coldSyncChart(REPORT));
+  assert.match(picture, /^<svg [^>]*viewBox/);
+  assert.equal(picture.match(/<polyline/g)?.length, 3, 'ours, by C, by ipvsadm');
+  assert.equal(picture.match(/stroke-dasharray/g)?.length, 2, 'the line by C and its legend');
+  for (const text of ['Cold sync over size', '10,000', 'this daemon', '1 s', '10 s'])
+    assert.ok(picture.includes(`>${text}<`), text);
+  assert.equal(svgChart(changeChart(REPORT)).match(/<polyline/g)?.length, 5);
+  const empty = { ...REPORT, rows: [rowOf(100, 1000, {})] };
+  assert.throws(() => svgChart(coldSyncChart(empty)), /nothing to draw/);
+});
+
+test('a quantile of a histogram is the upper bound of its bucket, of what came in between', () => {
+  const text = (counts: readonly number[]): string =>
+    ['0.001', '0.002', '+Inf'].map((le, i) => `some_seconds_bucket{le="${le}"} ${counts[i]}`).join('\n');
+  const before = parseHistogram(text([100, 100, 100]), 'some_seconds');
+  const after = parseHistogram(text([100, 198, 200]), 'some_seconds');
+  assert.deepEqual(before.at(-1), [Infinity, 100]);
+  assert.equal(quantileOf(before, after, 0.5), 0.002);
+  assert.equal(quantileOf(before, after, 0.99), Infinity);
+  assert.ok(Number.isNaN(quantileOf(after, after, 0.5)));
 });
