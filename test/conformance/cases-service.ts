@@ -1,5 +1,5 @@
 /** The cases of test/e2e/network/service.go; see cases.ts. */
-import { other, packets, part, type Section } from './verdicts.js';
+import { other, packets, type Section } from './verdicts.js';
 
 export const SERVICE_SECTION: Section = {
   file: 'service.go',
@@ -95,10 +95,10 @@ export const SERVICE_SECTION: Section = {
       'live-flows: affinity is switched on and off on a live Service, by each kind of address',
     ),
     packets('[C] should have session affinity work for NodePort service [LinuxOnly]', 'traffic: affinity'),
-    part(
+    packets(
       'should have session affinity timeout work for NodePort service [LinuxOnly]',
-      'by UDP; by TCP at the cluster IP only, since it takes a minute',
       'live-flows: affinity times out by UDP, by each kind of address',
+      'live-flows: affinity times out by TCP, once its connections have gone',
     ),
     packets(
       '[C] should be able to switch session affinity for NodePort service [LinuxOnly]',

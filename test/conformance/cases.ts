@@ -285,22 +285,10 @@ export const SECTIONS: readonly Section[] = [
     file: 'dual_stack.go',
     group: 'IPv6DualStack',
     cases: [
-      packets(
-        'should create service with ipv4 cluster ip',
-        'golden: fixture cluster: virtual servers',
-        'reliability-drain: TCP: weight 0',
-      ),
-      part(
-        'should create service with ipv6 cluster ip',
-        'state alone; IPv6 packets in dual-stack Services',
-        'golden: fixture cluster: virtual servers',
-      ),
+      packets('should create service with ipv4 cluster ip', 'traffic: single-stack IPv4'),
+      packets('should create service with ipv6 cluster ip', 'traffic: single-stack IPv6'),
       packets('should create service with ipv4,v6 cluster ip', 'traffic: ClusterIP'),
-      part(
-        'should create service with ipv6,v4 cluster ip',
-        'the order does not matter to a proxy',
-        'traffic: ClusterIP',
-      ),
+      packets('should create service with ipv6,v4 cluster ip', 'traffic: dual-stack, IPv6 first'),
       packets(
         'Granular Checks: Services Secondary IP Family (fourteen cases, as those of networking.go)',
         'traffic: ClusterIP',

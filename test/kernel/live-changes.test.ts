@@ -8,6 +8,7 @@
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { type Load } from './harness/agent.js';
+import { patience } from './harness/wait.js';
 import { type Meets, LiveRig } from './live-rig.js';
 import { steps } from './reliability-steps.js';
 import { serviceObjects } from './traffic-objects.js';
@@ -237,7 +238,7 @@ step('while its cluster IP is served: traffic begins', async () => {
     protocol: 'TCP',
     address: clusterIP(NUMBER, 4),
     port: 80,
-    timeout: 15_000,
+    timeout: patience(15_000),
     rate: 20,
     workers: 2,
     connections: 4,

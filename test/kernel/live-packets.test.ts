@@ -202,30 +202,40 @@ test('a smaller MTU between the nodes: the client hears of it as of the VIP', as
   }
 });
 
-test('a segment out of the window: no pod’s own address is seen, and the connection goes on', async () => {
-  for (const [spec, pod] of [
-    [NEAR, 'near'],
-    [FAR, 'far'],
-  ] as const)
-    for (const family of FAMILIES) {
-      const connection = await rig.lab.agent.open('client', {
-        protocol: 'TCP',
-        ...addressOf(spec, 'clusterIP', family),
-      });
-      const backend = await rig.lab.agent.tap(pod, { interface: 'eth0', port: 8080 });
-      const client = await rig.lab.agent.tap('client', { interface: 'eth0', port: 1 });
-      assert.equal((await connection.ask()).result, 'answered');
-      for (const offset of [100_000_000, -100_000_000]) {
-        await backend.inject(offset);
-        const outcome = await connection.ask(patience(5000));
-        assert.equal(outcome.result, 'answered', JSON.stringify(outcome));
-      }
-      await connection.close();
-      const [atBackend, atClient] = [await backend.stop(), await client.stop()];
-      const resets = Object.keys({ ...atBackend, ...atClient }).filter((key) => key.endsWith('RST'));
-      const vip = clusterIP(spec.number, family);
-      assert.deepEqual([resets, Object.keys(atClient).sort()], [[], [`in ${vip}`, `out ${vip}`]]);
+/**
+ * A backend that sends segments far out of the window, which conntrack calls INVALID and translates no more: nobody may
+ * see the pod's own address, nor reset the connection.
+ */
+async function outOfWindow(from: 'client' | 'outside', spec: ServiceSpec, pod: string, kind: Kind): Promise<void> {
+  const { agent } = rig.lab;
+  for (const family of FAMILIES) {
+    const to = addressOf(spec, kind, family);
+    const connection = await agent.open(from, { protocol: 'TCP', ...to });
+    const backend = await agent.tap(pod, { interface: 'eth0', port: 8080 });
+    const client = await agent.tap(from, { interface: 'eth0', port: 1 });
+    assert.equal((await connection.ask(patience(5000))).result, 'answered');
+    for (const offset of [100_000_000, -100_000_000]) {
+      await backend.inject(offset);
+      const outcome = await connection.ask(patience(5000));
+      assert.equal(outcome.result, 'answered', `${label(from, spec, kind)} IPv${family}: ${JSON.stringify(outcome)}`);
     }
+    await connection.close();
+    const [atBackend, atClient] = [await backend.stop(), await client.stop()];
+    const resets = Object.keys({ ...atBackend, ...atClient }).filter((key) => key.endsWith('RST'));
+    assert.deepEqual([resets, Object.keys(atClient).sort()], [[], [`in ${to.address}`, `out ${to.address}`]]);
+  }
+}
+
+test('a segment out of the window: no pod’s own address is seen, and the connection goes on', async () => {
+  await outOfWindow('client', NEAR, 'near', 'clusterIP');
+  await outOfWindow('client', FAR, 'far', 'clusterIP');
+  await outOfWindow('outside', LOCAL, 'near', 'loadBalancer');
+});
+
+test('a segment out of the window of a masqueraded connection: it goes on with conntrack.tcpBeLiberal', async () => {
+  await rig.restart({ conntrack: { tcpBeLiberal: true } });
+  await outOfWindow('outside', NEAR, 'near', 'nodePort');
+  await outOfWindow('outside', FAR, 'far', 'loadBalancer');
 });
 
 test('a connection that only one side has closed: conntrack keeps it for an hour, as configured', async () => {

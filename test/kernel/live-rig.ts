@@ -52,10 +52,10 @@ export class LiveRig {
     return rig;
   }
 
-  /** The daemon ends, and another takes the kernel over. */
-  async restart(): Promise<void> {
+  /** The daemon ends, and another takes the kernel over, with these fields of its configuration changed. */
+  async restart(config: Readonly<Record<string, unknown>> = {}): Promise<void> {
     await this.proxy.stop();
-    await this.proxy.start(this.#config);
+    await this.proxy.start({ ...this.#config, ...config });
   }
 
   /** Sets the Services with their slices, removes the slices that are no more, and waits until all is heard. */

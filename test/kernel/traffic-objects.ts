@@ -66,13 +66,14 @@ function ingress(spec: ServiceSpec): object[] {
 function clusterIPSpec(spec: ServiceSpec): object {
   const type = spec.type ?? 'ClusterIP';
   const isExternal = type !== 'ClusterIP' || isSome(spec.externalIPs);
-  const clusterIPs = FAMILIES.map((family) => clusterIP(spec.number, family));
+  const families = spec.families ?? FAMILIES;
+  const clusterIPs = families.map((family) => clusterIP(spec.number, family));
   return {
     type,
     clusterIP: clusterIPs[0],
     clusterIPs,
-    ipFamilies: ['IPv4', 'IPv6'],
-    ipFamilyPolicy: 'RequireDualStack',
+    ipFamilies: families.map((family) => `IPv${family}`),
+    ipFamilyPolicy: families.length === 1 ? 'SingleStack' : 'RequireDualStack',
     internalTrafficPolicy: spec.internalLocal === true ? 'Local' : 'Cluster',
     sessionAffinity: spec.affinitySeconds === undefined ? 'None' : 'ClientIP',
     ...(spec.affinitySeconds === undefined
@@ -114,7 +115,7 @@ function servicePorts(spec: ServiceSpec): object[] {
 export function sliceObjects(spec: ServiceSpec): ApiObject[] {
   const slices = spec.slices ?? [oneSlice(spec)];
   return slices.flatMap((slice, index) =>
-    FAMILIES.map((family) => ({
+    (spec.families ?? FAMILIES).map((family) => ({
       apiVersion: 'discovery.k8s.io/v1',
       kind: 'EndpointSlice',
       metadata: {

@@ -92,6 +92,8 @@ export interface ServiceSpec {
   readonly labels?: Readonly<Record<string, string>>;
   /** Of its EndpointSlices, besides the Service's name. */
   readonly sliceLabels?: Readonly<Record<string, string>>;
+  /** Single-stack, or dual-stack in this order; IPv4 and IPv6 when left out. */
+  readonly families?: readonly (4 | 6)[];
   /** allocateLoadBalancerNodePorts: false. */
   readonly withoutNodePorts?: boolean;
   readonly externalIPs?: readonly string[];
@@ -310,4 +312,7 @@ export const SERVICES: readonly ServiceSpec[] = [
       { ports: { admin: SECOND_PORT }, endpoints: ['far', 'near2'] },
     ],
   },
+  { number: 46, name: 'single-ipv4', endpoints: BOTH, type: 'NodePort', protocols: ['TCP', 'UDP'], families: [4] },
+  { number: 47, name: 'single-ipv6', endpoints: BOTH, type: 'NodePort', protocols: ['TCP', 'UDP'], families: [6] },
+  { number: 48, name: 'ipv6-first', endpoints: BOTH, type: 'NodePort', protocols: ['TCP', 'UDP'], families: [6, 4] },
 ];
