@@ -9,6 +9,7 @@ import ffi from 'ffi-napi';
 // @ts-expect-error -- the addon itself, a module that has no types; ADDON below says what is used of it
 import addon from 'ffi-napi/lib/bindings.js';
 import ref from 'ref-napi';
+import { type OptionBuffer } from '../src/kernel/option-socket.js';
 
 interface Addon {
   /**
@@ -16,12 +17,6 @@ interface Addon {
    */
   ffi_call(signature: Buffer, target: Buffer, result: Buffer, values: Buffer): void;
   readonly StaticFunctions: { readonly _errno: Buffer };
-}
-
-/** One buffer that the kernel fills; structurally kernel/ipvs-sockopt.ts's OptionBuffer. */
-interface OptionBuffer {
-  readonly bytes: Buffer;
-  get(option: number, length: number): number;
 }
 
 const ADDON = addon as Addon;

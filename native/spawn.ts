@@ -5,9 +5,9 @@
  */
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { type Readable, type Writable } from 'node:stream';
 import ffi from 'ffi-napi';
 import ref from 'ref-napi';
+import { type StartedProgram } from '../src/kernel/command.js';
 
 type SpawnArguments = [pid: Buffer, file: string, actions: Buffer, attributes: Buffer, args: Buffer, env: Buffer];
 
@@ -23,16 +23,6 @@ interface Libc {
   posix_spawnattr_setflags(attributes: Buffer, flags: number): number;
   posix_spawnattr_setsigdefault(attributes: Buffer, signals: Buffer): number;
   posix_spawnattr_setsigmask(attributes: Buffer, signals: Buffer): number;
-}
-
-/** A started program; structurally kernel/command.ts's StartedProgram. */
-interface StartedProgram {
-  readonly pid: number;
-  readonly stdin: Writable;
-  readonly stdout: Readable;
-  readonly stderr: Readable;
-  /** Resolves to the exit code, or to the number of the signal that killed it. */
-  readonly exited: Promise<{ readonly code?: number; readonly signal?: number }>;
 }
 
 const O_CLOEXEC = 0o2000000;

@@ -1,3 +1,5 @@
+import { type ConntrackConfig } from '../values/conntrack-config.js';
+import { type StatusAccess } from '../values/status-access.js';
 import { type Address, type Family } from '../values/address.js';
 import { type NodePortSelection } from '../values/node-port-selection.js';
 import { type Prefix } from '../values/prefix.js';
@@ -13,22 +15,6 @@ export type DetectLocal =
   | { readonly mode: 'NodeCIDR' }
   | { readonly mode: 'BridgeInterface'; readonly name: string }
   | { readonly mode: 'InterfaceNamePrefix'; readonly prefix: string };
-
-/** nf_conntrack sysctls; undefined leaves the kernel's value. Durations in milliseconds. */
-export interface ConntrackConfig {
-  /** 0 leaves nf_conntrack_max as it is and ignores `min`. */
-  readonly maxPerCore: number;
-  readonly min: number;
-  readonly tcpEstablishedTimeoutMs: number | undefined;
-  readonly tcpCloseWaitTimeoutMs: number | undefined;
-  readonly tcpBeLiberal: boolean;
-  readonly udpTimeoutMs: number | undefined;
-  readonly udpStreamTimeoutMs: number | undefined;
-}
-
-/** The node itself, everybody, or nobody (then /configz is for the node itself). */
-export type StatusAccess = 'loopback' | 'all' | 'off';
-export const STATUS_ACCESS: readonly StatusAccess[] = ['loopback', 'all', 'off'];
 
 /** Not `off` and `on`, which YAML 1.1 takes for booleans. */
 export type EventsMode = 'none' | 'node' | 'all';

@@ -1,18 +1,12 @@
+import { type StatusAccess } from '../values/status-access.js';
+import { type ConntrackConfig } from '../values/conntrack-config.js';
 import { type Address, familyOf, isUnspecified, parseAddress } from '../values/address.js';
 import { type Prefix, formatPrefix, parsePrefix, prefixFamily } from '../values/prefix.js';
 import { type NodePortSelection } from '../values/node-port-selection.js';
 import { type BindAddress, parseBindAddress } from './bind-address.js';
 import { type ConfigProblem } from './errors.js';
 import { formatGoDuration } from './go-duration.js';
-import {
-  type EventsMode,
-  type ConntrackConfig,
-  type DetectLocal,
-  type LogLevel,
-  type PerFamily,
-  type ProxyConfig,
-  type StatusAccess,
-} from './proxy-config.js';
+import { type DetectLocal, type EventsMode, type LogLevel, type PerFamily, type ProxyConfig } from './proxy-config.js';
 import { type KubeProxyConfiguration, SCHEDULERS } from './schema.js';
 
 /** Ports of kube-proxy (k8s.io/kubernetes/pkg/cluster/ports). */

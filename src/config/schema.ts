@@ -3,11 +3,12 @@
  * what is allowed, because it becomes the end of "... is not allowed; allowed: ...". Nulls are dropped before parsing:
  * kubeadm writes `masqueradeBit: null`, which is Go's "not set".
  */
+import { STATUS_ACCESS } from '../values/status-access.js';
 import * as z from 'zod';
 import { type Address, parseAddress } from '../values/address.js';
 import { type Prefix, parsePrefix } from '../values/prefix.js';
 import { parseGoDuration } from './go-duration.js';
-import { AUTO_ON_OFF, type AutoOnOff, EVENTS_MODES, STATUS_ACCESS } from './proxy-config.js';
+import { AUTO_ON_OFF, type AutoOnOff, EVENTS_MODES } from './proxy-config.js';
 
 export const API_VERSION = 'kubeproxy.config.k8s.io/v1alpha1';
 export const KIND = 'KubeProxyConfiguration';

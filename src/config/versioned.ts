@@ -3,11 +3,12 @@
  * (k8s.io/kube-proxy/config/v1alpha1/types.go), every default filled in. For `config print`, `--write-config-to` and
  * /configz. What comes out can be loaded again and gives the same configuration.
  */
+import { type ConntrackConfig } from '../values/conntrack-config.js';
 import { stringify } from 'yaml';
 import { formatAddress } from '../values/address.js';
 import { type BindAddress, formatBindAddress } from './bind-address.js';
 import { formatGoDuration } from './go-duration.js';
-import { type ConntrackConfig, type LogLevel, type ProxyConfig } from './proxy-config.js';
+import { type LogLevel, type ProxyConfig } from './proxy-config.js';
 import { levelOfVerbosity } from './resolve.js';
 import { API_VERSION, KIND } from './schema.js';
 

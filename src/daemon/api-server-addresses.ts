@@ -1,9 +1,9 @@
+import { type Log } from '../values/log.js';
 import { lookup } from 'node:dns/promises';
 import { isIP } from 'node:net';
 import { type Address, isLoopback, parseAddress } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
-import { type KubeClock, sleep } from '../kube/clock.js';
-import { type KubeLog } from '../kube/sink.js';
+import { type WallClock, sleep } from '../time/clock.js';
 import { type Protection } from '../model/protected-addresses.js';
 import { RememberedAddresses } from './remembered-addresses.js';
 
@@ -12,8 +12,8 @@ export interface ApiServerAddressOptions {
   readonly hosts: readonly string[];
   /** ClusterState.protect, and what follows from it. */
   readonly protect: (source: string, protection: Protection) => void;
-  readonly clock: KubeClock;
-  readonly log: KubeLog;
+  readonly clock: WallClock;
+  readonly log: Log;
   /** All addresses of a name; the system's resolver otherwise. */
   readonly resolve?: (name: string) => Promise<readonly string[]>;
 }

@@ -2,7 +2,7 @@ import { type Logger } from 'pino';
 import { type Address } from '../values/address.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { KubeClient } from '../kube/client.js';
-import { type KubeClock, sleep } from '../kube/clock.js';
+import { type WallClock, sleep } from '../time/clock.js';
 import { type Reflector } from '../kube/reflector.js';
 import { watchEndpointSlices, watchNode, watchServices } from '../kube/resources.js';
 import { type ClusterState } from '../model/cluster-state.js';
@@ -23,7 +23,7 @@ export interface ApiServerSourceOptions {
   readonly feed: ClusterFeed;
   readonly report: SourceReport;
   readonly metrics: Metrics;
-  readonly clock: KubeClock;
+  readonly clock: WallClock;
   readonly log: Logger;
   /** Services name an address that became protected, or is no longer. */
   readonly onProtectionChange: () => void;

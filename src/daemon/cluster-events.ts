@@ -1,5 +1,6 @@
-import { KubeClient, type RequestRecord } from '../kube/client.js';
-import { systemClock } from '../kube/clock.js';
+import { type ApiRequest } from '../values/api-request.js';
+import { KubeClient } from '../kube/client.js';
+import { systemClock } from '../time/clock.js';
 import { EventWriter } from '../kube/event-writer.js';
 import { type SkippedObject } from '../kube/skipped-objects.js';
 import { type Service } from '../model/service.js';
@@ -12,7 +13,7 @@ export interface ClusterEventsOptions {
   readonly skipped: () => Iterable<SkippedObject>;
   /** Why the changed configuration file is refused. */
   readonly configProblem: () => string | undefined;
-  readonly onRequest: (record: RequestRecord) => void;
+  readonly onRequest: (record: ApiRequest) => void;
 }
 
 /**

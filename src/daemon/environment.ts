@@ -1,5 +1,5 @@
+import { type OpenOptionSocket } from '../kernel/option-socket.js';
 import { type Logger } from 'pino';
-import { type OpenOptionSocket } from '../kernel/ipvs/sockopt.js';
 import { type StartProgram } from '../kernel/command.js';
 import { type OpenNetlinkSocket } from '../netlink/socket.js';
 

@@ -1,7 +1,7 @@
 /** Writes what an operator must act on as Events, at a pace that a thousand nodes together may have. */
 import { createHash } from 'node:crypto';
 import { type Logger } from 'pino';
-import { type KubeClock, sleep } from '../kube/clock.js';
+import { type WallClock, sleep } from '../time/clock.js';
 import { type KubeError } from '../kube/errors.js';
 import { type EventObject, type EventOutcome } from '../kube/event-writer.js';
 import { errorMessage } from '../values/errors.js';
@@ -9,7 +9,7 @@ import { type OperatorFact } from './operator-facts.js';
 
 export interface EventPublisherOptions {
   readonly nodeName: string;
-  readonly clock: KubeClock;
+  readonly clock: WallClock;
   readonly log: Pick<Logger, 'warn' | 'debug'>;
   readonly write: (event: EventObject, signal: AbortSignal) => Promise<EventOutcome>;
   /** What is so now, about this node and about objects of the cluster. */

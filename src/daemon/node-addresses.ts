@@ -1,10 +1,11 @@
+import { type Log } from '../values/log.js';
 import { type Address } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
 import { type KubeClient } from '../kube/client.js';
-import { Backoff, type KubeClock, sleep } from '../kube/clock.js';
+import { Backoff } from '../time/backoff.js';
+import { type WallClock, sleep } from '../time/clock.js';
 import { type Reflector } from '../kube/reflector.js';
 import { countNodes, watchAllNodes } from '../kube/resources.js';
-import { type KubeLog } from '../kube/sink.js';
 import { type NodeInfo, parseNode } from '../model/node.js';
 import { type Protection } from '../model/protected-addresses.js';
 
@@ -17,8 +18,8 @@ export interface NodeAddressOptions {
   readonly client: Pick<KubeClient, 'open'>;
   /** ClusterState.protect, and what follows from it. */
   readonly protect: (source: string, protection: Protection | undefined) => void;
-  readonly clock: KubeClock;
-  readonly log: KubeLog;
+  readonly clock: WallClock;
+  readonly log: Log;
 }
 
 /** `auto` watches the Nodes of clusters up to this size: every node hears of every other's heartbeats, N x N in all. */

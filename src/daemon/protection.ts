@@ -1,7 +1,7 @@
+import { type Log } from '../values/log.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { type KubeClient } from '../kube/client.js';
-import { type KubeClock } from '../kube/clock.js';
-import { type KubeLog } from '../kube/sink.js';
+import { type WallClock } from '../time/clock.js';
 import { type ClusterState } from '../model/cluster-state.js';
 import { type Protection } from '../model/protected-addresses.js';
 import { type Address } from '../values/address.js';
@@ -13,8 +13,8 @@ export interface AddressProtectionOptions {
   readonly config: Pick<ProxyConfig, 'protectNodeAddresses'>;
   readonly nodeName: string;
   readonly cluster: ClusterState;
-  readonly clock: KubeClock;
-  readonly log: KubeLog;
+  readonly clock: WallClock;
+  readonly log: Log;
   /** Services name an address that became protected, or is no longer: a sync is due. */
   readonly onChange: () => void;
   /** All addresses of a name; the system's resolver otherwise. */

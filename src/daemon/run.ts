@@ -6,7 +6,7 @@ import { type ProxyConfig } from '../config/proxy-config.js';
 import { CommandRunner, type RunCommand } from '../kernel/command.js';
 import { type DetectedIptables, detectIptables } from '../kernel/iptables/detect.js';
 import { isModulePresent } from '../kernel/node/modules.js';
-import { systemClock } from '../reconcile/clock.js';
+import { systemClock } from '../time/clock.js';
 import { type HealthReport, healthHandler } from '../serve/health.js';
 import { Metrics } from '../serve/metrics.js';
 import { startClusterEvents } from './cluster-events.js';

@@ -1,6 +1,6 @@
 import { type Address, FAMILIES } from '../values/address.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
-import { type KubeClock, systemClock } from '../kube/clock.js';
+import { type WallClock, systemClock } from '../time/clock.js';
 import { ManifestSource, type SkipReason } from '../kube/manifests.js';
 import { type NodeInfo } from '../model/node.js';
 import { ApiServerSource } from './api-server-source.js';
@@ -37,7 +37,7 @@ export interface SourcesOptions {
   readonly absentNodeWaitMs?: number;
   /** A manifest, or an object in one, is not used. */
   readonly onSkippedManifest?: (file: string, what: string, reason: SkipReason) => void;
-  readonly clock?: KubeClock;
+  readonly clock?: WallClock;
 }
 
 interface Source {
@@ -113,7 +113,7 @@ export class Sources {
     await this.#source.close();
   }
 
-  #newGate(clock: KubeClock): StartGate {
+  #newGate(clock: WallClock): StartGate {
     const { nodeName, config, log } = this.dataPlane.options;
     const { manifests, nodeWaitMs = NODE_WAIT_MS, absentNodeWaitMs = nodeWaitMs } = this.options;
     return new StartGate({
@@ -143,7 +143,7 @@ export class Sources {
     });
   }
 
-  #newApiServer(feed: ClusterFeed, clock: KubeClock): ApiServerSource {
+  #newApiServer(feed: ClusterFeed, clock: WallClock): ApiServerSource {
     const { cluster } = this.dataPlane;
     const { config, nodeName, log, reporter } = this.dataPlane.options;
     const { metrics } = reporter;

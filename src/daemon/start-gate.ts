@@ -1,6 +1,7 @@
-import { type KubeClock } from '../kube/clock.js';
-import { type KubeLog } from '../kube/sink.js';
+import { type Log } from '../values/log.js';
+import { type Clock } from '../time/clock.js';
 import { type NodeInfo } from '../model/node.js';
+import { type ResourceName } from './cluster-feed.js';
 
 /**
  * What the configuration takes from the Node object: without it NodePorts or rules would be wrong, not merely coarser.
@@ -21,13 +22,11 @@ export interface StartGateOptions {
   readonly nodeWaitMs: number;
   /** The same once the source has said that there is no such Node. */
   readonly absentNodeWaitMs: number;
-  readonly clock: Pick<KubeClock, 'timer'>;
-  readonly log: KubeLog;
+  readonly clock: Pick<Clock, 'after'>;
+  readonly log: Log;
   /** Called once: what is known is enough to begin with. */
   readonly onOpen: () => void;
 }
-
-export type Listed = 'services' | 'endpointslices' | 'nodes';
 
 const REMIND_MS = 60_000;
 
@@ -36,7 +35,7 @@ const REMIND_MS = 60_000;
  * that the configuration needs is waited for without limit, with the kernel left as it is; another one for a while.
  */
 export class StartGate {
-  readonly #listed = new Set<Listed>();
+  readonly #listed = new Set<ResourceName>();
   #node: NodeInfo | undefined;
   #isOpen = false;
   #isClosed = false;
@@ -53,7 +52,7 @@ export class StartGate {
     return this.#isOpen;
   }
 
-  isListed(resource: Listed): boolean {
+  isListed(resource: ResourceName): boolean {
     return this.#listed.has(resource);
   }
 
@@ -66,7 +65,7 @@ export class StartGate {
   }
 
   /** The first list of a resource is complete. */
-  listed(resource: Listed): void {
+  listed(resource: ResourceName): void {
     this.#listed.add(resource);
     this.#consider();
   }
@@ -96,7 +95,7 @@ export class StartGate {
       { node: this.#options.nodeName, waitMs: wait },
       'Services are listed; waiting for this Node',
     );
-    this.#cancelWait = this.#options.clock.timer(wait, () => this.#giveUp());
+    this.#cancelWait = this.#options.clock.after(wait, () => this.#giveUp());
   }
 
   #isNodeEnough(): boolean {
@@ -111,7 +110,7 @@ export class StartGate {
     const { log, nodeName, clock } = this.#options;
     const kept = 'what is in the kernel stays as it is meanwhile';
     log.warn({ node: nodeName }, `waiting for ${this.waitsFor}; ${kept}`);
-    this.#cancelReminder = clock.timer(REMIND_MS, () => this.#remind());
+    this.#cancelReminder = clock.after(REMIND_MS, () => this.#remind());
   }
 
   #why(): string {

@@ -1,26 +1,17 @@
+import { type ApiRequest } from '../values/api-request.js';
 import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { asObject, asString } from '../model/json.js';
-import { type KubeClock, systemClock } from './clock.js';
+import { type WallClock, systemClock } from '../time/clock.js';
 import { type Connection, Credentials } from './credentials.js';
 import { KubeError, parseRetryAfter, toKubeError } from './errors.js';
 import { type CredentialOptions } from './kubeconfig.js';
 
 export type Method = 'GET' | 'POST';
 
-/** One finished request, for the rest_client_* metrics; `code` is the status, or `<error>` as client-go has it. */
-export interface RequestRecord {
-  readonly verb: Method;
-  readonly method: Method;
-  readonly host: string;
-  readonly code: string;
-  /** From sending to the answer's headers. */
-  readonly seconds: number;
-}
-
 export interface KubeClientOptions extends CredentialOptions {
-  readonly clock?: KubeClock;
-  readonly onRequest?: (record: RequestRecord) => void;
+  readonly clock?: WallClock;
+  readonly onRequest?: (record: ApiRequest) => void;
   /**
    * Notified of the address of the peer each time that a request has a connection: the API server, or a proxy before
    * it.
@@ -55,7 +46,7 @@ const TLS_ERROR = /^(ERR_SSL|ERR_TLS|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)/;
  */
 export class KubeClient {
   readonly #credentials: Credentials;
-  readonly #clock: KubeClock;
+  readonly #clock: WallClock;
 
   readonly #options: KubeClientOptions;
 
@@ -131,7 +122,7 @@ export class KubeClient {
         },
         signal: request.signal,
       });
-      const cancel = this.#clock.timer(timeoutMs, () =>
+      const cancel = this.#clock.after(timeoutMs, () =>
         outgoing.destroy(
           new KubeError(request.operation, { reason: 'Timeout', message: `no answer within ${timeoutMs / 1000} s` }),
         ),
@@ -177,11 +168,11 @@ function methodOf({ body }: KubeRequest): Method {
   return body === undefined ? 'GET' : 'POST';
 }
 
-async function* readBody(response: IncomingMessage, request: KubeRequest, clock: KubeClock): KubeBody {
+async function* readBody(response: IncomingMessage, request: KubeRequest, clock: WallClock): KubeBody {
   let lastByteAt = clock.now();
   let cancel = (): void => undefined;
   const watchIdle = (ms: number): void => {
-    cancel = clock.timer(ms, () => {
+    cancel = clock.after(ms, () => {
       const left = lastByteAt + request.idleMs() - clock.now();
       if (left > 0) return watchIdle(left);
       const message = `no data for ${request.idleMs() / 1000} s, connection given up`;

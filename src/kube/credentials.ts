@@ -2,7 +2,7 @@ import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent, type RequestOptions } from 'node:https';
 import { type Cluster } from '@kubernetes/client-node/dist/config_types.js';
 import { errorMessage } from '../values/errors.js';
-import { type KubeClock } from './clock.js';
+import { type WallClock } from '../time/clock.js';
 import { KubeError } from './errors.js';
 import { type ExecCredential, ExecPlugin } from './exec-plugin.js';
 import { type CredentialOptions, type LoadedKubeConfig, loadKubeConfig } from './kubeconfig.js';
@@ -30,10 +30,10 @@ export class Credentials {
   #agent: { readonly identity: string; readonly agent: HttpAgent } | undefined;
 
   readonly #options: CredentialOptions;
-  readonly #clock: KubeClock;
+  readonly #clock: WallClock;
 
   /** Throws KubeError when there is no usable configuration. */
-  constructor(options: CredentialOptions, clock: KubeClock) {
+  constructor(options: CredentialOptions, clock: WallClock) {
     this.#options = options;
     this.#clock = clock;
     this.#loaded = loadKubeConfig(options);

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { asObject, asString } from '../model/json.js';
 import { errorMessage } from '../values/errors.js';
-import { type KubeClock } from './clock.js';
+import { type WallClock } from '../time/clock.js';
 import { KubeError } from './errors.js';
 
 /** The `exec` section of a kubeconfig's user, paths absolute. */
@@ -41,13 +41,13 @@ export class ExecPlugin {
 
   readonly #config: ExecConfig;
   readonly #cluster: { readonly server: string; readonly caData?: string | undefined };
-  readonly #clock: KubeClock;
+  readonly #clock: WallClock;
   readonly #timeoutMs: number;
 
   constructor(
     config: ExecConfig,
     cluster: { readonly server: string; readonly caData?: string | undefined },
-    clock: KubeClock,
+    clock: WallClock,
     timeoutMs = TIMEOUT_MS,
   ) {
     this.#config = config;
@@ -78,7 +78,7 @@ export class ExecPlugin {
         const what = command === '' ? 'of the kubeconfig' : JSON.stringify(command);
         reject(new KubeError('get credentials', { reason: 'Credentials', message: `exec plugin ${what} ${message}` }));
       };
-      const cancel = this.#clock.timer(this.#timeoutMs, () => fail(`did not end within ${this.#timeoutMs / 1000} s`));
+      const cancel = this.#clock.after(this.#timeoutMs, () => fail(`did not end within ${this.#timeoutMs / 1000} s`));
       if (command === '') return fail('has no command');
       const own = Object.fromEntries((env ?? []).map(({ name, value }) => [name, value]));
       // A group of its own, so that its end is the end of all that it started.

@@ -1,14 +1,14 @@
+import { type Log } from '../values/log.js';
 import { type FSWatcher, watch } from 'node:fs';
 import { readFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { errorMessage } from '../values/errors.js';
-import { type KubeClock, systemClock } from './clock.js';
+import { type WallClock, systemClock } from '../time/clock.js';
 import { toKubeError } from './errors.js';
 import { ObjectFeed, type ObjectFeedOptions } from './object-feed.js';
 import { type ManifestKind } from './manifest-defaults.js';
 import { type ManifestObject, parseManifest } from './manifest-file.js';
-import { type KubeLog } from './sink.js';
 
 export interface ManifestSourceOptions<Service, Slice, Node> {
   readonly directory: string;
@@ -17,13 +17,13 @@ export interface ManifestSourceOptions<Service, Slice, Node> {
   /** Only this Node is delivered. */
   readonly nodeName: string;
   readonly node: ObjectFeedOptions<Node>;
-  readonly log: KubeLog;
+  readonly log: Log;
   /**
    * Called for each file that is not used, or is used as it was before, and for each object of a kind that is not
    * served.
    */
   readonly onSkipped?: (file: string, what: string, reason: SkipReason) => void;
-  readonly clock?: KubeClock;
+  readonly clock?: WallClock;
   /** The directory is read again this often even when the kernel reported no change (network file systems). */
   readonly rescanMs?: number;
 }
@@ -59,7 +59,7 @@ const SETTLE_MS = 50;
  */
 export class ManifestSource<Service, Slice, Node> {
   readonly #feeds: Readonly<Record<ManifestKind, ObjectFeed<unknown>>>;
-  readonly #clock: KubeClock;
+  readonly #clock: WallClock;
   #files = new Map<string, KnownFile>();
   /** JSON of what the sinks hold, by kind and key. */
   #delivered = new Map<string, string>();
@@ -249,13 +249,13 @@ export class ManifestSource<Service, Slice, Node> {
   #soon(): void {
     if (this.#isClosed) return;
     this.#cancelTimer();
-    this.#cancelTimer = this.#clock.timer(SETTLE_MS, () => void this.rescan().then(() => this.#scheduleRescan()));
+    this.#cancelTimer = this.#clock.after(SETTLE_MS, () => void this.rescan().then(() => this.#scheduleRescan()));
   }
 
   #scheduleRescan(): void {
     if (this.#isClosed) return;
     this.#cancelTimer();
-    this.#cancelTimer = this.#clock.timer(
+    this.#cancelTimer = this.#clock.after(
       this.#options.rescanMs ?? 10_000,
       () => void this.rescan().then(() => this.#scheduleRescan()),
     );

@@ -1,6 +1,6 @@
-import { type KubeClock } from './clock.js';
+import { type Log } from '../values/log.js';
+import { type WallClock } from '../time/clock.js';
 import { type KubeError } from './errors.js';
-import { type KubeLog } from './sink.js';
 
 /** What health and metrics want to know; times in milliseconds since the epoch, 0 for never. */
 export interface ReflectorState {
@@ -37,13 +37,13 @@ export class ReflectorBook {
   #lastContact: number | undefined;
   #lastLogged: { readonly message: string; readonly at: number } | undefined;
 
-  readonly #clock: KubeClock;
-  readonly #log: KubeLog;
+  readonly #clock: WallClock;
+  readonly #log: Log;
 
   constructor(
     readonly resource: string,
-    clock: KubeClock,
-    log: KubeLog,
+    clock: WallClock,
+    log: Log,
   ) {
     this.#clock = clock;
     this.#log = log;

@@ -1,13 +1,14 @@
+import { type Log } from '../values/log.js';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type KubeBody, type KubeClient } from './client.js';
-import { Backoff, type KubeClock, sleep, systemClock } from './clock.js';
+import { Backoff } from '../time/backoff.js';
+import { type WallClock, sleep, systemClock } from '../time/clock.js';
 import { KubeError, toKubeError } from './errors.js';
 import { LineSplitter } from './json-splitter.js';
 import { type PageReader, readPage, readPages } from './list-pages.js';
 import { ObjectFeed, type ObjectFeedOptions } from './object-feed.js';
 import { ReflectorBook, type ReflectorState } from './reflector-state.js';
 import { isOlderVersion } from './resource-version.js';
-import { type KubeLog } from './sink.js';
 import { MALFORMED, parseWatchLine, type WatchEvent } from './wire.js';
 
 export interface ReflectorOptions<T> extends ObjectFeedOptions<T> {
@@ -18,8 +19,8 @@ export interface ReflectorOptions<T> extends ObjectFeedOptions<T> {
   readonly path: string;
   readonly labelSelector?: string;
   readonly fieldSelector?: string;
-  readonly log: KubeLog;
-  readonly clock?: KubeClock;
+  readonly log: Log;
+  readonly clock?: WallClock;
   /** A watch that is silent for this long is dead; API servers send a bookmark about every minute. */
   readonly idleMs?: number;
   /** The same while a list is on its way. */
@@ -49,7 +50,7 @@ const WENT_BACK = 'WentBack';
  */
 export class Reflector<T> {
   readonly #feed: ObjectFeed<T>;
-  readonly #clock: KubeClock;
+  readonly #clock: WallClock;
   readonly #backoff: Backoff;
   readonly #book: ReflectorBook;
   readonly #stop = new AbortController();

@@ -1,9 +1,10 @@
+import { type Log } from '../values/log.js';
 import { type KubeClient } from './client.js';
-import { type KubeClock } from './clock.js';
+import { type WallClock } from '../time/clock.js';
 import { readPage } from './list-pages.js';
 import { Reflector } from './reflector.js';
 import { type SkippedObjects } from './skipped-objects.js';
-import { type KubeLog, type ObjectParser, type ObjectProblem, type ResourceSink } from './sink.js';
+import { type ObjectParser, type ObjectProblem, type ResourceSink } from './sink.js';
 
 /**
  * What kube-proxy 1.36 selects: Services that are not for another proxy, and slices that are not of a headless Service.
@@ -21,8 +22,8 @@ export interface WatchOptions<T> {
   readonly sink: ResourceSink<T>;
   readonly onProblem: ObjectProblem;
   readonly skipped?: SkippedObjects;
-  readonly log: KubeLog;
-  readonly clock?: KubeClock;
+  readonly log: Log;
+  readonly clock?: WallClock;
 }
 
 /** All Services of the cluster; keys are `namespace/name`. */

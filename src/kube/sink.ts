@@ -20,9 +20,3 @@ export type ObjectProblem = (key: string, problem: string) => void;
 
 /** Trims a raw API object; undefined when it is of no use (reported when that is the object's fault). */
 export type ObjectParser<T> = (object: unknown, report: (problem: string) => void) => T | undefined;
-
-/** The part of a pino logger that this layer uses. */
-export interface KubeLog {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-}

@@ -1,7 +1,7 @@
 import { type Touched, mergeTouched } from '../desired/desired-state.js';
 import { type IpsetName } from '../desired/ipset-definitions.js';
 import { type AddressApplier } from './address-applier.js';
-import { type Clock } from './clock.js';
+import { type Clock } from '../time/clock.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type DrainTracker } from './drain.js';
 import { touchAgain } from './failures.js';

@@ -2,7 +2,8 @@ import { type Family, FAMILIES } from '../values/address.js';
 import { isFwmarkKey, realServerKeys, virtualServerFamily } from '../values/virtual-server.js';
 import { type ConntrackClient, StaleFlows } from '../kernel/conntrack/client.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
-import { type Clock } from './clock.js';
+import { doubledWait } from '../time/backoff.js';
+import { type Clock } from '../time/clock.js';
 import { Pacer } from './pacer.js';
 import { type ConntrackCleanup, type StaleUdp, type SyncRecord } from './sync-record.js';
 
@@ -56,7 +57,7 @@ export class ConntrackCleaner {
       for (const one of ofFamily) if (this.#left.length < MOST_LEFT) this.#left.push(one);
     }
     this.#failures = this.#left.length === 0 ? 0 : this.#failures + 1;
-    const wait = Math.min(FIRST_RETRY_MS * 2 ** Math.min(this.#failures - 1, 10), MOST_RETRY_MS);
+    const wait = doubledWait(FIRST_RETRY_MS, MOST_RETRY_MS, this.#failures);
     this.#retryAt = this.#failures === 0 ? Infinity : this.options.clock.now() + wait;
   }
 

@@ -1,4 +1,4 @@
-import { type Clock } from './clock.js';
+import { type Clock } from '../time/clock.js';
 
 /**
  * The kernel keeps a deleted real server on a list (ip_vs_ctl.c, dest_trash): its timer finds it idle within a minute

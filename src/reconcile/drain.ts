@@ -7,7 +7,7 @@ import {
   realServerList,
   virtualServerFamily,
 } from '../values/virtual-server.js';
-import { type Clock } from './clock.js';
+import { type Clock } from '../time/clock.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { type IpvsWriter } from './ipvs-writer.js';
 import { type Round } from './round.js';

@@ -1,7 +1,7 @@
 import { type Touched, mergeTouched, newTouched } from '../desired/desired-state.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type ChangeApplier } from './change-applier.js';
-import { type Clock } from './clock.js';
+import { type Clock } from '../time/clock.js';
 import { type ConntrackCleaner } from './conntrack-cleaner.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type IpvsApplier } from './ipvs-applier.js';

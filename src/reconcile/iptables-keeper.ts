@@ -4,7 +4,7 @@ import { type RuleSet } from '../desired/iptables-rule-set.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
 import { type RuleDifference, planRules } from '../plan/iptables-rule-diff.js';
 import { parseSavedRules } from '../plan/iptables-save.js';
-import { type Clock } from './clock.js';
+import { type Clock } from '../time/clock.js';
 import { Drift } from './drift.js';
 
 export interface IptablesKeeperOptions {

@@ -3,7 +3,8 @@ import { type IpsetEntry } from '../values/ipset.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type Touched } from '../desired/desired-state.js';
 import { type IpsetName } from '../desired/ipset-definitions.js';
-import { type Clock } from './clock.js';
+import { doubledWait } from '../time/backoff.js';
+import { type Clock } from '../time/clock.js';
 import { type RefusedChange, type RefusedObject, type Retouch, touchAgain } from './failures.js';
 
 /** Refused so often in a row, with the same errno each time, an object is skipped. */
@@ -125,7 +126,7 @@ export class KernelRefusals {
     if (!change.isVerdict) return 'waits';
     const before = trial.get(idOf(change));
     const times = before?.change.code === change.code ? before.times + 1 : 1;
-    const wait = Math.min(FIRST_RETRY_MS * 2 ** Math.max(0, Math.min(times - TRIALS, 10)), MOST_RETRY_MS);
+    const wait = doubledWait(FIRST_RETRY_MS, MOST_RETRY_MS, times - TRIALS + 1);
     this.#put({ change, times, retryAt: times < TRIALS ? Infinity : this.clock.now() + wait });
     if (times < TRIALS) return 'on-trial';
     return times === TRIALS ? 'newly-skipped' : 'skipped';

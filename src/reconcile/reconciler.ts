@@ -4,7 +4,7 @@ import { type Prefix } from '../values/prefix.js';
 import { type AddressApplier } from './address-applier.js';
 import { adopt, touchAll } from './adopt.js';
 import { type Between, ChangeApplier } from './change-applier.js';
-import { type Clock } from './clock.js';
+import { type Clock } from '../time/clock.js';
 import { type ConntrackCleaner } from './conntrack-cleaner.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type DrainTracker } from './drain.js';

@@ -1,4 +1,5 @@
-import { type Clock } from './clock.js';
+import { doubledWait } from '../time/backoff.js';
+import { type Clock } from '../time/clock.js';
 
 export interface RunnerOptions {
   /** At least this long between the end of one run and the start of the next (minSyncPeriod), ms. */
@@ -85,7 +86,7 @@ export class BoundedFrequencyRunner {
   }
 
   #retryDelay(): number {
-    const delay = this.options.retryInterval * 2 ** Math.min(this.#failures - 1, 20);
-    return Math.min(delay, this.options.maxRetryInterval);
+    const { retryInterval, maxRetryInterval } = this.options;
+    return doubledWait(retryInterval, maxRetryInterval, this.#failures);
   }
 }

@@ -1,3 +1,4 @@
+import { type ConntrackConfig } from '../values/conntrack-config.js';
 import { errorMessage } from '../values/errors.js';
 import { type Sysctl } from '../kernel/node/sysctl.js';
 
@@ -24,15 +25,7 @@ export interface SysctlInputs {
   readonly strictARP: boolean;
   /** 0 below kernel 5.9, else undefined: leave it (kernel/sysctl-kernel-release.ts). */
   readonly connReuseMode: 0 | undefined;
-  readonly conntrack: {
-    readonly maxPerCore: number;
-    readonly min: number;
-    readonly tcpEstablishedTimeoutMs: number | undefined;
-    readonly tcpCloseWaitTimeoutMs: number | undefined;
-    readonly tcpBeLiberal: boolean;
-    readonly udpTimeoutMs: number | undefined;
-    readonly udpStreamTimeoutMs: number | undefined;
-  };
+  readonly conntrack: ConntrackConfig;
   readonly cores: number;
 }
 

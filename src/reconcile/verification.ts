@@ -4,7 +4,7 @@ import { type Prefix } from '../values/prefix.js';
 import { mergeTouched, newTouched } from '../desired/desired-state.js';
 import { type AddressApplier } from './address-applier.js';
 import { type ChangeApplier } from './change-applier.js';
-import { type Clock } from './clock.js';
+import { type Clock } from '../time/clock.js';
 import { type Comparison, compareWithKernel } from './compare.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type Interleaver } from './interleaver.js';

@@ -1,9 +1,6 @@
 import { type IncomingMessage } from 'node:http';
 import { type Route, sendText } from './respond.js';
 
-/** Who may see pages that name Services and settings: this node's own processes, everybody, or (`off`) nobody. */
-export type StatusAccess = 'loopback' | 'all' | 'off';
-
 const REFUSAL =
   'This page is for the node itself: ask from there (kube-proxy-ipvs status), through kubectl port-forward, or set\n' +
   'kubeProxyIpvs.statusAccess: all\n';

@@ -1,12 +1,8 @@
+import { type Log } from '../values/log.js';
 import { type RequestListener, type Server, createServer } from 'node:http';
 import { type AddressInfo, type Socket } from 'node:net';
+import { doubledWait } from '../time/backoff.js';
 import { ServeError } from './errors.js';
-
-/** What the servers need of a logger; pino fits. */
-export interface ServeLog {
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-}
 
 export interface ListenerOptions {
   /** Names the server in messages: `health server`. */
@@ -16,7 +12,7 @@ export interface ListenerOptions {
   /** 0 lets the kernel choose (tests). */
   readonly port: number;
   readonly handler: RequestListener;
-  readonly log: ServeLog;
+  readonly log: Log;
   /** What to do about a port that is in use, for the message. */
   readonly fix?: string;
   /** True: a failed bind rejects `start` instead of being tried again. */
@@ -143,9 +139,9 @@ export class Listener {
   #planRetry(failure: ServeError): void {
     if (this.#closed) return;
     const [first, longest] = this.#options.retryMs ?? [1000, 30_000];
-    const delay = Math.min(longest, first * 2 ** this.#failures);
+    const delay = doubledWait(first, longest, ++this.#failures);
     // One line for the first failure; a port that stays taken must not fill the log.
-    if (this.#failures++ === 0) {
+    if (this.#failures === 1) {
       this.#options.log.warn({ code: failure.code }, `${failure.message}; retrying until it succeeds`);
     }
     this.#retry = setTimeout(() => void this.start(), delay);

@@ -1,5 +1,6 @@
+import { type StatusAccess } from '../values/status-access.js';
 import { type RequestListener } from 'node:http';
-import { type StatusAccess, guarded } from './access.js';
+import { guarded } from './access.js';
 import { type InspectionSource, backendsQuery, servicesQuery } from './inspection.js';
 import { type Metrics } from './metrics.js';
 import { type Route, router, send, sendJson, sendText } from './respond.js';

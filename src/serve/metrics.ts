@@ -1,3 +1,4 @@
+import { type ApiRequest } from '../values/api-request.js';
 import { Registry } from 'prom-client';
 import { FAMILIES, type Family } from '../values/address.js';
 import {
@@ -22,16 +23,6 @@ export interface BuildInfo {
   /** Known to bundles made in a git checkout; labels that are not known are left out. */
   readonly commit?: string | undefined;
   readonly date?: string | undefined;
-}
-
-/** One finished request to the API server. */
-export interface ApiRequest {
-  readonly verb: string;
-  readonly method: string;
-  readonly host: string;
-  /** HTTP status, or `<error>` when none came (client-go's word). */
-  readonly code: string;
-  readonly seconds: number;
 }
 
 /**

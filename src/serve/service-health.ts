@@ -1,8 +1,9 @@
+import { type Log } from '../values/log.js';
 import { type RequestListener } from 'node:http';
 import { type Address, formatAddress } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
 import { formatHostPort } from '../values/virtual-server.js';
-import { Listener, type ServeLog } from './listener.js';
+import { Listener } from './listener.js';
 import { send } from './respond.js';
 
 /** The health check of one LoadBalancer Service with externalTrafficPolicy Local. */
@@ -14,7 +15,7 @@ export interface ServiceHealth {
 }
 
 export interface ServiceHealthOptions {
-  readonly log: ServeLog;
+  readonly log: Log;
   /** The proxy's own health, asked at every probe. */
   readonly isProxyHealthy: () => boolean;
   readonly retryMs?: readonly [first: number, longest: number];

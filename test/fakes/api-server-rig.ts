@@ -1,5 +1,6 @@
+import { type ApiRequest } from '../../src/values/api-request.js';
 import { type TestContext } from 'node:test';
-import { KubeClient, type RequestRecord } from '../../src/kube/client.js';
+import { KubeClient } from '../../src/kube/client.js';
 import { Reflector, type ReflectorOptions } from '../../src/kube/reflector.js';
 import { SERVICE_SELECTOR } from '../../src/kube/resources.js';
 import { parseService, type Service } from '../../src/model/service.js';
@@ -24,7 +25,7 @@ export interface ReflectorRig {
   readonly clock: TestClock;
   readonly problems: string[];
   readonly logged: string[];
-  readonly records: RequestRecord[];
+  readonly records: ApiRequest[];
   readonly idleMs: number;
   readonly listIdleMs: number;
   synced(): Promise<void>;
@@ -40,7 +41,7 @@ export async function startReflector(t: TestContext, options: RigOptions): Promi
   for (const rule of options.faults ?? []) server.fault(rule);
   options.beforeStart?.(server);
   const clock = new TestClock();
-  const [problems, logged, records]: [string[], string[], RequestRecord[]] = [[], [], []];
+  const [problems, logged, records]: [string[], string[], ApiRequest[]] = [[], [], []];
   const client = new KubeClient({
     master: await server.start(),
     clock,

@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import { type KubeClock } from '../../src/kube/clock.js';
+import { type WallClock } from '../../src/time/clock.js';
 import { type ResourceSink } from '../../src/kube/sink.js';
 import { type ApiObject } from './api-server-store.js';
 
@@ -10,7 +10,7 @@ export const LONGEST_WAIT_MS = 350_000;
  * Time for tests against real sockets: waits pass at once and are written down in `waits`; time-outs (give them more
  * than LONGEST_WAIT_MS) fire only on `expireTimeouts`.
  */
-export class TestClock implements KubeClock {
+export class TestClock implements WallClock {
   time = 1_700_000_000_000;
   /** Somebody set the clock. */
   wallOffset = 0;
@@ -29,7 +29,7 @@ export class TestClock implements KubeClock {
     return 0.5;
   }
 
-  timer(ms: number, callback: () => void): () => void {
+  after(ms: number, callback: () => void): () => void {
     if (ms > LONGEST_WAIT_MS) {
       const entry = { due: this.time + ms, callback };
       this.#timeouts.add(entry);

@@ -1,7 +1,7 @@
 /**
  * getsockopt on the fake kernel's IPVS table: the bytes that do_ip_vs_get_ctl would write, in a 64-bit kernel's layout.
  */
-import { type OpenOptionSocket } from '../../src/kernel/ipvs/sockopt.js';
+import { type OpenOptionSocket } from '../../src/kernel/option-socket.js';
 import { type RealServerKey, type VirtualServerKey, virtualServerFamily } from '../../src/values/virtual-server.js';
 import { type FakeIpvs, type FakeRealServer, type FakeVirtualServer } from './fake-kernel-ipvs.js';
 

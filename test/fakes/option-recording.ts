@@ -2,8 +2,8 @@
  * Reads of socket options as recordings: `>` option and the head that says what is wanted, `<` errno and the bytes, in
  * hex.
  */
+import { type OpenOptionSocket } from '../../src/kernel/option-socket.js';
 import assert from 'node:assert/strict';
-import { type OpenOptionSocket } from '../../src/kernel/ipvs/sockopt.js';
 import { type Recording } from './netlink-recording.js';
 
 /** Longer than the head of any option's structure. */

@@ -1,9 +1,10 @@
 /**
  * What a client says to the kernel in one go: run against the real one it is recorded, against the recording replayed.
  */
+import { type OpenOptionSocket } from '../../src/kernel/option-socket.js';
 import { IpvsClient, type IpvsInfo, type IpvsTimeouts } from '../../src/kernel/ipvs/client.js';
 import { type DumpedRealServer } from '../../src/kernel/ipvs/message.js';
-import { IpvsSockopt, type OpenOptionSocket, SockoptView } from '../../src/kernel/ipvs/sockopt.js';
+import { IpvsSockopt, SockoptView } from '../../src/kernel/ipvs/sockopt.js';
 import { type ObservedVirtualServer } from '../../src/kernel/ipvs/observed-table.js';
 import { LinkClient } from '../../src/kernel/rtnetlink/client.js';
 import { type OpenNetlinkSocket } from '../../src/netlink/socket.js';

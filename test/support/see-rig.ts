@@ -1,11 +1,11 @@
 /** The commands that show what is there, against a data plane over a fake kernel, served as the daemon serves it. */
+import { type StatusAccess } from '../../src/values/status-access.js';
 import { type TestContext } from 'node:test';
 import { runCommandLine } from '../../src/cli/command-line.js';
 import { commandHandlers } from '../../src/cli/commands.js';
 import { type Environment } from '../../src/daemon/environment.js';
 import { inspectionSource } from '../../src/daemon/inspection-source.js';
 import { KernelLook } from '../../src/daemon/kernel-look.js';
-import { type StatusAccess } from '../../src/serve/access.js';
 import { metricsHandler } from '../../src/serve/metrics-server.js';
 import { parseAddress } from '../../src/values/address.js';
 import { type Protocol } from '../../src/values/protocol.js';

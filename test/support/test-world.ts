@@ -10,7 +10,7 @@ import { loadConfigDocument } from '../../src/config/load.js';
 import { type ProxyConfig } from '../../src/config/proxy-config.js';
 import { DataPlane, type DataPlaneOptions, type World } from '../../src/daemon/data-plane.js';
 import { SyncReporter } from '../../src/daemon/sync-reporter.js';
-import { type Clock } from '../../src/reconcile/clock.js';
+import { type Clock } from '../../src/time/clock.js';
 import { Metrics } from '../../src/serve/metrics.js';
 import { FAMILIES } from '../../src/values/address.js';
 import { FakeIptables } from './fake-iptables.js';

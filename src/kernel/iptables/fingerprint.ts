@@ -6,6 +6,9 @@
  * hashed without their packet counters. iptables-nft: the generation number of the whole rule set (NFT_MSG_GETGEN),
  * which every transaction raises.
  */
+import { type OpenOptionSocket } from '../option-socket.js';
+import { type OptionSocket } from '../option-socket.js';
+import { type OptionBuffer } from '../option-socket.js';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { AttributeReader } from '../../netlink/attribute-reader.js';
@@ -20,7 +23,6 @@ import {
 import { NETLINK_NETFILTER, type OpenNetlinkSocket } from '../../netlink/socket.js';
 import { type Family } from '../../values/address.js';
 import { type IptablesBackend } from './detect.js';
-import { type OpenOptionSocket, type OptionBuffer, type OptionSocket } from '../ipvs/sockopt.js';
 
 /** Equal fingerprints of one family: no rule changed in between. Undefined: cannot be known this time. */
 export interface RuleFingerprints {

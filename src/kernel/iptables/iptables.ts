@@ -1,3 +1,5 @@
+import { doubledWait } from '../../time/backoff.js';
+import { type Clock, sleep, systemClock } from '../../time/clock.js';
 import { type Family } from '../../values/address.js';
 import { type RunCommand } from '../command.js';
 import { type IptablesTools } from './detect.js';
@@ -28,21 +30,15 @@ export interface RestoreOptions {
   readonly deadline?: number;
 }
 
-/** Clock and timer of the waiting, for tests. */
-export interface WaitClock {
-  now(): number;
-  sleep(milliseconds: number, signal?: AbortSignal): Promise<void>;
-}
-
 /** Reads and writes rules through the iptables programs: one process a read, one a write. Errors are CommandError. */
 export class Iptables {
   readonly #run: RunCommand;
-  readonly #clock: WaitClock;
+  readonly #clock: Clock;
 
   constructor(
     readonly tools: IptablesTools,
     run: RunCommand,
-    clock: WaitClock = systemClock,
+    clock: Clock = systemClock,
   ) {
     this.#run = run;
     this.#clock = clock;
@@ -77,7 +73,8 @@ export class Iptables {
         if (!isLockHeld(error)) throw error;
         report();
         if (options.deadline !== undefined && reported - start >= options.deadline) throw error;
-        await this.#clock.sleep(Math.min(BACKOFF.first * 2 ** attempt, BACKOFF.most), options.signal);
+        await sleep(this.#clock, doubledWait(BACKOFF.first, BACKOFF.most, attempt + 1), options.signal);
+        options.signal?.throwIfAborted();
       }
     }
   }
@@ -92,20 +89,3 @@ export class Iptables {
     });
   }
 }
-
-const systemClock: WaitClock = {
-  now: () => performance.now(),
-  sleep: (milliseconds, signal) =>
-    new Promise((resolve, reject) => {
-      const stop = (): void => {
-        clearTimeout(timer);
-        reject(signal?.reason instanceof Error ? signal.reason : new Error('aborted'));
-      };
-      const timer = setTimeout(() => {
-        signal?.removeEventListener('abort', stop);
-        resolve();
-      }, milliseconds);
-      if (signal?.aborted) stop();
-      else signal?.addEventListener('abort', stop, { once: true });
-    }),
-};

@@ -18,7 +18,7 @@
  *   struct ip_vs_dest_entry     addr 0, port 4 (u16), conn_flags 8, weight 12, u_threshold 16, l_threshold 20,
  *                               activeconns 24, inactconns 28, persistconns 32, statistics 40; 96 bytes
  */
-import { type Family } from '../../values/address.js';
+import { type OpenOptionSocket, type OptionBuffer, type OptionSocket } from '../option-socket.js';
 import { protocolName } from '../../values/protocol.js';
 import {
   FLAG_HASHED,
@@ -30,25 +30,6 @@ import {
 } from '../../values/virtual-server.js';
 import { type Forwarding, forwardingOf } from './message.js';
 import { type ObservedVirtualServer } from './observed-table.js';
-
-/**
- * One buffer that getsockopt(IPPROTO_IP or IPPROTO_IPV6, ...) fills. The seam under this codec:
- * native/option-socket.ts, or a fake.
- */
-export interface OptionBuffer {
-  readonly bytes: Buffer;
-  /** Reads the option into `bytes`, `length` of them; returns 0 or the errno. */
-  get(option: number, length: number): number;
-}
-
-export interface OptionSocket {
-  buffer(size: number): OptionBuffer;
-  /** Idempotent; its buffers must not be used afterwards. */
-  close(): void;
-}
-
-/** Opens a socket of a family, 4 by default; throws an Error with `errno`. */
-export type OpenOptionSocket = (family?: Family) => OptionSocket;
 
 /** The kernel refused a read. */
 export class IpvsSockoptError extends Error {

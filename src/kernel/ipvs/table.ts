@@ -1,9 +1,10 @@
 /** Reads the IPVS table by the cheapest interface that the kernel offers. */
+import { type OpenOptionSocket } from '../option-socket.js';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type RealServerKey, type VirtualServerKey, virtualServerFamily } from '../../values/virtual-server.js';
 import { type IpvsClient } from './client.js';
 import { type DumpedVirtualServer } from './message.js';
-import { IpvsSockopt, type OpenOptionSocket, SockoptView } from './sockopt.js';
+import { IpvsSockopt, SockoptView } from './sockopt.js';
 import { type IpvsTableSource, type ReadOptions, type ObservedVirtualServer } from './observed-table.js';
 import { DumpView } from './dump-view.js';
 

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { type KubeClock, systemClock } from '../../../src/kube/clock.js';
+import { type WallClock, systemClock } from '../../../src/time/clock.js';
 import { KubeClient } from '../../../src/kube/client.js';
 import { ApiServerAddresses } from '../../../src/daemon/api-server-addresses.js';
 import { NodeAddresses, type ProtectNodeAddresses } from '../../../src/daemon/node-addresses.js';
@@ -77,10 +77,10 @@ test('endpoints of default/kubernetes that never change stay protected for as lo
   const cluster = new ClusterState();
   let now = 0;
   let fire = (): void => undefined;
-  const clock: KubeClock = {
+  const clock: WallClock = {
     ...systemClock,
     now: () => now,
-    timer: (_ms, callback) => {
+    after: (_ms, callback) => {
       fire = callback;
       return () => undefined;
     },
@@ -194,7 +194,7 @@ test('a count that is refused holds nobody up, and is asked for again', async (t
   const client = new KubeClient({ master: await server.start() });
   const cluster = new ClusterState();
   const protect = (source: string, protection: unknown): void => void cluster.protect(source, protection as never);
-  const clock: KubeClock = { ...systemClock, random: () => 0.01 };
+  const clock: WallClock = { ...systemClock, random: () => 0.01 };
   const nodes = new NodeAddresses({ mode: 'auto', nodeName: 'node-0', client, protect, clock, log });
   t.after(async () => {
     await nodes.close();

@@ -42,7 +42,7 @@ class Events {
       clock: {
         now: () => clock.now(),
         wall: () => clock.now(),
-        timer: (ms, run) => clock.after(ms, run),
+        after: (ms, run) => clock.after(ms, run),
         random: () => 0,
       },
       log: { warn: (_fields: object, text: string) => void this.warnings.push(text), debug: () => undefined } as never,

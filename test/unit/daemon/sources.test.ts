@@ -8,7 +8,7 @@ import { pino } from 'pino';
 import { loadConfigDocument } from '../../../src/config/load.js';
 import { Sources, type SourcesOptions } from '../../../src/daemon/sources.js';
 import { SyncReporter } from '../../../src/daemon/sync-reporter.js';
-import { type KubeClock, systemClock } from '../../../src/kube/clock.js';
+import { type WallClock, systemClock } from '../../../src/time/clock.js';
 import { ClusterState } from '../../../src/model/cluster-state.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { Metrics } from '../../../src/serve/metrics.js';
@@ -61,10 +61,10 @@ async function start(
   const metrics = new Metrics({ version: '0.0.0' });
   const cluster = new ClusterState();
   const waits = new Set<() => void>();
-  const clock: KubeClock = {
+  const clock: WallClock = {
     ...systemClock,
-    timer: (ms, callback) => {
-      if (ms !== NODE_WAIT_MS) return systemClock.timer(ms, callback);
+    after: (ms, callback) => {
+      if (ms !== NODE_WAIT_MS) return systemClock.after(ms, callback);
       waits.add(callback);
       return () => waits.delete(callback);
     },

@@ -27,7 +27,7 @@ function rig(options: Partial<StartGateOptions> = {}): Rig {
       needs: { addresses: false, podCIDRs: false },
       nodeWaitMs: 30_000,
       absentNodeWaitMs: 30_000,
-      clock: { timer: (ms, callback) => clock.after(ms, callback) },
+      clock,
       log: { info: log, warn: log },
       onOpen: () => made.opened++,
       ...options,

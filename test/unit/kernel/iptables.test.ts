@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CommandError, type CommandOptions, CommandRunner, type RunCommand } from '../../../src/kernel/command.js';
-import { Iptables, type WaitClock } from '../../../src/kernel/iptables/iptables.js';
+import { Iptables } from '../../../src/kernel/iptables/iptables.js';
+import { type Clock } from '../../../src/time/clock.js';
 import { isLockHeld } from '../../../src/kernel/iptables/xtables-lock.js';
 import { IptablesMissingError, type IptablesTools, detectIptables } from '../../../src/kernel/iptables/detect.js';
 
@@ -193,14 +194,16 @@ const TOOLS: IptablesTools = {
 const HELD = 'Another app is currently holding the xtables lock. Stopped waiting after 1s.';
 
 /** A clock that tries and sleeps move. */
-function fakeClock(): WaitClock & { time: number; slept: number[] } {
+function fakeClock(): Clock & { time: number; slept: number[] } {
   const clock = {
     time: 0,
     slept: [] as number[],
     now: () => clock.time,
-    sleep: async (milliseconds: number) => {
+    after: (milliseconds: number, action: () => void) => {
       clock.slept.push(milliseconds);
       clock.time += milliseconds;
+      const soon = setImmediate(action);
+      return () => clearImmediate(soon);
     },
   };
   return clock;

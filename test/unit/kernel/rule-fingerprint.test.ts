@@ -1,10 +1,10 @@
 /** Rule fingerprints over a fake getsockopt that lays tables out as ip_tables and ip6_tables do. */
+import { type OpenOptionSocket } from '../../../src/kernel/option-socket.js';
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { type OpenOptionSocket } from '../../../src/kernel/ipvs/sockopt.js';
 import {
   GenerationFingerprints,
   TableFingerprints,

@@ -6,7 +6,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { type KubeClock, systemClock } from '../../../src/kube/clock.js';
+import { type WallClock, systemClock } from '../../../src/time/clock.js';
 import { KubeClient } from '../../../src/kube/client.js';
 import { KubeError } from '../../../src/kube/errors.js';
 import { type ExecConfig, ExecPlugin } from '../../../src/kube/exec-plugin.js';
@@ -98,7 +98,7 @@ test('without an expiration it is asked once; many at a time ask once; an expire
 
   const dated = pluginOf(t, credential({ token: 'two', expirationTimestamp: '2030-01-01T00:00:00Z' }));
   let wall = Date.UTC(2029, 11, 31);
-  const clock: KubeClock = { ...systemClock, wall: () => wall };
+  const clock: WallClock = { ...systemClock, wall: () => wall };
   const expiring = new ExecPlugin(dated.exec, CLUSTER, clock);
   await expiring.credential();
   await expiring.credential();

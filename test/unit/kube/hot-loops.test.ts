@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type Socket, createServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { Backoff } from '../../../src/kube/clock.js';
+import { Backoff } from '../../../src/time/backoff.js';
 import { KubeClient } from '../../../src/kube/client.js';
 import { Reflector } from '../../../src/kube/reflector.js';
 import { parseService } from '../../../src/model/service.js';

@@ -7,12 +7,13 @@ import { after, describe, test } from 'node:test';
 import { iptablesRules } from '../../../src/desired/iptables-rules.js';
 import { type RuleSet } from '../../../src/desired/iptables-rule-set.js';
 import { CommandError, type RunCommand } from '../../../src/kernel/command.js';
-import { Iptables, type WaitClock } from '../../../src/kernel/iptables/iptables.js';
+import { Iptables } from '../../../src/kernel/iptables/iptables.js';
 import { Sysctl } from '../../../src/kernel/node/sysctl.js';
 import { parseSavedRules } from '../../../src/plan/iptables-save.js';
 import { type RulesOutcome, IptablesKeeper } from '../../../src/reconcile/iptables-keeper.js';
 import { type SysctlInputs, ensureSysctls, desiredSysctls } from '../../../src/reconcile/sysctl-keeper.js';
 import { type Family } from '../../../src/values/address.js';
+import { type Clock } from '../../../src/time/clock.js';
 import { HandClock } from '../../fakes/hand-clock.js';
 
 const rulesOf = (family: Family): RuleSet =>
@@ -84,11 +85,12 @@ class RulesRig {
     families: readonly Family[] = [4, 6],
     readonly fake = new FakeIptables(),
   ) {
-    const clock: WaitClock = {
+    const clock: Clock = {
       now: () => this.now,
-      sleep: async (ms, signal) => {
+      after: (ms, action) => {
         this.now += ms;
-        signal?.throwIfAborted();
+        const soon = setImmediate(action);
+        return () => clearImmediate(soon);
       },
     };
     const commands = { 4: { save: 'save-4', restore: 'restore-4' }, 6: { save: 'save-6', restore: 'restore-6' } };

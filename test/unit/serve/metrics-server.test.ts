@@ -1,8 +1,8 @@
+import { type StatusAccess } from '../../../src/values/status-access.js';
 import assert from 'node:assert/strict';
 import { networkInterfaces } from 'node:os';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type StatusAccess } from '../../../src/serve/access.js';
 import { metricsHandler } from '../../../src/serve/metrics-server.js';
 import { Metrics } from '../../../src/serve/metrics.js';
 import { type ServiceQuery, type StatusReport } from '../../../src/serve/status.js';
