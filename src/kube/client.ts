@@ -1,6 +1,7 @@
 import { type ApiRequest } from '../values/api-request.js';
 import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
+import { type Socket } from 'node:net';
 import { asObject, asString } from '../model/json.js';
 import { type WallClock, systemClock } from '../time/clock.js';
 import { type Connection, Credentials } from './credentials.js';
@@ -127,14 +128,7 @@ export class KubeClient {
           new KubeError(request.operation, { reason: 'Timeout', message: `no answer within ${timeoutMs / 1000} s` }),
         ),
       );
-      outgoing.on('socket', (socket) => {
-        socket.setKeepAlive(true, 30_000);
-        const notifyPeer = (): void => {
-          if (socket.remoteAddress !== undefined) this.#options.onPeer?.(socket.remoteAddress);
-        };
-        if (socket.connecting) socket.once('connect', notifyPeer);
-        else notifyPeer();
-      });
+      outgoing.on('socket', (socket) => this.#gotSocket(socket));
       outgoing.on('response', (response) => {
         cancel();
         resolve(response);
@@ -147,6 +141,15 @@ export class KubeClient {
       });
       outgoing.end(request.body === undefined ? undefined : JSON.stringify(request.body));
     });
+  }
+
+  #gotSocket(socket: Socket): void {
+    socket.setKeepAlive(true, 30_000);
+    const notifyPeer = (): void => {
+      if (socket.remoteAddress !== undefined) this.#options.onPeer?.(socket.remoteAddress);
+    };
+    if (socket.connecting) socket.once('connect', notifyPeer);
+    else notifyPeer();
   }
 
   #record(request: KubeRequest, connection: Connection, code: string, started: number): void {
