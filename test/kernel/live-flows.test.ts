@@ -165,11 +165,17 @@ const SWITCHED_LOCAL: ServiceSpec = {
 const AFFINITY = 3;
 const TIMED: ServiceSpec = { ...exposed(92, 'timed'), affinitySeconds: AFFINITY };
 const TIMED_TCP: ServiceSpec = { ...exposed(93, 'timed-tcp'), affinitySeconds: AFFINITY };
+const TIMED_BY_TCP = [
+  ['client', 'clusterIP', 4],
+  ['client', 'clusterIP', 6],
+  ['outside', 'nodePort', 4],
+  ['outside', 'loadBalancer', 6],
+] as const;
 const ROLLED = exposed(94, 'rolled');
 const ROLLED_LOCAL: ServiceSpec = { ...exposed(95, 'rolled-local'), externalLocal: true };
 
 let rig: LiveRig;
-let tcpAtFirst: string;
+const tcpAtFirst: string[] = [];
 
 before(async () => {
   rig = await LiveRig.create(
@@ -179,7 +185,8 @@ before(async () => {
     },
   );
   // First of all, since it takes a minute: see the last test.
-  tcpAtFirst = await sticksTo(target(TIMED_TCP, 'clusterIP', 'TCP', 4), 'client');
+  for (const [from, kind, family] of TIMED_BY_TCP)
+    tcpAtFirst.push(await sticksTo(target(TIMED_TCP, kind, 'TCP', family), from));
 });
 
 after(async () => {
@@ -213,7 +220,7 @@ for (const [index, flow] of FLOWS.entries()) {
       if (stage > 0) await rig.apply(spec);
       for (const family of [4, 6] as const) {
         // As a client that never gives up: the same source port all along, through refusals and silence.
-        const ask = { ...target(spec, flow.to, 'UDP', family), sourcePort: 45_000 + index, timeout: 200 };
+        const ask = { ...target(spec, flow.to, 'UDP', family), sourcePort: 45_000 + index, timeout: patience(200) };
         let got = '';
         await waitUntil(
           `IPv${family}: ${by ?? 'no answer'}`,
@@ -228,7 +235,7 @@ for (const [index, flow] of FLOWS.entries()) {
         // It stays so.
         const more = await rig.lab.agent.many(namespaceOf(flow.from), 3, {
           ...ask,
-          timeout: by === undefined ? 50 : patience(5000),
+          timeout: by === undefined ? patience(50) : patience(5000),
         });
         assert.deepEqual(more.by, by === undefined ? {} : { [by]: 3 });
       }
@@ -321,7 +328,7 @@ const ROLL_LOCAL: readonly Endpoints[] = [
 
 async function roll(spec: ServiceSpec, stages: readonly Endpoints[]): Promise<void> {
   const { agent } = rig.lab;
-  const to = { ...target(spec, 'loadBalancer', 'TCP', 4), timeout: 15_000 };
+  const to = { ...target(spec, 'loadBalancer', 'TCP', 4), timeout: patience(15_000) };
   const load = await agent.load('outside', { ...to, rate: 30, workers: 3, connections: 6 });
   const answered = async (): Promise<number> => (await load.counts()).answered;
   for (const endpoints of [...stages, ...stages]) {
@@ -343,7 +350,12 @@ test('rolling update by load balancer IP, external policy Local: no request fail
   roll(ROLLED_LOCAL, ROLL_LOCAL));
 
 test('affinity times out by TCP, once its connections have gone: IPVS looks again after a minute', async () => {
-  const to = target(TIMED_TCP, 'clusterIP', 'TCP', 4);
-  await waitUntil('to be forgotten', () => !isRemembered(to, placeAddress('client', 4)), 150_000);
-  assert.notEqual(await sticksTo(to, 'client'), tcpAtFirst);
+  await Promise.all(
+    TIMED_BY_TCP.map(async ([from, kind, family], index) => {
+      const to = target(TIMED_TCP, kind, 'TCP', family);
+      const client = placeAddress(from, family);
+      await waitUntil(`${kind} IPv${family} to be forgotten`, () => !isRemembered(to, client), 150_000);
+      assert.notEqual(await sticksTo(to, from), tcpAtFirst[index], `${kind} IPv${family}`);
+    }),
+  );
 });
