@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before } from 'node:test';
+import { parse } from 'yaml';
 import { REQUIRED_MODULES, schedulerModule } from '../../src/kernel/node/modules.js';
 import { type Change } from '../../src/reconcile/change.js';
 import { ROOT } from './harness/agent.js';
@@ -116,6 +117,22 @@ step('beside a healthy daemon verify, plan and status have nothing to complain a
   assert.ok(status.out.split('\n').length <= 12 + status.out.split('\nnote: ').length, status.out);
   console.log(status.out);
   assert.deepEqual(reference((await ipsets()).add), fixtureLines('kube-proxy-1.36/ipset-add.txt').sort());
+});
+
+step('config, flags and preflight, typed in the pod, say what is meant and what is there', async () => {
+  assert.deepEqual(await type('config check').then(({ out, code }) => [out, code]), [`${PLACE}: valid\n`, 0]);
+  writeFileSync('/tmp/broken.conf', 'kind: KubeProxyConfiguration\nipvs: { scheduler: nosuch, syncPeriod: 3 }\n');
+  const broken = await type('config check /tmp/broken.conf -o json');
+  assert.equal(broken.code, 1);
+  const { valid, problems } = JSON.parse(broken.out) as { valid: boolean; problems: object[] };
+  assert.ok(!valid && problems.length >= 1, broken.out);
+  const { ipvs } = parse((await type('config print')).out) as { ipvs: { scheduler: string; syncPeriod: string } };
+  assert.deepEqual([ipvs.scheduler, ipvs.syncPeriod], ['rr', '30s']);
+  assert.match((await type('flags')).out, /^ {2}--conntrack-max-per-core +sets conntrack\.maxPerCore$/m);
+  const preflight = await type('preflight -o yaml');
+  assert.equal(preflight.code, 0, preflight.out);
+  const { ok, checks } = parse(preflight.out) as { ok: boolean; checks: { name: string; state: string }[] };
+  assert.ok(ok && checks.some(({ name, state }) => name === 'module ip_vs' && state === 'ok'), preflight.out);
 });
 
 step('explain follows packets to a Service, says whom the backend sees, and that the kernel has it so', async () => {

@@ -39,6 +39,32 @@ test('services and backends print what docs/operations.md shows', async (t) => {
   assert.ok(readFileSync(DOCS, 'utf8').includes(`\`\`\`console\n${text}\`\`\`\n`), `docs/operations.md lacks\n${text}`);
 });
 
+test('the troubleshooting page shows what the commands say of Services that are in trouble', async (t) => {
+  const cluster = new TestCluster({ families: [4] });
+  const at = (clusterIP: string, more: Record<string, unknown> = {}): Record<string, unknown> => {
+    return { clusterIP, ports: [{ name: 'http', port: 80 }], ...more };
+  };
+  const balanced = { type: 'LoadBalancer', externalTrafficPolicy: 'Local' };
+  const [old, young] = [{ created: '2023-01-01T00:00:00Z' }, { created: '2024-01-01T00:00:00Z' }];
+  cluster.service('early', at('10.96.2.1', { externalIPs: ['192.0.2.7'] }), old);
+  cluster.service('late', at('10.96.2.2', { externalIPs: ['192.0.2.7'] }), young);
+  cluster.service('nobody', at('10.96.2.3'));
+  cluster.service('elsewhere', at('10.96.2.4', balanced), { ingress: [{ ip: '192.0.2.8' }] });
+  const slice = { ports: [{ name: 'http', port: 8080, protocol: 'TCP' }] };
+  for (const [i, name] of ['early', 'late', 'elsewhere'].entries())
+    cluster.slice(name, [{ ip: `10.128.1.2${i}`, node: 'node-1' }], slice);
+  cluster.slice('nobody', [{ ip: '10.128.1.30', node: 'node-1', ready: false, serving: false }], slice);
+  const rig = new SeeRig(cluster);
+  await rig.sync();
+  await rig.listen(t);
+  let text = '';
+  for (const command of ['services', 'backends default/nobody', 'backends default/late']) {
+    const { out, err } = await rig.type(command);
+    text += `$ kube-proxy-ipvs ${command}\n${err}${out}`;
+  }
+  assert.ok(readFileSync(DOCS, 'utf8').includes(`\`\`\`console\n${text}\`\`\`\n`), `docs/operations.md lacks\n${text}`);
+});
+
 /** Where the names of the pods are. */
 async function apiServer(t: { after(end: () => Promise<void>): void }): Promise<string> {
   const api = new FakeApiServer();

@@ -1,0 +1,131 @@
+// test-kernel: timeout=600
+/**
+ * Beside what else lives on a node: NodeLocal DNSCache, a load balancer that answers ARP in layer 2 (MetalLB, kube-vip's
+ * services), and one that puts the VIP on the node's own link (keepalived, kube-vip's control plane). Their state is
+ * made by hand as their documentation has it; what counts is the kernel's state and the packets.
+ */
+import assert from 'node:assert/strict';
+import { after, before } from 'node:test';
+import { kubeIpvs0Addresses, shell } from './harness/kernel-state.js';
+import { Lab, NODE } from './harness/lab.js';
+import { OTHER_NODE, ROUTER } from './harness/layout.js';
+import { waitUntil } from './harness/wait.js';
+import { type ServiceSpec, endpointSlice, node, service } from './reliability-objects.js';
+import { Rig } from './reliability-rig.js';
+import { steps } from './reliability-steps.js';
+
+const DNS: ServiceSpec = { name: 'kube-dns', address: '10.96.0.10', port: 53, protocol: 'UDP', targetPort: 53 };
+const LB: ServiceSpec = { name: 'lb', address: '10.96.0.20', port: 80, nodePort: 30080 };
+const [CACHE, VIP] = ['169.254.20.10', '10.200.0.50'] as const;
+const [DNS_POD, WEB_POD] = ['10.128.0.53', '10.128.0.11'] as const;
+
+const step = steps();
+let lab: Lab;
+let rig: Rig;
+let config: string;
+
+before(async () => {
+  lab = await Lab.create({
+    pods: [
+      { name: 'client', addresses: ['10.128.0.10'] },
+      { name: 'dns', addresses: [DNS_POD] },
+      { name: 'web', addresses: [WEB_POD] },
+    ],
+  });
+  await lab.agent.serve('dns', { protocol: 'UDP', address: DNS_POD, port: 53, by: 'coredns' });
+  await lab.agent.serve('web', { protocol: 'TCP', address: WEB_POD, port: 8080, by: 'web' });
+  await shell(
+    `ip link add nodelocaldns type dummy; ip addr add ${CACHE}/32 dev nodelocaldns; ip link set nodelocaldns up`,
+  );
+  await lab.agent.serve(NODE, { protocol: 'UDP', address: CACHE, port: 53, by: 'cache' });
+  rig = await Rig.create([node(), service(DNS), endpointSlice(DNS, [DNS_POD]), balanced(), local()]);
+  config = rig.config();
+  await rig.start(config);
+  await rig.waitForRules();
+});
+
+after(async () => {
+  await rig.close();
+  lab.close();
+});
+
+/** A load balancer's VIP in the nodes' own network, with the policy that keeps the client's address. */
+function balanced(): object {
+  const base = service(LB) as { spec: object };
+  return {
+    ...base,
+    spec: { ...base.spec, type: 'LoadBalancer', externalTrafficPolicy: 'Local', healthCheckNodePort: 32000 },
+    status: { loadBalancer: { ingress: [{ ip: VIP }] } },
+  };
+}
+
+function local(): object {
+  const slice = endpointSlice(LB, [WEB_POD]) as { endpoints: object[] };
+  return { ...slice, endpoints: slice.endpoints.map((endpoint) => ({ ...endpoint, nodeName: 'node-0' })) };
+}
+
+async function answers(from: string, address: string, by: string, target: ServiceSpec): Promise<void> {
+  const { port, protocol = 'TCP' } = target;
+  const outcome = await lab.agent.request(from, { protocol, address, port, timeout: 3000 });
+  assert.deepEqual([outcome.result, 'by' in outcome ? outcome.by : ''], ['answered', by], `${from} -> ${address}`);
+}
+
+async function isBound(address: string): Promise<boolean> {
+  return (await kubeIpvs0Addresses()).some((line) => line.startsWith(`inet ${address}/`));
+}
+
+step(
+  'NodeLocal DNSCache with its own address: pods reach it and the DNS Service, and its link is left alone',
+  async () => {
+    await answers('client', CACHE, 'cache', DNS);
+    await answers('client', DNS.address, 'coredns', DNS);
+    await answers(NODE, CACHE, 'cache', DNS);
+    await rig.waitUntilVerified(config);
+    assert.match(await shell('ip -o addr show dev nodelocaldns'), /inet 169\.254\.20\.10\/32/);
+  },
+);
+
+step(
+  'with the cluster IP on its link, too, the Service goes on by IPVS past the cache, and comes back whole',
+  async () => {
+    await shell(`ip addr add ${DNS.address}/32 dev nodelocaldns`);
+    await waitUntil('the address to leave kube-ipvs0', async () => !(await isBound(DNS.address)));
+    await answers('client', DNS.address, 'coredns', DNS);
+    await rig.waitUntilVerified(config);
+    assert.match(await shell('ip -o addr show dev nodelocaldns'), /inet 10\.96\.0\.10\/32/, 'it is not ours to remove');
+    await shell('ip link del nodelocaldns');
+    await waitUntil('the address to come back', () => isBound(DNS.address));
+    await answers('client', DNS.address, 'coredns', DNS);
+  },
+);
+
+step('without strictARP this node answers ARP for a VIP in its own network', async () => {
+  const answer = await lab.agent.arp(OTHER_NODE, { interface: 'eth0', address: VIP, timeout: 2000 });
+  assert.equal(answer.result, 'answered');
+});
+
+step('with strictARP only the speaker does: what it attracts is served, with the address of the client', async () => {
+  await rig.stop();
+  config = rig.config({}, { strictARP: true });
+  await rig.start(config);
+  const silence = await lab.agent.arp(OTHER_NODE, { interface: 'eth0', address: VIP, timeout: 2000 });
+  assert.equal(silence.result, 'timeout');
+  // What the speaker's answer makes of the client's neighbour table.
+  await shell(`mac=$(cat /sys/class/net/eth0/address)
+    ip -n ${ROUTER} neigh replace ${VIP} lladdr $mac dev br0 nud permanent`);
+  const outcome = await lab.agent.request(ROUTER, { protocol: 'TCP', address: VIP, port: 80, timeout: 3000 });
+  assert.deepEqual(outcome.result === 'answered' && [outcome.by, outcome.seen], ['web', '10.200.0.1']);
+});
+
+step("a VIP that moves onto the node's own link and away again is served all the time, and not taken", async () => {
+  await shell(`ip addr add ${VIP}/32 dev eth0`);
+  await waitUntil('the address to leave kube-ipvs0', async () => !(await isBound(VIP)));
+  await answers(ROUTER, VIP, 'web', LB);
+  const answer = await lab.agent.arp(OTHER_NODE, { interface: 'eth0', address: VIP, timeout: 2000 });
+  assert.equal(answer.result, 'answered', 'it is on that very link now');
+  await rig.waitUntilVerified(config);
+  await shell(`ip addr del ${VIP}/32 dev eth0`);
+  await waitUntil('the address to come back', () => isBound(VIP));
+  await answers(ROUTER, VIP, 'web', LB);
+  await rig.waitUntilVerified(config);
+});
