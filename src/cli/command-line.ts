@@ -152,7 +152,7 @@ function addDaemonCommands(program: Command, handlers: CommandHandlers, report: 
     .option('--force', 'even while the daemon runs on this node');
   declare(program, report, {
     name: 'preflight',
-    description: 'check modules, schedulers, permissions, iptables and sysctls',
+    description: 'check modules, schedulers, permissions, iptables, sysctls and the way to the API server',
     action: (values) => handlers.preflight({ ...outputOptions(values), fix: values.fix === true }),
   })
     .addOption(jsonOption())

@@ -19,6 +19,8 @@ import { errorMessage } from '../values/errors.js';
 import { type Environment } from '../daemon/environment.js';
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { type PreflightOptions } from './options.js';
+import { type Check, type CheckState } from './preflight-check.js';
+import { checkApi, checkTables } from './preflight-surroundings.js';
 import {
   familySupport,
   probeRequiredModules,
@@ -29,16 +31,7 @@ import {
 import { describeConnectionTable } from '../daemon/connection-table.js';
 import { sysctlsOf } from '../daemon/sysctls.js';
 
-/** `todo`: not so yet, and `preflight --fix` is expected to set it right. */
-type State = 'ok' | 'todo' | 'failed';
-
-export interface Check {
-  readonly name: string;
-  readonly state: State;
-  readonly detail: string;
-}
-
-const LABELS: Readonly<Record<State, string>> = { ok: 'ok  ', todo: 'TODO', failed: 'FAIL' };
+const LABELS: Readonly<Record<CheckState, string>> = { ok: 'ok  ', todo: 'TODO', failed: 'FAIL' };
 
 /**
  * Checks what the daemon needs of the node; with --fix also loads modules and writes sysctls, and tries everything out.
@@ -46,7 +39,10 @@ const LABELS: Readonly<Record<State, string>> = { ok: 'ok  ', todo: 'TODO', fail
  */
 export async function runPreflight(options: PreflightOptions, environment: Environment): Promise<number> {
   const { config } = await loadDaemonConfig(options);
-  const checks = await checkNode(config, options.fix, environment);
+  const checks = [...(await checkNode(config, options.fix, environment)), ...checkTables()];
+  // What prepares a node has no credentials, and needs none.
+  if (!options.fix && options.manifests === undefined)
+    checks.push(await checkApi(config, config.hostnameOverride ?? environment.hostname.toLowerCase()));
   const ok = checks.every(({ state }) => state !== 'failed');
   const lines = checks.map(({ name, state, detail }) => `${LABELS[state]} ${name}: ${detail}\n`);
   const found = checks.map(({ name, state, detail }) => ({ name, ok: state !== 'failed', state, detail }));

@@ -1,8 +1,8 @@
 // test-kernel: timeout=600
 /**
- * Beside what else lives on a node: NodeLocal DNSCache, a load balancer that answers ARP in layer 2 (MetalLB, kube-vip's
- * services), and one that puts the VIP on the node's own link (keepalived, kube-vip's control plane). Their state is
- * made by hand as their documentation has it; what counts is the kernel's state and the packets.
+ * Beside what else lives on a node: NodeLocal DNSCache, a load balancer that answers ARP in layer 2 (MetalLB,
+ * kube-vip's services), and one that puts the VIP on the node's own link (keepalived, kube-vip's control plane). Their
+ * state is made by hand as their documentation has it; what counts is the kernel's state and the packets.
  */
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
