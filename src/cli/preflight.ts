@@ -10,6 +10,7 @@ import {
   loadModules,
   schedulerModule,
 } from '../kernel/node/modules.js';
+import { readKernelReleaseText } from '../kernel/node/kernel-release.js';
 import { Sysctl } from '../kernel/node/sysctl.js';
 import { countRealServers, readTableFill } from '../kernel/node/table-fill.js';
 import { closeKernelClients, openKernelClients } from '../kernel/clients.js';
@@ -20,7 +21,7 @@ import { type Environment } from '../daemon/environment.js';
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { type PreflightOptions } from './options.js';
 import { type Check, type CheckState } from './preflight-check.js';
-import { checkApi, checkTables } from './preflight-surroundings.js';
+import { checkApi } from './preflight-api.js';
 import {
   familySupport,
   probeRequiredModules,
@@ -39,7 +40,7 @@ const LABELS: Readonly<Record<CheckState, string>> = { ok: 'ok  ', todo: 'TODO',
  */
 export async function runPreflight(options: PreflightOptions, environment: Environment): Promise<number> {
   const { config } = await loadDaemonConfig(options);
-  const checks = [...(await checkNode(config, options.fix, environment)), ...checkTables()];
+  const checks = await checkNode(config, options.fix, environment);
   // What prepares a node has no credentials, and needs none.
   if (!options.fix && options.manifests === undefined)
     checks.push(await checkApi(config, config.hostnameOverride ?? environment.hostname.toLowerCase()));
@@ -56,7 +57,8 @@ export async function checkNode(config: ProxyConfig, fix: boolean, environment: 
   const inputs = { run, scheduler: config.scheduler, environment };
   const checks = await attempt('permissions', async () => (requireCapabilities(), 'CAP_NET_ADMIN, CAP_NET_RAW'));
   if (checks.every(({ state }) => state === 'ok')) checks.push(...(await (fix ? tryOut(inputs) : look(inputs))));
-  return [...checks, ...checkSysctls(sysctlsOf(config), fix), ...checkTables(config, fix)];
+  const kernel: Check = { name: 'kernel', state: 'ok', detail: `Linux ${readKernelReleaseText().trim()}` };
+  return [kernel, ...checks, ...checkSysctls(sysctlsOf(config), fix), ...checkTables(config, fix)];
 }
 
 interface Inputs {

@@ -6,7 +6,7 @@
  * answer. (No seccomp profile and no cgroups: nothing here has a container runtime.)
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -184,10 +184,12 @@ function container(spec: Container, name: string): ChildProcess {
   const isPrivileged = security.privileged === true;
   const points = volumeMounts.map(({ name: volume, mountPath, readOnly }) => {
     const source = sourceOf(volume);
-    const make = source.endsWith('.lock') ? `touch ${IMAGE}${mountPath}` : `mkdir -p ${IMAGE}${mountPath}`;
-    const bind = `mount --bind ${source} ${root}${mountPath}`;
-    const seal = readOnly === true ? `\nmount -o remount,bind,ro ${root}${mountPath}` : '';
-    return { make: `mkdir -p ${IMAGE}${dirname(mountPath)}\n${make}`, bind: `${bind}${seal}` };
+    // /var/run is a link to /run: of the image, and not of the node.
+    const point = execFileSync('chroot', [IMAGE, 'readlink', '-m', mountPath], { encoding: 'utf8' }).trim();
+    const make = source.endsWith('.lock') ? `touch ${IMAGE}${point}` : `mkdir -p ${IMAGE}${point}`;
+    const bind = `mount --bind ${source} ${root}${point}`;
+    const seal = readOnly === true ? `\nmount -o remount,bind,ro ${root}${point}` : '';
+    return { make: `mkdir -p ${IMAGE}${dirname(point)}\n${make}`, bind: `${bind}${seal}` };
   });
   const added = (security.capabilities?.add ?? []).map((one) => `+${one.toLowerCase()}`);
   const limit = isPrivileged

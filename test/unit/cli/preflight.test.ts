@@ -1,12 +1,8 @@
-/** What `preflight` says of the surroundings; of the node itself in test/kernel/preflight.test.ts. */
+/** What `preflight` says of the way to the API server; of the node itself in test/kernel/preflight.test.ts. */
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { checkApi, checkTables } from '../../../src/cli/preflight-surroundings.js';
+import { checkApi } from '../../../src/cli/preflight-api.js';
 import { type ProxyConfig } from '../../../src/config/proxy-config.js';
-import { Sysctl } from '../../../src/kernel/node/sysctl.js';
 import { FakeApiServer } from '../../fakes/api-server.js';
 
 const NODE = { kind: 'Node', apiVersion: 'v1', metadata: { name: 'node-0' } };
@@ -40,20 +36,4 @@ test('a wrong node name, missing rights and an API server that is away fail, wit
   await api.stop();
   const away = await checkApi(config, 'node-0');
   assert.deepEqual([away.state, /ECONNREFUSED/.test(away.detail)], ['failed', true]);
-});
-
-test('the tables are told with their sizes, and what is nearly full', () => {
-  const root = mkdtempSync(join(tmpdir(), 'preflight-'));
-  const write = (name: string, text: string): void => {
-    mkdirSync(dirname(join(root, name)), { recursive: true });
-    writeFileSync(join(root, name), text);
-  };
-  write('net/netfilter/nf_conntrack_count', '95\n');
-  write('net/netfilter/nf_conntrack_max', '100\n');
-  write('conn_tab_bits', '12\n');
-  const [, connections, conntrack] = checkTables(new Sysctl(root), join(root, 'conn_tab_bits'));
-  assert.match(connections!.detail, /^4096 buckets \(conn_tab_bits=12\), enough for some 16384 connections/);
-  assert.match(conntrack!.detail, /^95 of 100 entries; NEARLY FULL/);
-  const [, none, absent] = checkTables(new Sysctl('/nowhere'), '/nowhere');
-  assert.deepEqual([none!.detail, absent!.detail], ['ip_vs is not loaded', 'nf_conntrack is not loaded']);
 });
