@@ -14,11 +14,12 @@ const NOTES = 12;
 /** `isWide`: every note, and every drain. */
 export function formatStatus(report: StatusJson, now: Date, isWide = false): string {
   const { node, version, health, versions = {}, counts, kernel, repairs = {}, notes } = report;
-  const { kernel: release = 'unknown', iptables = 'unknown', families = 'unknown' } = versions;
+  const { kernel: release = 'unknown', iptables = 'unknown', families = 'unknown', vips } = versions;
   const up = age(report.startedAt, now);
   const lines = [`node ${node}, version ${version}: ${isGreen(health) ? 'healthy' : 'NOT HEALTHY'}`];
   for (const reason of health.reasons) lines.push(`  ${reason}`);
-  lines.push(`up for ${up}; kernel ${release}, iptables ${iptables}, ${families}`);
+  const routes = vips === 'routes' ? ', VIPs as routes' : '';
+  lines.push(`up for ${up}; kernel ${release}, iptables ${iptables}, ${families}${routes}`);
   lines.push(`wanted: ${listed(counts)}`, `written: ${listed(kernel.counts)}`);
   lines.push(`last sync: ${last(report.lastSync, now)}${syncing(kernel.syncingFor)}`);
   lines.push(`last verification: ${last(report.lastVerification, now)}`);

@@ -3,6 +3,7 @@ import { type StatusAccess } from '../values/status-access.js';
 import { type Address, type Family } from '../values/address.js';
 import { type NodePortSelection } from '../values/node-port-selection.js';
 import { type Prefix } from '../values/prefix.js';
+import { type VipForm } from '../values/vip-form.js';
 import { type BindAddress } from './bind-address.js';
 
 export type PerFamily<T> = Readonly<Record<Family, T>>;
@@ -60,6 +61,8 @@ export interface ProxyConfig {
   readonly protectNodeAddresses: AutoOnOff;
   /** Whether the kernel may estimate rates for every virtual and real server. */
   readonly estimation: AutoOnOff;
+  /** Whether VIPs are addresses of kube-ipvs0 or local routes. */
+  readonly vips: VipForm;
 
   readonly scheduler: string;
   readonly excludeCIDRs: PerFamily<readonly Prefix[]>;

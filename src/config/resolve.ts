@@ -1,6 +1,7 @@
 import { type StatusAccess } from '../values/status-access.js';
 import { type ConntrackConfig } from '../values/conntrack-config.js';
 import { type Address, familyOf, isUnspecified, parseAddress } from '../values/address.js';
+import { type VipForm } from '../values/vip-form.js';
 import { type Prefix, formatPrefix, parsePrefix, prefixFamily } from '../values/prefix.js';
 import { type NodePortSelection } from '../values/node-port-selection.js';
 import { type BindAddress, parseBindAddress } from './bind-address.js';
@@ -55,6 +56,7 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     master: nonEmpty(flags.master),
     configSyncPeriodMs: timer('configSyncPeriod', nonZero(file.configSyncPeriod) ?? 15 * MINUTE, found),
     ...syncPeriods(file, found),
+    vips: (file.kubeProxyIpvs?.vips ?? 'addresses') as VipForm,
     protectNodeAddresses: file.kubeProxyIpvs?.protectNodeAddresses ?? 'auto',
     estimation: file.kubeProxyIpvs?.estimation ?? 'auto',
     drainTimeoutMs: timer(

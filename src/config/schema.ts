@@ -7,6 +7,7 @@ import { STATUS_ACCESS } from '../values/status-access.js';
 import * as z from 'zod';
 import { type Address, parseAddress } from '../values/address.js';
 import { type Prefix, parsePrefix } from '../values/prefix.js';
+import { VIP_FORMS } from '../values/vip-form.js';
 import { parseGoDuration } from './go-duration.js';
 import { AUTO_ON_OFF, type AutoOnOff, EVENTS_MODES } from './proxy-config.js';
 
@@ -161,6 +162,7 @@ const extras = section({
   acceptServiceTraffic: bool.optional(),
   protectNodeAddresses: autoOnOff.optional(),
   estimation: autoOnOff.optional(),
+  vips: oneOf(VIP_FORMS).optional(),
 });
 
 export const kubeProxyConfiguration = section({

@@ -54,6 +54,7 @@ export function versionedConfig(file: Section, config: ProxyConfig): Versioned {
       acceptServiceTraffic: config.acceptServiceTraffic,
       protectNodeAddresses: config.protectNodeAddresses,
       estimation: config.estimation,
+      vips: config.vips,
     },
   };
 }

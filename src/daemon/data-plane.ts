@@ -102,7 +102,8 @@ export class DataPlane {
     this.clients = openKernelClients(openNetlinkSocket);
     this.table = new IpvsTable(this.clients.ipvs, world.table ?? { openOptionSocket });
     const definitions = new Map(families.flatMap(ipsetDefinitions).map((definition) => [definition.name, definition]));
-    this.sources = { table: this.table, links: this.clients.links, ipset: this.clients.ipset, definitions };
+    const { links, ipset } = this.clients;
+    this.sources = { table: this.table, links, ipset, definitions, vips: config.vips };
     this.updater = options.updater ?? newUpdater(options);
     this.ipvs = this.#newIpvsApplier();
     this.drains = this.#newDrainTracker();
@@ -119,6 +120,7 @@ export class DataPlane {
       openNetlinkSocket,
       () => this.reconciler.pending.drift,
       () => this.runner.request(),
+      config.vips,
     );
     this.reconciler = this.#newReconciler();
     this.runner = new BoundedFrequencyRunner(async () => (await this.sync()).ok, runnerOptions(options), clock);
@@ -228,7 +230,7 @@ export class DataPlane {
     return new Reconciler({
       updater: this.updater,
       ipvs: this.ipvs,
-      addresses: new AddressApplier(clients.links, () => this.cluster.localAddresses),
+      addresses: new AddressApplier(clients.links, () => this.cluster.localAddresses, config.vips),
       sets: new IpsetApplier(clients.ipset, sources.definitions),
       drains: this.drains,
       rules: this.rules,

@@ -3,7 +3,7 @@ import { FAMILIES, type Family } from '../values/address.js';
 import { type RunCommand } from '../kernel/command.js';
 import { type DetectedIptables } from '../kernel/iptables/detect.js';
 import { type ModuleStatus, REQUIRED_MODULES, probeModules, schedulerModule } from '../kernel/node/modules.js';
-import { DUMMY_LINK } from '../reconcile/address-applier.js';
+import { VIP_LINKS, type VipForm } from '../values/vip-form.js';
 
 /** A condition without which the dataPlane cannot work: one line that names the thing and the fix. */
 export class PreflightError extends Error {
@@ -51,15 +51,17 @@ export interface FamilySupport {
 
 /**
  * The families that this node serves, as kube-proxy decides it: those whose iptables work, and IPv6 only where the
- * kernel has it and lets kube-ipvs0 have addresses of it. Throws PreflightError when none is left.
+ * kernel has it and lets kube-ipvs0 have addresses of it, or lo routes where VIPs are that. Throws PreflightError when
+ * none is left.
  */
 export function familySupport(
   { families: usable, failures }: Pick<DetectedIptables, 'families' | 'failures'>,
   procRoot = '/proc',
+  vips: VipForm = 'addresses',
 ): FamilySupport {
   const whyNot = (family: Family): string | undefined => {
     if (!usable.includes(family)) return `its iptables do not work: ${failures[family] ?? 'not found'}`;
-    return family === 6 ? ipv6Refusal(procRoot) : undefined;
+    return family === 6 ? ipv6Refusal(procRoot, VIP_LINKS[vips]) : undefined;
   };
   const leftOut: string[] = [];
   const families = FAMILIES.filter((family) => {
@@ -72,10 +74,10 @@ export function familySupport(
 }
 
 /** Compiled out, switched off at boot (ipv6.disable=1), or by sysctl: binding an address would be EACCES for ever. */
-function ipv6Refusal(procRoot: string): string | undefined {
+function ipv6Refusal(procRoot: string, wanted: string): string | undefined {
   const settings = `${procRoot}/sys/net/ipv6/conf`;
   if (!existsSync(`${procRoot}/net/if_inet6`) || !existsSync(settings)) return 'the kernel has no IPv6';
-  const link = existsSync(`${settings}/${DUMMY_LINK}`) ? DUMMY_LINK : 'default'; // what a new link begins with
+  const link = existsSync(`${settings}/${wanted}`) ? wanted : 'default'; // what a new link begins with
   for (const name of ['all', link])
     if (isOne(`${settings}/${name}/disable_ipv6`)) return `net.ipv6.conf.${name}.disable_ipv6 is 1`;
   return undefined;

@@ -9,21 +9,25 @@ import { DUMMY_LINK } from '../reconcile/address-applier.js';
 type Clients = Pick<KernelClients, 'links' | 'ipset'>;
 
 /**
- * Takes those of `needed` off the dummy link that are bound to it and are no cluster IP. A Service with an API server's
- * address among its external IPs makes that address the node's own: nobody on the node could reach the API server any
- * more, nor could this daemon hear that the Service is gone. So it is done before anything is listed. Returns what was
- * taken off; never throws.
+ * Takes those of `needed` off the dummy link, or their routes away, that are VIPs and no cluster IP. A Service with an
+ * API server's address among its external IPs makes that address the node's own: nobody on the node could reach the API
+ * server any more, nor could this daemon hear that the Service is gone. So it is done before anything is listed.
+ * Returns what was taken off; never throws.
  */
 export function releaseAddresses(clients: Clients, needed: Iterable<Address>, log: Logger): readonly Address[] {
   try {
     const link = clients.links.findLink(DUMMY_LINK);
-    if (link === undefined) return [];
     const candidates = new Set(needed);
-    const bound = clients.links.listAddresses(link.index).map(({ address }) => address);
-    const found = bound.filter((address) => candidates.has(address) && !mayBeClusterIP(clients, address));
+    const isWrong = ({ address }: { readonly address: Address }): boolean =>
+      candidates.has(address) && !mayBeClusterIP(clients, address);
+    const { routes } = clients.links;
+    const bound = link === undefined ? [] : clients.links.listAddresses(link.index).filter(isWrong);
+    const routed = routes.list().filter(isWrong);
+    const found = [...new Set([...bound, ...routed].map(({ address }) => address))];
     if (found.length === 0) return [];
-    for (const address of found) clients.links.deleteAddress(link.index, address);
-    for (const { address, error } of clients.links.flush())
+    for (const { index, address } of bound) clients.links.deleteAddress(index, address);
+    for (const { index, address } of routed) routes.delete(index, address);
+    for (const { address, error } of [...clients.links.flush(), ...routes.flush()])
       log.error(
         { address: formatAddress(address), error: error.message },
         `an API server's address stays on ${DUMMY_LINK}`,

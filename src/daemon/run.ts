@@ -188,7 +188,7 @@ export async function openDataPlaneToLook(parts: OpeningParts): Promise<DataPlan
 }
 
 function dataPlaneOf(parts: OpeningParts, iptables: DetectedIptables): DataPlane {
-  const support = familySupport(iptables);
+  const support = familySupport(iptables, undefined, parts.config.vips);
   for (const line of support.leftOut) parts.log.warn(line);
   const { openNetlinkSocket, openOptionSocket, releaseFreedMemory } = parts.environment;
   const outside = {

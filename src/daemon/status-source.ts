@@ -159,6 +159,7 @@ export function versionsOf({ options }: Pick<DataPlane, 'options'>): StatusRepor
     kernel: release(),
     iptables: `${version} (${backend})`,
     families: options.families.map((family) => `IPv${family}`).join(', '),
+    vips: options.config.vips,
   };
 }
 

@@ -1,7 +1,7 @@
 /**
  * Which virtual servers in the kernel are this program's business. Others (keepalived, kube-vip, an administrator's)
  * are never changed. Ours is what this process programmed or what stands on a VIP; at start and in `cleanup` also what
- * this program or kube-proxy left: a virtual server whose address is bound to kube-ipvs0, whose address and port stand
+ * this program or kube-proxy left: a virtual server whose address is a VIP in the kernel, whose address and port stand
  * in one of the KUBE-* sets, or that serves a node port. A node port's number alone proves nothing: a keepalived in
  * front of NodePorts has to use it, too.
  */
@@ -12,7 +12,7 @@ import { type VirtualServerKey, virtualServerIdentity } from '../values/virtual-
 
 /** The traces by which a virtual server is recognised. */
 export interface OwnershipTraces {
-  /** Addresses on kube-ipvs0. */
+  /** VIPs: addresses on kube-ipvs0, and routes that stand for them. */
   readonly boundAddresses: Pick<ReadonlySet<Address>, 'has'>;
   /** Elements of the KUBE-* sets of type hash:ip,port. */
   readonly addressPorts: ReadonlySet<IpsetEntry>;

@@ -1,3 +1,4 @@
+import { type Address } from '../values/address.js';
 import { type Touched, mergeTouched } from '../desired/desired-state.js';
 import { type IpsetName } from '../desired/ipset-definitions.js';
 import { type AddressApplier } from './address-applier.js';
@@ -56,6 +57,7 @@ export class ChangeApplier {
     const touched = pending.takeTouched();
     for (const key of ipvs.suspects) touched.servers.add(key);
     await this.apply(touched, record, between);
+    await this.#removeStaleVips(record);
   }
 
   /**
@@ -105,6 +107,21 @@ export class ChangeApplier {
     await addresses.apply(touched.addresses, desired, 'delete', round);
     await ipvs.remove(touched.servers, desired, round);
     await sets.apply(touched.entries, desired, 'delete', round);
+  }
+
+  /** VIPs in a form that is no longer in use go once the node has them in the other. */
+  async #removeStaleVips(record: SyncRecord): Promise<void> {
+    const { addresses, updater, pending, refusals } = this.options;
+    const { desired } = updater;
+    const round = new Round(record);
+    const isNeeded = (address: Address): boolean =>
+      addresses.isDesired(address, desired) &&
+      (pending.touched.addresses.has(address) || refusals.isAddressSkipped(address));
+    try {
+      await addresses.removeStale(isNeeded, round);
+    } finally {
+      this.#settle(round, NO_TRIAL);
+    }
   }
 
   #settle({ refused, record }: Round, trial: Trial): void {

@@ -17,9 +17,10 @@ import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ow
 import { removeChains } from '../plan/iptables-rule-diff.js';
 import { isIptablesModeChain } from '../plan/iptables-rule-leftovers.js';
 import { parseSavedRules } from '../plan/iptables-save.js';
-import { FAMILIES, formatAddress } from '../values/address.js';
+import { type Address, FAMILIES, formatAddress } from '../values/address.js';
 import { DUMMY_LINK } from './address-applier.js';
-import { ownershipTraces, readAddresses } from './observe-kernel.js';
+import { readAddresses } from './observe-addresses.js';
+import { ownershipTraces } from './observe-kernel.js';
 import { readSets } from './ipset-keeper.js';
 
 export interface CleanupParts {
@@ -75,7 +76,10 @@ export async function cleanupOwn(parts: CleanupParts): Promise<CleanupReport> {
   const rules = await removeRules(parts, isOwn, failures);
   const own = new Set<string>(FAMILIES.flatMap((family) => OWN_IPSET_ROLES.map((role) => ipsetName(family, role))));
   const sets = removeSets(parts, (name) => own.has(name), failures);
-  return { virtualServers: [], addresses: [], ...rules, sets, failures, remarks: grownSets(parts.ipset, own) };
+  const { links, dryRun } = parts;
+  const routes = dryRun ? links.routes.list().map(({ address }) => address) : removeRoutes(links, failures);
+  const addresses = routes.map(formatAddress);
+  return { virtualServers: [], addresses, ...rules, sets, failures, remarks: grownSets(parts.ipset, own) };
 }
 
 /** A set that had to grow: kube-proxy's `ipset create -exist` refuses it, and with it its whole sync. */
@@ -97,16 +101,32 @@ async function removeTable(
   failures: string[],
 ): Promise<Pick<CleanupReport, 'virtualServers' | 'addresses'>> {
   const dummy = links.findLink(DUMMY_LINK);
-  const { bound, local } = await readAddresses(links, dummy?.index);
-  const traces = ownershipTraces({ bound, local, sets: await presentSets(ipset) });
+  const { bound, stale, local } = await readAddresses({ links, vips: 'addresses' }, dummy?.index);
+  const traces = ownershipTraces({ bound, stale, local, sets: await presentSets(ipset) });
   const left = ipvs === undefined ? [] : serversLeft(ipvs, traces);
   const ours = left.filter((key) => !isExcluded(key, excludeCIDRs));
   if (!dryRun) {
     // Packets stop arriving before nobody answers them: first the link with its addresses, then the virtual servers.
     links.deleteLink(DUMMY_LINK);
+    removeRoutes(links, failures);
     if (ipvs !== undefined) deleteServers(ipvs, ours, failures);
   }
-  return { virtualServers: ours.map(formatVirtualServer), addresses: [...bound.others].map(formatAddress) };
+  return {
+    virtualServers: ours.map(formatVirtualServer),
+    addresses: [...new Set([...bound.others, ...stale])].map(formatAddress),
+  };
+}
+
+/** Returns the addresses of those that were there. */
+function removeRoutes(links: LinkClient, failures: string[]): Address[] {
+  const { routes } = links;
+  const found = routes.list();
+  const flush = (): void => {
+    for (const { error } of routes.flush()) failures.push(error.message);
+  };
+  for (const { index, address } of found) if (routes.delete(index, address)) flush();
+  flush();
+  return found.map(({ address }) => address);
 }
 
 async function presentSets(ipset: IpsetClient | undefined): Promise<Awaited<ReturnType<typeof readSets>>> {

@@ -28,7 +28,7 @@ export interface Comparison {
   readonly desired: DesiredState;
   /** What the kernel holds as far as this program knows; corrected here. */
   readonly applied: Map<VirtualServerKey, AppliedVirtualServer>;
-  /** Whether an address belongs on the dummy link. */
+  /** Whether an address is to be a VIP of this node. */
   readonly isDesired: (address: Address) => boolean;
   readonly excludeCIDRs: readonly Prefix[];
   /**
@@ -208,9 +208,10 @@ async function compareAddresses(
     touched.addresses.add(address);
     drift.add('address', 'extra', () => formatAddress(address));
   }
+  for (const address of observed.stale) drift.add('address', 'extra', () => formatAddress(address));
 }
 
-/** Whether an address on the dummy link has no business there. */
+/** Whether a VIP has no business there. */
 export function isExtraAddress(address: Address, { isDesired }: Pick<Comparison, 'isDesired'>): boolean {
   // The kernel gives every link that is up an fe80:: address by itself.
   return !isDesired(address) && !isIpv6LinkLocal(address);

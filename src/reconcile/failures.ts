@@ -1,7 +1,8 @@
 import { type Address, formatAddress } from '../values/address.js';
 import { type IpsetEntry, formatIpsetEntry } from '../values/ipset.js';
+import { VIP_LINKS } from '../values/vip-form.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
-import { type AddressFailure } from '../kernel/rtnetlink/client.js';
+import { type AddressFailure } from '../kernel/rtnetlink/address-change.js';
 import { NetlinkError } from '../netlink/errors.js';
 import { type IpvsFailure } from '../kernel/ipvs/client.js';
 import { type Touched, touchEntry } from '../desired/desired-state.js';
@@ -44,7 +45,8 @@ export interface RefusedChange extends Failure {
 
 /** These are about the kernel's state, or the caller's rights, or pass by themselves. */
 const PASSING = new Set([
-  ...['ENOMEM', 'ENOBUFS', 'EINTR', 'EAGAIN', 'EBUSY', 'EPERM', 'ENODEV', 'EIO', 'ETIMEDOUT', 'ENFILE', 'EMFILE'],
+  ...['ENOMEM', 'ENOBUFS', 'EINTR', 'EAGAIN', 'EBUSY', 'EPERM', 'ENODEV', 'ENETDOWN', 'EIO', 'ETIMEDOUT', 'ENFILE'],
+  'EMFILE',
   // The kernel is not as applied: it is read back.
   ...['ESRCH', 'ENOENT', 'EEXIST', 'IPSET_ERR_EXIST', 'IPSET_ERR_BUSY'],
 ]);
@@ -100,7 +102,7 @@ function refusedIpvs(failure: IpvsFailure): RefusedChange {
 }
 
 function refusedAddress({ operation, address, error }: AddressFailure): RefusedChange {
-  const message = `${formatAddress(address)}: ${error.message}${addressHint(address, error.code)}`;
+  const message = `${formatAddress(address)}: ${error.message}${addressHint(address, operation, error.code)}`;
   const isFinal = isVerdict(error);
   return {
     object: 'address',
@@ -113,8 +115,10 @@ function refusedAddress({ operation, address, error }: AddressFailure): RefusedC
   };
 }
 
-function addressHint(address: Address, code: string): string {
-  return address.length === 16 && code === 'EACCES' ? ' (net.ipv6.conf.kube-ipvs0.disable_ipv6 is 1: set it to 0)' : '';
+function addressHint(address: Address, operation: AddressFailure['operation'], code: string): string {
+  if (address.length !== 16 || code !== 'EACCES') return '';
+  const link = VIP_LINKS[operation.endsWith('route') ? 'routes' : 'addresses'];
+  return ` (net.ipv6.conf.${link}.disable_ipv6 is 1: set it to 0)`;
 }
 
 function refusedEntry({ set, entry, error }: SetFailure): RefusedChange {

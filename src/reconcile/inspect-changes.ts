@@ -1,6 +1,7 @@
 /** From keys that differ to what a sync would do about each. */
 import { type Address, formatAddress } from '../values/address.js';
 import { type IpsetDefinition, type IpsetEntry, formatIpsetEntry } from '../values/ipset.js';
+import { VIP_LINKS, type VipForm } from '../values/vip-form.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type DesiredState, type Touched } from '../desired/desired-state.js';
 import { type IpsetName, allIpsetDefinitions } from '../desired/ipset-definitions.js';
@@ -15,6 +16,9 @@ export interface Differences {
   /** What was observed in the kernel. */
   readonly servers: ReadonlyMap<VirtualServerKey, AppliedVirtualServer>;
   readonly touched: Touched;
+  readonly vips: VipForm;
+  /** VIPs in the other form. */
+  readonly stale: ReadonlySet<Address>;
   readonly hasLink: boolean;
   /** Sets that are not there, and those of another type, which are made anew. */
   readonly missingSets: readonly IpsetDefinition[];
@@ -39,8 +43,11 @@ export function changesOf(differences: Differences): Change[] {
       object: 'address',
       service: owners.ofAddress(address),
       address: formatAddress(address),
-      link: DUMMY_LINK,
+      link: VIP_LINKS[differences.vips],
     });
+  const other = differences.vips === 'routes' ? 'addresses' : 'routes';
+  for (const address of differences.stale)
+    changes.push({ action: 'delete', object: 'address', address: formatAddress(address), link: VIP_LINKS[other] });
   pushEntries('delete', desired, touched, owners, changes);
   return changes;
 }

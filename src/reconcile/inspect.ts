@@ -20,7 +20,8 @@ import { compareWithKernel, ownershipAtStart } from './compare.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { Drift } from './drift.js';
 import { changesOf } from './inspect-changes.js';
-import { NO_ADDRESSES, type ObservedSources, observeKernel, readAddresses } from './observe-kernel.js';
+import { NO_ADDRESSES, readAddresses } from './observe-addresses.js';
+import { type ObservedSources, observeKernel } from './observe-kernel.js';
 
 export interface Inspection {
   readonly drift: Drift;
@@ -38,7 +39,7 @@ export async function inspect(
 ): Promise<Inspection> {
   const link = sources.links.findLink(DUMMY_LINK);
   const index = link?.index ?? -1;
-  updater.cluster.setLocalAddresses((await readAddresses(sources.links, index)).local);
+  updater.cluster.setLocalAddresses((await readAddresses(sources, index)).local);
   await updater.updateDirty(newTouched());
   const sets = inspectSets(sources);
   const { definitions } = sets;
@@ -66,7 +67,7 @@ export async function inspect(
     if (!definitions.has(name))
       for (const entry of desired.entries(name as IpsetName).keys()) touchEntry(touched, name as IpsetName, entry);
   const changes = changesOf({
-    ...{ desired, isDesired, touched, servers: observed.servers },
+    ...{ desired, isDesired, touched, servers: observed.servers, vips: sources.vips, stale: observed.stale },
     ...{ hasLink: link !== undefined, missingSets: sets.missing, misfitSets: sets.misfits },
   });
   return { drift, changes };

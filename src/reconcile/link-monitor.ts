@@ -1,6 +1,7 @@
 import { type Address, formatAddress } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
-import { type LinkEvent, LinkWatch } from '../kernel/rtnetlink/watch.js';
+import { type VipForm } from '../values/vip-form.js';
+import { type LinkEvent, LinkWatch, type LinkWatchHandlers } from '../kernel/rtnetlink/watch.js';
 import { type OpenNetlinkSocket } from '../netlink/socket.js';
 import { type Drift } from './drift.js';
 
@@ -9,7 +10,7 @@ export interface LinkListener {
   linkLost(): void;
   /** The node's own addresses changed. */
   wantAddresses(): void;
-  /** An address came or went on the watched link; true when that is not as desired. */
+  /** A VIP came or went; true when that is not as desired. */
   addressChanged(address: Address, isBound: boolean): boolean;
   /** Everything has to be read again. */
   eventsLost(reason: string): void;
@@ -30,6 +31,7 @@ export class LinkMonitor {
     readonly drift: () => Drift,
     /** Called after the listener was notified of something: a sync is due. */
     readonly onNews: () => void,
+    readonly vips: VipForm = 'addresses',
   ) {}
 
   /** Watches the link of this index; `anew`: nothing was watched before, so what happened until now was not noticed. */
@@ -52,7 +54,7 @@ export class LinkMonitor {
       listener.eventsLost(errorMessage(reason));
       this.onNews();
     };
-    return new LinkWatch(this.open, {
+    const handlers: LinkWatchHandlers = {
       onEvent: (event) => {
         if (this.#notify(event, listener)) this.onNews();
       },
@@ -64,7 +66,8 @@ export class LinkMonitor {
         listener.linkLost(); // the next sync looks at the link and listens anew
         lost(error);
       },
-    });
+    };
+    return new LinkWatch(this.open, handlers, this.vips === 'routes');
   }
 
   /** True when a sync is due. */
@@ -74,12 +77,16 @@ export class LinkMonitor {
       listener.linkLost();
       return true;
     }
+    if ('route' in event) return this.#noteChange(event.route.address, false, listener);
     const { address, index } = event.address;
     if (index !== this.#index) {
       listener.wantAddresses();
       return true;
     }
-    const isBound = event.kind === 'address-added';
+    return this.vips === 'addresses' && this.#noteChange(address, event.kind === 'address-added', listener);
+  }
+
+  #noteChange(address: Address, isBound: boolean, listener: LinkListener): boolean {
     if (!listener.addressChanged(address, isBound)) return false;
     this.drift().add('address', isBound ? 'extra' : 'missing', () => formatAddress(address));
     return true;

@@ -1,5 +1,6 @@
 import { type Address } from '../values/address.js';
 import { type IpsetDefinition, type IpsetEntry } from '../values/ipset.js';
+import { type VipForm } from '../values/vip-form.js';
 import {
   type RealServerList,
   type VirtualServerKey,
@@ -14,7 +15,8 @@ import { type OwnershipTraces } from '../plan/ownership.js';
 import { type DesiredServer } from '../plan/virtual-server-plan.js';
 import { type IpsetName, ipsetDefinitions, ipsetName } from '../desired/ipset-definitions.js';
 import { observeTableEntry } from './observe-ipvs.js';
-import { READING_SLICE_MS, StopFlag } from './pacer.js';
+import { type BoundAddresses, type DesiredAddresses, readAddresses } from './observe-addresses.js';
+import { StopFlag } from './pacer.js';
 import { type SetEntries, readSets } from './ipset-keeper.js';
 
 const EMPTY = '' as RealServerList;
@@ -22,19 +24,12 @@ const EMPTY = '' as RealServerList;
 /** All that this program keeps in the kernel, as it is now, other people's included where they share a table. */
 export interface ObservedKernel extends ObservedTable {
   readonly bound: BoundAddresses;
+  /** VIPs in the form that is not in use (values/vip-form.ts), as an earlier run or kube-proxy left them. */
+  readonly stale: ReadonlySet<Address>;
   /** Addresses on every other link. */
   readonly local: ReadonlySet<Address>;
   /** The entries of a set that holds what is desired are `desired.entries` itself. */
   readonly sets: Map<IpsetName, SetEntries>;
-}
-
-/** The addresses on the dummy link. */
-export interface BoundAddresses {
-  has(address: Address): boolean;
-  /** True: every address that is desired is there. */
-  readonly isComplete: boolean;
-  /** Those that are not desired; all of them unless `isComplete`. */
-  readonly others: ReadonlySet<Address>;
 }
 
 export interface ObservedTable {
@@ -49,6 +44,8 @@ export interface ObservedSources {
   readonly links: LinkClient;
   readonly ipset: IpsetClient;
   readonly definitions: ReadonlyMap<string, IpsetDefinition>;
+  /** In which form VIPs are. */
+  readonly vips: VipForm;
 }
 
 /** What is likely to be observed: then the reading leaves nothing behind for the garbage collector. */
@@ -59,12 +56,6 @@ export interface Expectation {
     entries(set: IpsetName): SetEntries;
   };
   readonly addresses: DesiredAddresses;
-}
-
-/** Those that belong on the dummy link. */
-export interface DesiredAddresses {
-  readonly count: number;
-  has(address: Address): boolean;
 }
 
 /** Lets changes in while the kernel is read. */
@@ -82,12 +73,12 @@ export async function observeKernel(
   expectation: Expectation,
   interruption?: Interruption,
   stop = new StopFlag(),
+  anew?: boolean,
 ): Promise<ObservedKernel> {
-  const { bound, local } = await readAddresses(sources.links, dummyIndex, expectation.addresses, stop);
+  const addresses = await readAddresses(sources, dummyIndex, expectation.addresses, stop, anew);
   return {
     ...(await readTable(sources.table, expectation, interruption)),
-    bound,
-    local,
+    ...addresses,
     sets: await readSets(
       sources.ipset,
       sources.definitions,
@@ -96,47 +87,6 @@ export async function observeKernel(
       stop,
     ),
   };
-}
-
-/** Desires none: every address is reported. */
-export const NO_ADDRESSES: DesiredAddresses = { count: -1, has: () => false };
-
-/**
- * The addresses on the dummy link and those on the others, by one dump, two when not all are as desired. Throws
- * NetlinkError.
- */
-export async function readAddresses(
-  links: LinkClient,
-  dummyIndex: number | undefined,
-  desired: DesiredAddresses = NO_ADDRESSES,
-  stop = new StopFlag(),
-): Promise<{ readonly bound: BoundAddresses; readonly local: ReadonlySet<Address> }> {
-  const pacer = stop.pacer(1, READING_SLICE_MS);
-  const read = (isDesired: (address: Address) => boolean): Promise<ObservedAddresses> =>
-    links.listAddressesPaced(
-      () => ({ desired: 0, others: new Set<Address>(), local: new Set<Address>() }),
-      (observed, index, address) => {
-        if (index !== dummyIndex) observed.local.add(address);
-        else if (isDesired(address)) observed.desired++;
-        else observed.others.add(address);
-      },
-      () => pacer.yieldIfDue(),
-    );
-  // Nearly always all are there, and a set of them would only be something for the garbage collector to move.
-  const { desired: present, others, local } = await read((address) => desired.has(address));
-  if (present === desired.count) {
-    const has = (address: Address): boolean => desired.has(address) || others.has(address);
-    return { bound: { has, isComplete: true, others }, local };
-  }
-  const all = present === 0 ? { others, local } : await read(() => false);
-  const has = (address: Address): boolean => all.others.has(address);
-  return { bound: { has, isComplete: false, others: all.others }, local: all.local };
-}
-
-interface ObservedAddresses {
-  desired: number;
-  readonly others: Set<Address>;
-  readonly local: Set<Address>;
 }
 
 /**
@@ -184,7 +134,7 @@ function hasIPv6(applied: Expectation['applied']): boolean {
 }
 
 /** By what virtual servers of ours, or kube-proxy's, are distinguished from other people's (ownership.ts). */
-export function ownershipTraces(observed: Pick<ObservedKernel, 'bound' | 'local' | 'sets'>): OwnershipTraces {
+export function ownershipTraces(observed: Pick<ObservedKernel, 'bound' | 'stale' | 'local' | 'sets'>): OwnershipTraces {
   const addressPorts = new Set<IpsetEntry>();
   const nodePorts = { TCP: new Set<IpsetEntry>(), UDP: new Set<IpsetEntry>() };
   for (const family of [4, 6] as const) {
@@ -197,5 +147,6 @@ export function ownershipTraces(observed: Pick<ObservedKernel, 'bound' | 'local'
       for (const entry of set?.keys() ?? []) nodePorts[protocol].add(entry);
     }
   }
-  return { boundAddresses: observed.bound, addressPorts, nodePorts, localAddresses: observed.local };
+  const boundAddresses = { has: (address: Address) => observed.bound.has(address) || observed.stale.has(address) };
+  return { boundAddresses, addressPorts, nodePorts, localAddresses: observed.local };
 }

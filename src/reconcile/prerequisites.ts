@@ -6,7 +6,7 @@ import { type AddressApplier, DUMMY_LINK } from './address-applier.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type KernelRefusals } from './kernel-refusals.js';
 import { type LinkListener } from './link-monitor.js';
-import { type DesiredAddresses, readAddresses } from './observe-kernel.js';
+import { type DesiredAddresses, readAddresses } from './observe-addresses.js';
 import { type StopFlag } from './pacer.js';
 import { type PendingWork } from './pending-work.js';
 import { type EnsuredSets, ensureSets } from './ipset-keeper.js';
@@ -106,7 +106,7 @@ export class Prerequisites implements LinkListener {
     return ensured;
   }
 
-  /** The addresses that belong on the dummy link. */
+  /** The addresses that are to be VIPs of this node. */
   get desiredAddresses(): DesiredAddresses {
     const { updater, addresses, refusals } = this.options;
     const { desired, cluster } = updater;
@@ -143,7 +143,12 @@ export class Prerequisites implements LinkListener {
   /** Reads the node's addresses and touches what they decide, on the dummy link too. Throws NetlinkError. */
   async #refreshAddresses(isAdopted: boolean, stop: StopFlag): Promise<void> {
     const { links, addresses, updater, refusals } = this.options;
-    const { local, bound } = await readAddresses(links, addresses.index, this.desiredAddresses, stop);
+    const { local, bound } = await readAddresses(
+      { links, vips: addresses.form },
+      addresses.index,
+      this.desiredAddresses,
+      stop,
+    );
     this.#areAddressesStale = false;
     this.takeLocalAddresses(local);
     if (!isAdopted) return;

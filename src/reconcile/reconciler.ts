@@ -205,7 +205,7 @@ export class Reconciler {
     const { pending } = this;
     const verification = this.#verification;
     try {
-      const observed = await verification.observe();
+      const observed = await verification.observe(undefined, true);
       await adopt(verification.comparison, observed, pending.touched);
     } catch (error) {
       pending.touched = touchAll(this.options.updater.desired);

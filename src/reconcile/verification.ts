@@ -93,8 +93,11 @@ export class Verification {
     isDisturbed: () => false,
   };
 
-  /** Reads everything; the node's own addresses are taken note of. Throws when a part cannot be read. */
-  async observe(interruption = this.#uninterrupted): Promise<ObservedKernel> {
+  /**
+   * Reads everything, what an earlier run may have left as well if `anew`; the node's own addresses are taken note of.
+   * Throws when a part cannot be read.
+   */
+  async observe(interruption = this.#uninterrupted, anew = false): Promise<ObservedKernel> {
     const { updater, ipvs, addresses, sources, prerequisites, stop } = this.options;
     const { brokenSets, desiredAddresses } = prerequisites;
     const definitions = new Map([...sources.definitions].filter(([name]) => !brokenSets.has(name)));
@@ -105,7 +108,9 @@ export class Verification {
       expectation,
       interruption,
       stop,
+      anew,
     );
+    addresses.noteStale(observed.stale);
     prerequisites.takeLocalAddresses(observed.local);
     return observed;
   }

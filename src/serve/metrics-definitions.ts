@@ -170,7 +170,11 @@ function ownInstruments(register: Registry) {
       'Real servers that this daemon keeps, draining ones included',
       ['ip_family'],
     ),
-    boundAddresses: make.gauge('kubeproxy_ipvs_bound_addresses', 'Addresses on kube-ipvs0', ['ip_family']),
+    boundAddresses: make.gauge(
+      'kubeproxy_ipvs_bound_addresses',
+      'VIPs that the node takes in: addresses on kube-ipvs0, or routes',
+      ['ip_family'],
+    ),
     draining: make.gauge(
       'kubeproxy_ipvs_draining_real_servers',
       'Real servers at weight 0 that still have connections',

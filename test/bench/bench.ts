@@ -1,5 +1,5 @@
 /**
- * The benchmark: `npm run bench -- [--rows 100x10,10000x10] [--json FILE] [--quick] [--parts cold,...] [--publish]`;
+ * The benchmark: `npm run bench -- [--rows 100x10,10000x10r] [--json FILE] [--quick] [--parts cold,...] [--publish]`;
  * `npm run bench -- --publish --from FILE` measures nothing and publishes what an earlier run wrote to FILE.
  *
  * Each part of each row runs in a test kernel of its own, freshly booted (test/kernel/harness/run.mjs). `--quick`
@@ -15,7 +15,7 @@ import { MAX_RESTORE_SERVICES } from './part-cold.js';
 import { publish } from './publish.js';
 import { type Parts, type Report, rowOf, table } from './report.js';
 
-const DEFAULT_ROWS = '100x10,1000x10,5000x10,10000x10,50000x10';
+const DEFAULT_ROWS = '100x10,1000x10,5000x10,10000x10,50000x10,10000x10r,50000x10r';
 const ALL_PARTS = ['cold', 'record', 'limit', 'restore', 'steady', 'traffic', 'strace'] as const;
 const PROGRAMS = ['kernel-limit', 'verify-limit', 'traffic'];
 const TIMEOUT_SECONDS = '3600';
@@ -59,8 +59,8 @@ function measure(): Report {
 }
 
 function measureRow(scale: string) {
-  const match = /^(\d+)x(\d+)$/.exec(scale);
-  if (match === null) throw new Error(`--rows ${scale}: not SERVICESxENDPOINTS`);
+  const match = /^(\d+)x(\d+)(r?)$/.exec(scale);
+  if (match === null) throw new Error(`--rows ${scale}: not SERVICESxENDPOINTS, with an r for VIPs as routes`);
   const [services, endpointsPerService] = [Number(match[1]), Number(match[2])];
   const directory = `${work}/${scale}`;
   rmSync(directory, { recursive: true, force: true });
@@ -73,7 +73,7 @@ function measureRow(scale: string) {
     runPart(part, scale, directory, services * endpointsPerService);
     Object.assign(parts, { [part]: JSON.parse(readFileSync(`${directory}/${part}.json`, 'utf8')) as unknown });
   }
-  return rowOf(services, services * endpointsPerService, parts);
+  return rowOf(services, services * endpointsPerService, parts, match[3] === 'r' ? 'routes' : 'addresses');
 }
 
 function runPart(part: string, scale: string, directory: string, endpoints: number): void {

@@ -1,7 +1,7 @@
 /**
  * One part of the benchmark, inside a test kernel that was booted for it:
  *
- *   node build/test/bench/guest.js PART SERVICESxENDPOINTS DIRECTORY [--quick]
+ *   node build/test/bench/guest.js PART SERVICESxENDPOINTS[r] DIRECTORY [--quick]
  *
  * writes its result to DIRECTORY/PART.json. Parts: cold (everything by the daemon as shipped), record (what the first
  * sync sends), limit (the same sent by C), restore (the same by ipvsadm, ipset and ip), steady (changes in the
@@ -27,10 +27,10 @@ const PARTS = {
 } as const;
 
 const [part, scale, directory, mode] = process.argv.slice(2) as [keyof typeof PARTS, string, string, string?];
-const [services = 0, endpointsPerService = 0] = scale.split('x').map(Number);
+const [services = 0, endpointsPerService = 0] = scale.replace('r', '').split('x').map(Number);
 const row: Scale = { services, endpointsPerService };
 
-prepareNode();
+prepareNode(scale.endsWith('r') ? 'routes' : 'addresses');
 const result = await PARTS[part](row, directory, mode === '--quick');
 writeFileSync(`${directory}/${part}.json`, JSON.stringify(result));
 process.exit(0);

@@ -44,7 +44,12 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
   const ownAfter = await histogram(CHANGES);
   const churn = await window(daemon.pid, isQuick ? 16 : 60, (seconds) => runChurn(scale, server, seconds));
   await untilQuiet(daemon.pid);
+  const beforeBurst = { daemon: cpuTimes(daemon.pid), api: cpuTimes(server.pid) };
   const burstMs = await measureBurst(scale, server);
+  const burstCpuMs = {
+    daemon: cpuTimes(daemon.pid).own - beforeBurst.daemon.own,
+    apiServer: cpuTimes(server.pid).own - beforeBurst.api.own,
+  };
   const changesAfterBurst = await measureLaterChanges(scale, server, isQuick ? 20 : 120);
   const end = { ...memory(daemon.pid) };
   await daemon.stop();
@@ -64,6 +69,7 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
     messagesPerChange: difference(before, afterChanges, MESSAGES) / changes.count,
     processesPerChange: difference(before, afterChanges, PROCESSES) / changes.count,
     burstMs: round(burstMs),
+    burstCpuMs,
   };
 }
 

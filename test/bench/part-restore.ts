@@ -14,7 +14,11 @@ export function dumpState(directory: string): void {
   writeFileSync(`${directory}/ipvs`, run('ipvsadm', '-Sn'));
   writeFileSync(`${directory}/ipset`, run('ipset', 'save'));
   const addresses = run('ip', '-4', '-o', 'addr', 'show', 'dev', 'kube-ipvs0').matchAll(/inet (\S+)/g);
-  const lines = [...addresses].map(([, address]) => `addr add ${address} dev kube-ipvs0\n`);
+  const routes = run('ip', '-4', 'route', 'show', 'table', 'local', 'proto', '75').matchAll(/^local (\S+)/gm);
+  const lines = [
+    ...[...addresses].map(([, address]) => `addr add ${address} dev kube-ipvs0\n`),
+    ...[...routes].map(([, address]) => `route add local ${address} dev lo table local proto 75 metric 75\n`),
+  ];
   writeFileSync(`${directory}/addresses`, ['link add kube-ipvs0 type dummy\n', ...lines].join(''));
 }
 

@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { type Chart, svgChart } from './chart.js';
 import { type Report, type Row, markdownTable } from './report.js';
+import { type Vips } from './world.js';
 
 const BEGIN = '<!-- bench:begin: `npm run bench -- --publish` writes what is between here and bench:end -->';
 const END = '<!-- bench:end -->';
@@ -45,6 +46,7 @@ export function coldSyncChart({ rows, machine }: Report): Chart {
     series: [
       { name: 'this daemon', color: OURS, points: pointsOf(rows, (row) => row.coldSyncMs) },
       { name: 'the same by C', color: LIMIT, isDashed: true, points: pointsOf(rows, (row) => row.kernelLimitMs) },
+      { name: 'VIPs as routes', color: '#2d8a4e', points: pointsOf(rows, (row) => row.coldSyncMs, 'routes') },
       { name: 'ipvsadm, ipset, ip', color: OTHER, points: pointsOf(rows, (row) => row.ipvsadmRestoreMs) },
     ],
   };
@@ -68,8 +70,13 @@ export function changeChart({ rows, machine }: Report): Chart {
   };
 }
 
-function pointsOf(rows: readonly Row[], value: (row: Row) => number | null): (readonly [number, number])[] {
+function pointsOf(
+  rows: readonly Row[],
+  value: (row: Row) => number | null,
+  vips: Vips = 'addresses',
+): (readonly [number, number])[] {
   return rows.flatMap((row) => {
+    if (row.vips !== vips) return [];
     const y = value(row);
     return y === null || y <= 0 ? [] : [[row.services, y] as const];
   });

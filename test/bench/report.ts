@@ -5,6 +5,7 @@ import { type RestoreResult } from './part-restore.js';
 import { type SteadyResult } from './part-steady.js';
 import { type StraceResult } from './part-strace.js';
 import { type TrafficResult } from './part-traffic.js';
+import { type Vips } from './world.js';
 
 export interface Parts {
   cold?: ColdResult;
@@ -19,10 +20,14 @@ export interface Parts {
 export interface Row {
   readonly services: number;
   readonly endpoints: number;
+  readonly vips: Vips;
   readonly coldSyncMs: number | null;
+  /** Without the rules, which the C program does not write either. */
+  readonly coldSyncWithoutRulesMs: number | null;
   readonly startToServingMs: number | null;
   readonly kernelLimitMs: number | null;
   readonly ratio: number | null;
+  readonly ratioWithoutRules: number | null;
   readonly ipvsadmRestoreMs: number | null;
   readonly changeP50Ms: number | null;
   readonly changeP99Ms: number | null;
@@ -74,17 +79,21 @@ export interface Report {
   readonly rows: readonly Row[];
 }
 
-export function rowOf(services: number, endpoints: number, parts: Parts): Row {
+export function rowOf(services: number, endpoints: number, parts: Parts, vips: Vips = 'addresses'): Row {
   const { cold, limit, restore, steady, traffic, strace } = parts;
   const verifyRatio = steady && steady.verification.cpuMs / steady.limit.cpuMs;
-  const ratio = cold === undefined || limit === undefined ? undefined : cold.coldSyncMs / limit.ms;
+  const ratioOf = (ms: number | undefined): number | undefined =>
+    ms === undefined || limit === undefined ? undefined : ms / limit.ms;
   return {
     services,
     endpoints,
+    vips,
     coldSyncMs: rounded(cold?.coldSyncMs, 1),
+    coldSyncWithoutRulesMs: rounded(cold?.coldSyncWithoutRulesMs, 1),
     startToServingMs: rounded(cold?.startToServingMs, 0),
     kernelLimitMs: rounded(limit?.ms, 1),
-    ratio: rounded(ratio, 2),
+    ratio: rounded(ratioOf(cold?.coldSyncMs), 2),
+    ratioWithoutRules: rounded(ratioOf(cold?.coldSyncWithoutRulesMs), 2),
     ipvsadmRestoreMs: rounded(restore?.ms, 0),
     changeP50Ms: rounded(cold?.changes.p50Ms, 2),
     changeP99Ms: rounded(cold?.changes.p99Ms, 2),
@@ -117,15 +126,18 @@ export function rowOf(services: number, endpoints: number, parts: Parts): Row {
   };
 }
 
-type Figure = readonly [name: string, value: (row: Row) => number | null];
+type Figure = readonly [name: string, value: (row: Row) => number | string | null];
 
 /** In the order of the published table. */
 const FIGURES: readonly Figure[] = [
   ['Services', (row) => row.services],
   ['endpoints', (row) => row.endpoints],
+  ['VIPs as', (row) => row.vips],
   ['cold sync, ms', (row) => row.coldSyncMs],
   ['kernel limit (C), ms', (row) => row.kernelLimitMs],
   ['ratio', (row) => row.ratio],
+  ['cold sync without rules, ms', (row) => row.coldSyncWithoutRulesMs],
+  ['ratio', (row) => row.ratioWithoutRules],
   ['start to serving, ms', (row) => row.startToServingMs],
   ['ipvsadm -R + ipset + ip -batch, ms', (row) => row.ipvsadmRestoreMs],
   ['one change p50, ms', (row) => row.changeP50Ms],

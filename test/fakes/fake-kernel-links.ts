@@ -2,6 +2,7 @@
 import { NETLINK_ROUTE } from '../../src/netlink/socket.js';
 import { type Address, formatAddress, parseAddress } from '../../src/values/address.js';
 import { type FakeAnswer, type FakeKernel, type FakeMessage } from './fake-kernel.js';
+import { DELETE_ROUTE, FakeRoutes, GET_ROUTE, NEW_ROUTE } from './fake-kernel-routes.js';
 import { type WireMessage, attribute, attributeMap, i32, packed, text, u16, u32, u8 } from './netlink-bytes.js';
 
 export interface FakeLink {
@@ -24,6 +25,7 @@ const PERMANENT = 0x80;
 
 export class FakeLinks {
   readonly links = new Map<number, FakeLink>();
+  readonly routes: FakeRoutes;
   /** The errno name with which an address is refused by request. */
   refuse: (address: Address) => string | undefined = () => undefined;
   /** Set to false, links of kind dummy cannot be made: the module is missing. */
@@ -35,6 +37,7 @@ export class FakeLinks {
   /** A kernel with `lo` and its addresses. */
   constructor(kernel: FakeKernel) {
     this.#kernel = kernel;
+    this.routes = new FakeRoutes(kernel);
     kernel.addFamily(NETLINK_ROUTE, (request, isDump) => this.#handle(request, isDump));
     this.addLink('lo', '', IFF_UP);
     this.addAddress('lo', '127.0.0.1', 8, 254);
@@ -54,6 +57,7 @@ export class FakeLinks {
     const link = this.#link(name);
     for (const address of [...link.addresses.keys()]) this.#removeFrom(link, address);
     this.links.delete(link.index);
+    this.routes.linkGone(link.index);
     this.#notifyLink(DELETE_LINK, link);
   }
 
@@ -108,6 +112,8 @@ export class FakeLinks {
 
   #handle(request: WireMessage, isDump: boolean): FakeAnswer {
     const { type, body } = request;
+    if (type === NEW_ROUTE || type === DELETE_ROUTE || type === GET_ROUTE)
+      return this.routes.handle(request, isDump, (index) => this.links.has(index));
     const isLink = type === NEW_LINK || type === DELETE_LINK || type === GET_LINK;
     const headerLength = isLink ? 16 : 8;
     if (body.length < headerLength) return { error: 'EINVAL' };

@@ -75,8 +75,8 @@ export class FakeKernel {
   }
 
   /** Sends a notification to the members of a multicast group. */
-  notify(protocol: number, group: number, message: FakeMessage): void {
-    const datagram = netlinkMessage(message.type, 0, 0, 0, message.body);
+  notify(protocol: number, group: number, message: FakeMessage, flags = 0): void {
+    const datagram = netlinkMessage(message.type, flags, 0, 0, message.body);
     for (const socket of this.#sockets) {
       if (socket.protocol === protocol && socket.groups.includes(group)) socket.deliver(datagram);
     }

@@ -134,5 +134,6 @@ test('changes by others arrive as events; additions to the ignored link do not; 
 });
 
 function describe(event: LinkEvent): string {
-  return `${event.kind} ${'address' in event ? formatAddress(event.address.address) : event.link.name}`;
+  if ('link' in event) return `${event.kind} ${event.link.name}`;
+  return `${event.kind} ${formatAddress('route' in event ? event.route.address : event.address.address)}`;
 }

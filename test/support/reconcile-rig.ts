@@ -74,7 +74,7 @@ export class ReconcileRig extends Rig {
     const sets = [...netfilter.ipset!.sets].flatMap(([name, { elements }]) =>
       [...elements.keys()].map((element) => `${name} ${element}`),
     );
-    return [...ipvs.dump(), ...links.addressesOf('kube-ipvs0'), ...sets.sort()];
+    return [...ipvs.dump(), ...links.addressesOf('kube-ipvs0'), ...links.routes.list(), ...sets.sort()];
   }
 
   /** The virtual server's real servers with their weights: `10.0.0.1:8080=1 10.0.0.2:8080=0`. */

@@ -8,6 +8,7 @@ import { type NetlinkMessage, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST } from '..
 import { MessageTemplate } from '../../netlink/message-template.js';
 import { NETLINK_ROUTE, type OpenNetlinkSocket } from '../../netlink/socket.js';
 import { type Address, formatAddress } from '../../values/address.js';
+import { type AddressChange, type AddressFailure, type AddressOperation } from './address-change.js';
 import {
   type Link,
   type LinkAddress,
@@ -25,20 +26,7 @@ import {
   writeHostAddress,
   writeLinkHeader,
 } from './message.js';
-
-export type AddressOperation = 'add-address' | 'delete-address';
-
-interface AddressChange {
-  readonly operation: AddressOperation;
-  /** Index of the link. */
-  readonly index: number;
-  readonly address: Address;
-}
-
-/** One address that the kernel refused to add or delete, or whose answer was lost (`error.resultUnknown`). */
-export interface AddressFailure extends AddressChange {
-  readonly error: NetlinkError;
-}
+import { LocalRoutes } from './local-routes.js';
 
 /** IFNAMSIZ without the NUL. */
 const NAME_MAX = 15;
@@ -53,8 +41,10 @@ interface AddressTemplate {
 }
 
 export class LinkClient {
+  /** VIPs as routes, over the same socket. */
+  readonly routes: LocalRoutes;
   readonly #connection: NetlinkConnection;
-  readonly #batch: NetlinkBatch<AddressChange>;
+  readonly #batch: NetlinkBatch<AddressChange<AddressOperation>>;
   readonly #reader = new AttributeReader();
   /** Of the last change, by the address's length: those that come in a row are alike. */
   readonly #templates = new Map<number, AddressTemplate>();
@@ -62,6 +52,7 @@ export class LinkClient {
 
   constructor(open: OpenNetlinkSocket) {
     this.#connection = new NetlinkConnection(open(NETLINK_ROUTE));
+    this.routes = new LocalRoutes(this.#connection);
     this.#batch = new NetlinkBatch(this.#connection, describe, {
       maxMessages: BATCH,
       maxMessageSize: MAX_MESSAGE,
@@ -231,6 +222,6 @@ const ALREADY: Readonly<Record<AddressOperation, string>> = {
   'delete-address': 'EADDRNOTAVAIL',
 };
 
-function describe(change: AddressChange): string {
+function describe(change: AddressChange<AddressOperation>): string {
   return `${change.operation} ${formatAddress(change.address)}`;
 }

@@ -27,11 +27,13 @@ export const AddressAttribute = { address: 1, local: 2, cacheInfo: 6, flags: 8 }
 const IFA_F_NODAD = 0x02;
 const CACHE_INFO_LENGTH = 16;
 const VALID_FOR_EVER = 0xffffffff;
-// include/uapi/linux/bpf_common.h: LD|H|ABS, LD|W|ABS, JMP|JEQ|K, RET|K
-const BPF_LOAD_HALF = 0x28;
-const BPF_LOAD_WORD = 0x20;
-const BPF_JUMP_EQUAL = 0x15;
-const BPF_RETURN = 0x06;
+// include/uapi/linux/bpf_common.h: LD|B|ABS, LD|H|ABS, LD|W|ABS, JMP|JEQ|K, JMP|JSET|K, RET|K
+export const BPF_LOAD_BYTE = 0x30;
+export const BPF_LOAD_HALF = 0x28;
+export const BPF_LOAD_WORD = 0x20;
+export const BPF_JUMP_EQUAL = 0x15;
+export const BPF_JUMP_SET = 0x45;
+export const BPF_RETURN = 0x06;
 const AF_INET = 2;
 const AF_INET6 = 10;
 
@@ -140,22 +142,34 @@ export function readAddress(message: NetlinkMessage, reader: AttributeReader): L
   };
 }
 
-/**
- * A classic BPF program that drops RTM_NEWADDR messages for one link and passes all else. BPF loads are big-endian and
- * netlink is not, so the constants are swapped.
- */
+/** A classic BPF program that drops RTM_NEWADDR messages for one link and passes all else. */
 export function addedAddressFilter(index: number): Buffer {
-  const swapped = Buffer.alloc(8);
-  swapped.writeUInt16LE(RTM_NEWADDR);
-  swapped.writeUInt32LE(index, 4);
-  const program: readonly (readonly [code: number, jumpTrue: number, jumpFalse: number, k: number])[] = [
+  return bpfProgram([
     [BPF_LOAD_HALF, 0, 0, 4], // nlmsghdr.type
-    [BPF_JUMP_EQUAL, 0, 3, swapped.readUInt16BE()],
+    [BPF_JUMP_EQUAL, 0, 3, swappedHalf(RTM_NEWADDR)],
     [BPF_LOAD_WORD, 0, 0, 20], // ifaddrmsg.index
-    [BPF_JUMP_EQUAL, 0, 1, swapped.readUInt32BE(4)],
+    [BPF_JUMP_EQUAL, 0, 1, swappedWord(index)],
     [BPF_RETURN, 0, 0, 0],
     [BPF_RETURN, 0, 0, 0xffffffff],
-  ];
+  ]);
+}
+
+/** BPF loads are big-endian and netlink is not, so constants to compare with are swapped. */
+export function swappedHalf(value: number): number {
+  return ((value & 0xff) << 8) | (value >> 8);
+}
+
+/** The same for 32 bits. */
+export function swappedWord(value: number): number {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return bytes.readUInt32BE();
+}
+
+type BpfInstruction = readonly [code: number, jumpTrue: number, jumpFalse: number, k: number];
+
+/** struct sock_filter[]: u16 code, u8 jump if true, u8 jump if false, u32 k. */
+export function bpfProgram(program: readonly BpfInstruction[]): Buffer {
   const bytes = Buffer.alloc(program.length * 8);
   for (const [i, [code, jumpTrue, jumpFalse, k]] of program.entries()) {
     bytes.writeUInt16LE(code, i * 8);

@@ -3,7 +3,14 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { AttributeReader } from '../../netlink/attribute-reader.js';
 import { MessageWriter } from '../../netlink/attribute-writer.js';
 import { NetlinkProtocolError, socketErrorCode } from '../../netlink/errors.js';
-import { NLMSG_NOOP, NLM_F_ACK, NLM_F_REQUEST, emptyMessage, readMessage } from '../../netlink/message.js';
+import {
+  NLMSG_NOOP,
+  NLM_F_ACK,
+  NLM_F_REPLACE,
+  NLM_F_REQUEST,
+  emptyMessage,
+  readMessage,
+} from '../../netlink/message.js';
 import { NETLINK_ROUTE, type NetlinkSocket, type OpenNetlinkSocket } from '../../netlink/socket.js';
 import {
   type Link,
@@ -19,10 +26,21 @@ import {
   readAddress,
   readLink,
 } from './message.js';
+import {
+  type LocalRoute,
+  RTM_DELROUTE,
+  RTM_NEWROUTE,
+  RTNLGRP_IPV4_ROUTE,
+  RTNLGRP_IPV6_ROUTE,
+  isVipRoute,
+  readHostRoute,
+  vipNewsFilter,
+} from './route-message.js';
 
 export type LinkEvent =
   | { readonly kind: 'address-added' | 'address-removed'; readonly address: LinkAddress }
-  | { readonly kind: 'link-changed' | 'link-removed'; readonly link: Link };
+  | { readonly kind: 'link-changed' | 'link-removed'; readonly link: Link }
+  | { readonly kind: 'route-removed' | 'route-replaced'; readonly route: LocalRoute };
 
 export interface LinkWatchHandlers {
   readonly onEvent: (event: LinkEvent) => void;
@@ -46,20 +64,27 @@ export class LinkWatch {
 
   readonly #handlers: LinkWatchHandlers;
 
-  /** Opens the socket and begins to listen: what happens from here on is seen. Throws NetlinkError. */
-  constructor(open: OpenNetlinkSocket, handlers: LinkWatchHandlers) {
+  readonly #hearsRoutes: boolean;
+
+  /**
+   * Opens the socket and begins to listen: what happens from here on is seen, to our routes, too, where `hearsRoutes`
+   * says so. Throws NetlinkError.
+   */
+  constructor(open: OpenNetlinkSocket, handlers: LinkWatchHandlers, hearsRoutes = false) {
     this.#handlers = handlers;
-    this.#socket = open(NETLINK_ROUTE, [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR]);
+    this.#hearsRoutes = hearsRoutes;
+    const groups = [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR];
+    this.#socket = open(NETLINK_ROUTE, hearsRoutes ? [...groups, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE] : groups);
     this.#finished = this.#run();
   }
 
   /**
-   * Lets the kernel drop the news of addresses added to this link, before they cost anything here: 10,000 virtual
-   * addresses being bound would otherwise come back as 10,000 events. Replaces what was ignored before; 0 is nothing.
-   * Addresses removed from the link are still reported. Throws NetlinkError.
+   * Lets the kernel drop the news of addresses added to this link (and removed, where VIPs are routes), before they
+   * cost anything here: 10,000 virtual addresses being bound would otherwise come back as 10,000 events. Replaces what
+   * was ignored before; 0 is nothing. Addresses removed from the link are still reported. Throws NetlinkError.
    */
   ignoreAddressesAddedTo(index: number): void {
-    this.#socket.attachFilter(addedAddressFilter(index));
+    this.#socket.attachFilter(this.#hearsRoutes ? vipNewsFilter(index) : addedAddressFilter(index));
   }
 
   /** Ends the wait and closes the socket; resolves when both are done. No event comes after the call. Idempotent. */
@@ -129,9 +154,20 @@ export class LinkWatch {
       if (address === undefined) return undefined;
       return { kind: type === RTM_NEWADDR ? 'address-added' : 'address-removed', address };
     }
+    if (type === RTM_NEWROUTE || type === RTM_DELROUTE) return this.#readRouteEvent(type === RTM_DELROUTE);
     if (type !== RTM_NEWLINK && type !== RTM_DELLINK) return undefined;
     const link = readLink(this.#message, this.#reader, this.#nested);
     return { kind: type === RTM_NEWLINK ? 'link-changed' : 'link-removed', link };
+  }
+
+  /** What the filter lets through, looked at again: the first messages come before it is there. */
+  #readRouteEvent(isRemoval: boolean): LinkEvent | undefined {
+    const route = readHostRoute(this.#message, this.#reader);
+    if (route === undefined) return undefined;
+    const isOurs = isVipRoute(this.#message, route);
+    if (isRemoval) return isOurs ? { kind: 'route-removed', route } : undefined;
+    const isReplacement = (this.#message.flags & NLM_F_REPLACE) !== 0;
+    return isReplacement && !isOurs ? { kind: 'route-replaced', route } : undefined;
   }
 
   /**

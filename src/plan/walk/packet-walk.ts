@@ -256,7 +256,7 @@ class Walker {
     const isOwn = this.state.localAddresses.has(destination) || isLoopback(destination);
     this.#note(
       'routing',
-      isOwn ? `${address} is this node's own address` : `${address} is bound to kube-ipvs0: for this node`,
+      isOwn ? `${address} is this node's own address` : `${address} is a VIP, which this node takes in`,
     );
   }
 

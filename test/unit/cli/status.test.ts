@@ -79,6 +79,11 @@ describe('status', () => {
     assert.match(text, /note: something to know\n/);
   });
 
+  test('says when VIPs are routes', async (t) => {
+    const { text } = await status(t, HEALTHY, { report: { versions: { ...VERSIONS, vips: 'routes' } } });
+    assert.match(text, /, IPv4, IPv6, VIPs as routes\n/);
+  });
+
   test('drains are counted and some of them named; notes are bounded', async (t) => {
     const drain = (i: number): StatusReport['drains'][number] => ({
       ...{ virtualServer: `TCP 10.96.0.${i}:80`, realServer: '10.0.0.1:8080', connections: 2 },

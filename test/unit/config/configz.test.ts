@@ -141,6 +141,7 @@ oomScoreAdj: -500
       acceptServiceTraffic: false,
       protectNodeAddresses: 'auto',
       estimation: 'auto',
+      vips: 'addresses',
     });
     assert.deepEqual(Object.keys(shown('')), ['kubeproxy.config.k8s.io', 'kubeProxyIpvs']);
   });
@@ -163,5 +164,18 @@ describe('kubeProxyIpvs.events', () => {
   test('is none, node or all; nothing means none', () => {
     assert.deepEqual(['none', 'node', 'all', '""'].map(events), ['none', 'node', 'all', 'none']);
     assert.throws(() => events('service'), /kubeProxyIpvs\.events.*none, node, all/);
+  });
+});
+
+describe('kubeProxyIpvs.vips', () => {
+  const vips = (value: string): string =>
+    loadConfigText(`${HEAD}kubeProxyIpvs: { vips: ${value} }`, 'test').config.vips;
+
+  test('is addresses unless it is routes, and nothing else', () => {
+    assert.deepEqual(
+      [vips('addresses'), vips('routes'), loadConfigText(HEAD, 'test').config.vips],
+      [...['addresses', 'routes', 'addresses']],
+    );
+    assert.throws(() => vips('both'), /kubeProxyIpvs\.vips.*addresses, routes/);
   });
 });

@@ -54,6 +54,9 @@ test('a family is left out, with the reason, where its iptables or its addresses
   }
   write('sys/net/ipv6/conf/default/disable_ipv6', '1\n');
   assert.deepEqual(familySupport(both, root).families, [4, 6], 'the link is there, and has its own');
+  write('sys/net/ipv6/conf/lo/disable_ipv6', '1\n');
+  assert.deepEqual(familySupport(both, root, 'addresses').families, [4, 6]);
+  assert.match(familySupport(both, root, 'routes').leftOut[0]!, /net\.ipv6\.conf\.lo\.disable_ipv6 is 1$/);
   const no4 = familySupport({ families: [6], failures: { 4: 'no table nat' } }, root);
   assert.deepEqual(no4, {
     families: [6],

@@ -241,5 +241,6 @@ describe('the watch', () => {
 
 function describeEvent(event: LinkEvent): string {
   if ('link' in event) return `${event.kind} ${event.link.name} ${event.link.up ? 'up' : 'down'}`;
+  if ('route' in event) return `${event.kind} ${formatAddress(event.route.address)}`;
   return `${event.kind} ${formatAddress(event.address.address)}/${event.address.prefixLength}`;
 }
