@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict';
 import { type Socket, createServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { Backoff } from '../../../src/time/backoff.js';
 import { KubeClient } from '../../../src/kube/client.js';
 import { Reflector } from '../../../src/kube/reflector.js';
 import { parseService } from '../../../src/model/service.js';
@@ -11,18 +10,6 @@ import { startReflector } from '../../fakes/api-server-rig.js';
 import { TestClock, TestSink, testService, until } from '../../fakes/api-server-testing.js';
 
 const GROWING = [400, 800, 1600, 3200, 6400, 12_800, 15_000, 15_000, 15_000, 15_000];
-
-test('the back-off grows until two minutes have passed without a failure', () => {
-  const clock = new TestClock();
-  const backoff = new Backoff(clock);
-  const next = (passed: number): number => {
-    clock.time += passed;
-    return backoff.next();
-  };
-  assert.deepEqual([next(0), next(1000), next(2000), next(60_000)], [400, 800, 1600, 3200]);
-  assert.equal(next(3200 + 119_999), 6400);
-  assert.equal(next(6400 + 120_000), 400);
-});
 
 /** Answers each request with `answer` and closes; counts the connections. */
 async function rawServer(t: TestContext, answer: string): Promise<{ url: string; count: () => number }> {
