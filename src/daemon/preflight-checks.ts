@@ -5,7 +5,7 @@ import { type DetectedIptables } from '../kernel/iptables/detect.js';
 import { type ModuleStatus, REQUIRED_MODULES, probeModules, schedulerModule } from '../kernel/node/modules.js';
 import { VIP_LINKS, type VipForm } from '../values/vip-form.js';
 
-/** A condition without which the dataPlane cannot work: one line that names the thing and the fix. */
+/** A condition without which the data plane cannot work: one line that names the thing and the fix. */
 export class PreflightError extends Error {
   override readonly name = 'PreflightError';
 }

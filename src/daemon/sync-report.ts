@@ -9,7 +9,7 @@ import { type KernelRefusals } from '../reconcile/kernel-refusals.js';
 import { type SyncRecord } from '../reconcile/sync-record.js';
 import { Turns } from './turns.js';
 
-/** What reports read of the dataPlane, which itself knows who reports. */
+/** What reports read of the data plane, which itself knows who reports. */
 export interface ReportedDataPlane {
   readonly cluster: ClusterState;
   readonly updater: DesiredUpdater;

@@ -23,7 +23,7 @@ export interface SysctlOutcome {
 
 export interface SysctlInputs {
   readonly strictARP: boolean;
-  /** 0 below kernel 5.9, else undefined: leave it (kernel/sysctl-kernel-release.ts). */
+  /** 0 below kernel 5.9, else undefined: leave it (src/kernel/node/kernel-release.ts). */
   readonly connReuseMode: 0 | undefined;
   readonly conntrack: ConntrackConfig;
   readonly cores: number;
