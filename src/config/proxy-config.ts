@@ -45,6 +45,8 @@ export interface ProxyConfig {
   readonly statusAccess: StatusAccess;
   /** Events written into the cluster: about this Node alone, or about Services, too. */
   readonly events: EventsMode;
+  /** So many ports of Services have metrics of their own; 0: none. */
+  readonly serviceMetrics: number;
 
   /** undefined: in-cluster configuration. */
   readonly kubeconfig: string | undefined;

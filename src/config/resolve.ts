@@ -52,13 +52,15 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     enableProfiling: file.enableProfiling ?? false,
     statusAccess: (nonEmpty(file.kubeProxyIpvs?.statusAccess) as StatusAccess | undefined) ?? 'loopback',
     events: (nonEmpty(file.kubeProxyIpvs?.events) as EventsMode | undefined) ?? 'none',
+    serviceMetrics: file.kubeProxyIpvs?.serviceMetrics ?? 0,
     kubeconfig: nonEmpty(flags.kubeconfig ?? file.clientConnection?.kubeconfig),
     master: nonEmpty(flags.master),
     configSyncPeriodMs: timer('configSyncPeriod', nonZero(file.configSyncPeriod) ?? 15 * MINUTE, found),
     ...syncPeriods(file, found),
     vips: (file.kubeProxyIpvs?.vips ?? 'addresses') as VipForm,
     protectNodeAddresses: file.kubeProxyIpvs?.protectNodeAddresses ?? 'auto',
-    estimation: file.kubeProxyIpvs?.estimation ?? 'auto',
+    // Without estimation the counters of virtual servers stand still.
+    estimation: file.kubeProxyIpvs?.estimation ?? (file.kubeProxyIpvs?.serviceMetrics ? 'on' : 'auto'),
     drainTimeoutMs: timer(
       'kubeProxyIpvs.drainTimeout',
       flags.drainTimeoutMs ?? file.kubeProxyIpvs?.drainTimeout ?? 0,

@@ -159,6 +159,7 @@ const extras = section({
   drainTimeout: duration.optional(),
   statusAccess: oneOf(STATUS_ACCESS).optional(),
   events: oneOf(EVENTS_MODES).optional(),
+  serviceMetrics: integer(0, 1000).optional(),
   acceptServiceTraffic: bool.optional(),
   protectNodeAddresses: autoOnOff.optional(),
   estimation: autoOnOff.optional(),

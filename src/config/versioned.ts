@@ -51,6 +51,7 @@ export function versionedConfig(file: Section, config: ProxyConfig): Versioned {
       drainTimeout: formatGoDuration(config.drainTimeoutMs),
       statusAccess: config.statusAccess,
       events: config.events,
+      serviceMetrics: config.serviceMetrics,
       acceptServiceTraffic: config.acceptServiceTraffic,
       protectNodeAddresses: config.protectNodeAddresses,
       estimation: config.estimation,

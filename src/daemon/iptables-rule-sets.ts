@@ -1,33 +1,36 @@
 import { type Family, familyOf } from '../values/address.js';
 import { type Prefix, hostPrefix, parsePrefix } from '../values/prefix.js';
 import { iptablesRules } from '../desired/iptables-rules.js';
-import { type LocalDetection } from '../desired/rule-config.js';
+import { type LocalDetection, type RuleConfig } from '../desired/rule-config.js';
 import { type RuleSet } from '../desired/iptables-rule-set.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { type Uplinks } from '../kernel/node/uplinks.js';
 import { type NodeInfo } from '../model/node.js';
 
 /** The rules of every family served, from configuration and this node's pod CIDRs and addresses. */
-export function ruleSets(
+export function ruleSets(...of: Parameters<typeof ruleConfigs>): RuleSet[] {
+  return ruleConfigs(...of).map(iptablesRules);
+}
+
+/** What the rules of every family served depend on. */
+export function ruleConfigs(
   config: ProxyConfig,
   families: readonly Family[],
   node: NodeInfo | undefined,
   randomFully: boolean,
   uplinks: Uplinks,
-): RuleSet[] {
-  return families.map((family) =>
-    iptablesRules({
-      family,
-      masqueradeMark: (1 << config.masqueradeBit) >>> 0,
-      masqueradeAll: config.masqueradeAll,
-      randomFully,
-      detectLocal: localDetection(config, family, node),
-      uplinks: uplinks.of(node?.addresses ?? []),
-      acceptServiceTraffic: config.acceptServiceTraffic
-        ? { nodePortPrefixes: nodePortPrefixes(config, family, node) }
-        : undefined,
-    }),
-  );
+): RuleConfig[] {
+  return families.map((family) => ({
+    family,
+    masqueradeMark: (1 << config.masqueradeBit) >>> 0,
+    masqueradeAll: config.masqueradeAll,
+    randomFully,
+    detectLocal: localDetection(config, family, node),
+    uplinks: uplinks.of(node?.addresses ?? []),
+    acceptServiceTraffic: config.acceptServiceTraffic
+      ? { nodePortPrefixes: nodePortPrefixes(config, family, node) }
+      : undefined,
+  }));
 }
 
 /** The addresses that may serve NodePorts: those of them that the node has do. */

@@ -2,7 +2,7 @@ import { FAMILIES } from '../values/address.js';
 import { type BindAddress } from '../config/bind-address.js';
 import { configz } from '../config/configz.js';
 import { type Versioned } from '../config/versioned.js';
-import { allReasons, healthHandler } from '../serve/health.js';
+import { healthHandler } from '../serve/health.js';
 import { Listener, type ListenerOptions } from '../serve/listener.js';
 import { metricsHandler } from '../serve/metrics-server.js';
 import { type ServiceHealth, ServiceHealthServer } from '../serve/service-health.js';
@@ -15,8 +15,7 @@ import { inspectionSource } from './inspection-source.js';
 import { KernelLook } from './kernel-look.js';
 import { type Sources } from './sources.js';
 import { drainingConnections, statusSource, versionsOf } from './status-source.js';
-import { readTableFill } from '../kernel/node/table-fill.js';
-import { tableSizes } from './sync-report.js';
+import { Scrape } from './scrape.js';
 
 export interface ServersOptions {
   /** Configuration, Node name, log and reporter are its own. */
@@ -36,6 +35,7 @@ export class Servers {
   readonly #listeners: Listener[] = [];
   readonly #serviceHealth: ServiceHealthServer;
   readonly #kernelLook: KernelLook;
+  readonly #scrape: Scrape;
   #lastHealthChecks = '';
   /** What the health checks follow from, as it was when they were last worked out. */
   #healthChecksBasis: readonly unknown[] | undefined;
@@ -71,20 +71,9 @@ export class Servers {
     reporter.events.draining = (service, real) => drainingConnections(dataPlane, service, real);
     options.health.serve(healthHandler(health, metrics));
     this.#kernelLook = new KernelLook(dataPlane.options.world.openNetlinkSocket);
-    const scraped = {
-      contentType: metrics.contentType,
-      text: async () => {
-        sources.report.collect();
-        // Counted when somebody asks: after every sync it would make a change cost what the cluster's size is.
-        for (const [family, size] of await tableSizes(dataPlane)) metrics.tableSize(family, ...size);
-        metrics.estimating(dataPlane.estimation.isRunning ?? true);
-        metrics.tableFill({ ...readTableFill(), connections: dataPlane.table.counts.connections });
-        metrics.unhealthy(new Set(allReasons(health.healthz()).map(({ category }) => category)));
-        return metrics.text();
-      },
-    };
+    this.#scrape = new Scrape({ dataPlane, metrics, health, collect: () => sources.report.collect() });
     const metricsServer = metricsHandler({
-      metrics: scraped,
+      metrics: this.#scrape,
       status,
       inspection: inspectionSource(dataPlane, () => reporter.state.refused.messages, this.#kernelLook),
       configz: () => configz(document),
@@ -103,6 +92,7 @@ export class Servers {
   async close(): Promise<void> {
     this.options.dataPlane.options.reporter.afterSync = () => undefined;
     this.#kernelLook.close();
+    this.#scrape.close();
     await Promise.all([this.#serviceHealth.close(), ...this.#listeners.map((listener) => listener.close())]);
   }
 

@@ -179,6 +179,16 @@ function ownInstruments(register: Registry) {
       'kubeproxy_ipvs_draining_real_servers',
       'Real servers at weight 0 that still have connections',
     ),
+    refusedPackets: make.counter(
+      'kubeproxy_ipvs_refused_packets_total',
+      'Packets to addresses of Services that our rules refused or dropped, by why',
+      ['ip_family', 'reason'],
+    ),
+    lastRepair: make.gauge(
+      'kubeproxy_ipvs_last_repair_timestamp_seconds',
+      'Unix time when something of this sort was last found changed and repaired; 0: not since the start',
+      ['object'],
+    ),
     drainsFinished: make.counter('kubeproxy_ipvs_drains_finished_total', 'Drains ended, by how', ['reason']),
     skippedObjects: make.counter(
       'kubeproxy_ipvs_skipped_objects_total',

@@ -12,6 +12,7 @@ import {
 import { REASON_CATEGORIES, type ReasonCategory } from './health.js';
 import { type Instruments, createInstruments } from './metrics-definitions.js';
 import { ProcessMetrics } from './process-metrics.js';
+import { ServiceMetrics, type ServicePortTraffic } from './service-metrics.js';
 
 const RESOURCES = ['services', 'endpointslices', 'nodes'] as const;
 
@@ -33,6 +34,7 @@ export class Metrics {
   readonly #register = new Registry();
   readonly #instruments: Instruments = createInstruments(this.#register);
   readonly #process = new ProcessMetrics(this.#register);
+  #services: ServiceMetrics | undefined;
 
   constructor(build: BuildInfo) {
     const { version, commit, date } = build;
@@ -66,7 +68,8 @@ export class Metrics {
   }
 
   #showOwnZeroes(): void {
-    const { driftRepaired, drainsFinished, syncFailures, skippedObjects, skippedNow } = this.#instruments;
+    const { driftRepaired, lastRepair, drainsFinished, syncFailures, skippedObjects, skippedNow } = this.#instruments;
+    for (const object of DRIFT_OBJECTS) lastRepair.set({ object }, 0);
     for (const object of DRIFT_OBJECTS) for (const kind of DRIFT_KINDS) driftRepaired.inc({ object, kind }, 0);
     for (const reason of DRAIN_ENDS) drainsFinished.inc({ reason }, 0);
     for (const stage of ['sync', 'kernel', 'rules']) syncFailures.inc({ stage }, 0);
@@ -232,7 +235,20 @@ export class Metrics {
   // Verification and drain
 
   driftRepaired(object: DriftObject, kind: DriftKind, count: number): void {
-    if (count > 0) this.#instruments.driftRepaired.inc({ object, kind }, count);
+    if (count <= 0) return;
+    this.#instruments.driftRepaired.inc({ object, kind }, count);
+    this.#instruments.lastRepair.set({ object }, Date.now() / 1000);
+  }
+
+  /** `reason` is one of a few words. */
+  packetsRefused(family: Family, reason: string, packets: number): void {
+    this.#instruments.refusedPackets.inc({ ...byFamily(family), reason }, packets);
+  }
+
+  /** What IPVS counts by Service, in place of what it counted before. */
+  serviceTraffic(ports: readonly ServicePortTraffic[], cut: number): void {
+    this.#services ??= new ServiceMetrics(this.#register);
+    this.#services.show(ports, cut);
   }
 
   verified(seconds: number, at: number): void {

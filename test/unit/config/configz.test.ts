@@ -136,6 +136,7 @@ oomScoreAdj: -500
   test('the block of this daemon is beside it, not in it', () => {
     assert.deepEqual(shown('kubeProxyIpvs: { drainTimeout: 1m }').kubeProxyIpvs, {
       statusAccess: 'loopback',
+      serviceMetrics: 0,
       drainTimeout: '1m0s',
       events: 'none',
       acceptServiceTraffic: false,

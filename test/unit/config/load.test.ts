@@ -123,6 +123,18 @@ describe('KubeProxyConfiguration', () => {
     ]);
   });
 
+  it('has metrics by Service only where they are asked for, and no more than a thousand', () => {
+    assert.equal(loadConfigText(KUBEADM, 'kubeadm').config.serviceMetrics, 0);
+    const asked = (value: string): string => `clusterCIDR: 10.0.0.0/8\nkubeProxyIpvs: {serviceMetrics: ${value}}`;
+    assert.equal(load(asked('1000')).config.serviceMetrics, 1000);
+    assert.deepEqual(
+      [load(asked('0')), load(asked('1'))].map(({ config }) => config.estimation),
+      ['auto', 'on'],
+    );
+    for (const wrong of ['1001', '-1', '1.5', '"all"'])
+      assert.deepEqual(problemsOf(asked(wrong)), ['kubeProxyIpvs.serviceMetrics'], wrong);
+  });
+
   it("takes the EKS ConfigMap; an empty clusterCIDR is worth kube-proxy's warning", () => {
     const { config, warnings } = loadConfigText(EKS, 'eks');
     assert.equal(warnings.length, 1);

@@ -27,14 +27,7 @@ const KNOWN: Readonly<Record<string, readonly string[]>> = {
     [
       ...['IpsetClient.protocolVersion', 'ObservedSet.references', 'ObservedSet.revision', 'StaleFlows.addBackend'],
       ...['IpvsClient.addRealServer', 'IpvsClient.getTimeouts', 'VirtualServerListing.foreign'],
-      ...[
-        'ServerStatistics.inPackets',
-        'ServerStatistics.outPackets',
-        'Link.up',
-        'LinkAddress.prefixLength',
-        'LinkAddress.scope',
-        'SavedChain.policy',
-      ],
+      ...['Link.up', 'LinkAddress.prefixLength', 'LinkAddress.scope', 'SavedChain.policy'],
     ],
   'what tests wait for': [
     ...['ManifestState.brokenFiles', 'ManifestState.files', 'ReflectorState.lastEventAt', 'ReflectorState.malformed'],
