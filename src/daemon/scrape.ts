@@ -32,10 +32,6 @@ export class Scrape {
       this.#services = new ServiceTrafficReader(world.openNetlinkSocket, dataPlane, config.serviceMetrics);
   }
 
-  get contentType(): string {
-    return this.options.metrics.contentType;
-  }
-
   async text(): Promise<string> {
     const { dataPlane, metrics, health, collect } = this.options;
     collect();

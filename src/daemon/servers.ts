@@ -73,7 +73,7 @@ export class Servers {
     this.#kernelLook = new KernelLook(dataPlane.options.world.openNetlinkSocket);
     this.#scrape = new Scrape({ dataPlane, metrics, health, collect: () => sources.report.collect() });
     const metricsServer = metricsHandler({
-      metrics: this.#scrape,
+      metrics: { contentType: metrics.contentType, text: () => this.#scrape.text() },
       status,
       inspection: inspectionSource(dataPlane, () => reporter.state.refused.messages, this.#kernelLook),
       configz: () => configz(document),
