@@ -12,7 +12,7 @@ import { type Family } from '../../../src/values/address.js';
 
 const TOOLS = { backend: 'nft', commands: { 4: { save: 'save4' }, 6: { save: 'save6' } } } as unknown as IptablesTools;
 
-/** struct ipt_entry or ip6t_entry with a match of 40 bytes, then the target: the name, and for a chain's head its name. */
+/** struct ipt_entry or ip6t_entry with a match of 40 bytes, then the target: its name, and a chain's if it heads one. */
 function entry(family: Family, target: string, packets: bigint, chain = ''): Buffer {
   const [offsets, counters, length] = family === 4 ? [88, 96, 112] : [140, 152, 168];
   const bytes = Buffer.alloc(length + 40 + 64);
@@ -65,7 +65,7 @@ test('where getsockopt has no rules, one process reads a table, a minute apart; 
     if (command === 'save6') return Promise.reject(new Error('no IPv6'));
     return Promise.resolve({ stdout: ':KUBE-ONE - [0:0]\n[5:300] -A KUBE-ONE -j DROP\n', stderr: '' });
   };
-  const counters = openRuleCounters(TOOLS, undefined, run as never);
+  const counters = openRuleCounters(TOOLS, undefined, run);
   assert.ok(counters instanceof SavedCounters);
   assert.equal(counters.keepMs, 60_000);
   assert.deepEqual([...(await counters.read(4, 'filter'))!], [['KUBE-ONE', [5]]]);
