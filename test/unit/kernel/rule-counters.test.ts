@@ -12,7 +12,7 @@ import { type Family } from '../../../src/values/address.js';
 
 const TOOLS = { backend: 'nft', commands: { 4: { save: 'save4' }, 6: { save: 'save6' } } } as unknown as IptablesTools;
 
-/** struct ipt_entry or ip6t_entry with a match of 40 bytes, then the target: its name, and a chain's if it heads one. */
+/** struct ipt_entry or ip6t_entry with a match of 40 bytes, then the target: its name, and a chain's at its head. */
 function entry(family: Family, target: string, packets: bigint, chain = ''): Buffer {
   const [offsets, counters, length] = family === 4 ? [88, 96, 112] : [140, 152, 168];
   const bytes = Buffer.alloc(length + 40 + 64);
