@@ -56,11 +56,12 @@ export class EstimationKeeper {
         return false;
       }
     };
-    // Somebody who chose a priority keeps it: 0 is the kernel's own.
-    if (mode === 'auto' && nice === 0) set(NICE, LOWEST_PRIORITY);
+    // Somebody who chose a priority keeps it: 0 is the kernel's own. In a small table nobody need hear that it stays.
+    if (mode === 'auto' && nice === 0 && !set(NICE, LOWEST_PRIORITY) && realServers <= MANY_REAL_SERVERS)
+      failures.pop();
     const isRunning = (wanted !== undefined && set(RUN, wanted) ? wanted : before) !== 0;
     if (mode === 'auto' && wanted !== undefined) this.#isTurnedOff = !isRunning;
-    return { isRunning, note: this.#note(isRunning, realServers, failures) };
+    return { isRunning, note: this.#note(isRunning, failures) };
   }
 
   /** Undefined: as it is. */
@@ -75,15 +76,16 @@ export class EstimationKeeper {
     if (!this.sysctl.has('net.ipv4.vs')) return { isRunning: undefined, note: undefined };
     const isWished = this.mode === 'off' || (this.mode === 'auto' && realServers > MANY_REAL_SERVERS);
     const note = isWished
-      ? `IPVS estimation cannot be switched off on this kernel (before 5.16): every two seconds it goes through all ${realServers} real servers`
+      ? 'IPVS estimation cannot be switched off on this kernel (before 5.16): every two seconds it goes through all real servers'
       : undefined;
     return { isRunning: true, note };
   }
 
-  #note(isRunning: boolean, realServers: number, failures: readonly string[]): string | undefined {
+  /** Without a number that changes: a line is logged when it is another. */
+  #note(isRunning: boolean, failures: readonly string[]): string | undefined {
     const { mode } = this;
     if (failures.length > 0)
-      return `IPVS estimation (kubeProxyIpvs.estimation: ${mode}, ${realServers} real servers): ${failures.join('; ')}. A restart of the pod does it, where its init container writes sysctls`;
+      return `IPVS estimation (kubeProxyIpvs.estimation: ${mode}): ${failures.join('; ')}. A restart of the pod does it, where its init container writes sysctls`;
     if (isRunning) return undefined;
     const why = this.#isTurnedOff ? `${mode}, more than ${MANY_REAL_SERVERS} real servers` : mode;
     return `IPVS estimation is off (kubeProxyIpvs.estimation: ${why}): the rates and counters of ipvsadm --rate and --stats stand still`;

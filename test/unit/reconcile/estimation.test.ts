@@ -74,22 +74,29 @@ test('on and off are what they say, whatever the number', (t) => {
 test('kernels without the switch, and without IPVS', (t) => {
   const old = nodeWith(t, { conntrack: '1' });
   assert.deepEqual(old.keeper('auto').ensure(10), { isRunning: true, note: undefined });
-  assert.match(old.keeper('auto').ensure(30_000).note!, /before 5\.16.*30000 real servers/);
+  assert.match(old.keeper('auto').ensure(30_000).note!, /before 5\.16.*all real servers/);
   assert.match(old.keeper('off').ensure(10).note!, /cannot be switched off/);
   assert.deepEqual(nodeWith(t, undefined).keeper('off').ensure(10), { isRunning: undefined, note: undefined });
 });
 
 test('a /proc/sys that cannot be written: the note names the parameter and the fix, nothing is thrown', (t) => {
   const node = nodeWith(t, { run_estimation: '1' });
-  const sysctl = new Sysctl(node.root);
-  sysctl.ensure = (name, value) => {
-    throw new Error(`cannot set sysctl ${name}=${value}: /proc/sys is mounted read-only`);
+  const readOnly = (root: string): Sysctl => {
+    const sysctl = new Sysctl(root);
+    sysctl.ensure = (name, value) => {
+      throw new Error(`cannot set sysctl ${name}=${value}: /proc/sys is mounted read-only`);
+    };
+    return sysctl;
   };
-  const keeper = new EstimationKeeper(sysctl, 'auto');
+  const keeper = new EstimationKeeper(readOnly(node.root), 'auto');
   const { isRunning, note } = keeper.ensure(30_000);
   assert.equal(isRunning, true);
-  assert.match(note!, /30000 real servers.*run_estimation=0: .*read-only.*restart of the pod/);
-  assert.match(keeper.ensure(30_000).note!, /run_estimation=0/, 'tried again, and still said');
+  assert.match(note!, /run_estimation=0: .*read-only.*restart of the pod/);
+  assert.equal(keeper.ensure(30_001).note, note, 'tried again, and said in the same words: no new line in the log');
+  const threads = nodeWith(t, { run_estimation: '1', est_nice: '0' });
+  const auto = new EstimationKeeper(readOnly(threads.root), 'auto');
+  assert.equal(auto.ensure(20_000).note, undefined, 'a priority that cannot be lowered is nothing in a small table');
+  assert.match(auto.ensure(20_001).note!, /est_nice=19: .*read-only/);
 });
 
 test('how full the tables are, as /proc says it', (t) => {
