@@ -24,6 +24,8 @@ const BURST_ROUND = 500;
 /** A prime: services far apart, each in its turn. */
 const SPREAD = 7919;
 const WHILE_ROUND = 50;
+/** A prime: a Service in its turn again gets another pod than the last time, whatever their number. */
+const WHILE_ROUNDS = 97;
 let whileRound = 0;
 /** Changes after the update go on where those before it ended: no pod gets the address of an earlier one. */
 const LATER_ROUND = 250;
@@ -50,7 +52,7 @@ export async function measureWhile(scale: Scale, api: ApiServer, isGoing: () => 
   const times: number[] = [];
   for (let i = 0; isGoing(); i++) {
     const service = (i * SPREAD) % scale.services;
-    const moved = { endpoint: CHANGED_ENDPOINT, by: WHILE_ROUND + (whileRound++ % 100) };
+    const moved = { endpoint: CHANGED_ENDPOINT, by: WHILE_ROUND + (whileRound++ % WHILE_ROUNDS) };
     if (!isProgrammed(ipvs, expectation(scale, service, { ...moved, by: 0 }))) {
       await sleep(POLL_MS);
       continue;
