@@ -144,6 +144,8 @@ step('explain follows packets to a Service, says whom the backend sees, and that
     /=> served by default\/clusterip-basic, by one of these \(rr\):\n(.* sees an address of this node\n)+/,
   );
   assert.match(outside.out, /the kernel has it so\n$/);
+  const docs = readFileSync(`${ROOT}docs/operations.md`, 'utf8');
+  assert.ok(docs.includes(`\n${outside.out}`), `docs/operations.md lacks\n${outside.out}`);
   const pod = await type('explain --from 10.128.0.9 10.96.0.10:80/TCP -o json');
   const { verdict, packet } = JSON.parse(pod.out) as {
     packet: { from: string };
