@@ -1,6 +1,6 @@
 import { type ApiRequest } from '../values/api-request.js';
 import { KubeClient } from '../kube/client.js';
-import { systemClock } from '../time/clock.js';
+import { type WallClock, systemClock } from '../time/clock.js';
 import { EventWriter } from '../kube/event-writer.js';
 import { type SkippedObject } from '../kube/skipped-objects.js';
 import { type Service } from '../model/service.js';
@@ -14,6 +14,7 @@ export interface ClusterEventsOptions {
   /** Why the changed configuration file is refused. */
   readonly configProblem: () => string | undefined;
   readonly onRequest: (record: ApiRequest) => void;
+  readonly clock?: WallClock;
 }
 
 /**
@@ -22,11 +23,10 @@ export interface ClusterEventsOptions {
  */
 export function startClusterEvents(
   dataPlane: Pick<DataPlane, 'cluster' | 'updater' | 'options'>,
-  { skipped, configProblem, onRequest }: ClusterEventsOptions,
+  { skipped, configProblem, onRequest, clock = systemClock }: ClusterEventsOptions,
 ): { close(): Promise<void> } {
   const { config, nodeName, log, reporter } = dataPlane.options;
   const { kubeconfig, master } = config;
-  const clock = systemClock;
   const client = new KubeClient({
     ...(kubeconfig === undefined ? {} : { kubeconfig }),
     ...(master === undefined ? {} : { master }),

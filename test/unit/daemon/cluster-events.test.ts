@@ -3,13 +3,18 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import { type AddressInfo } from 'node:net';
 import { describe, test, type TestContext } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import { startClusterEvents } from '../../../src/daemon/cluster-events.js';
 import { EventPublisher, eventOf } from '../../../src/daemon/event-publisher.js';
 import { type FactInputs, type OperatorFact, clusterFacts, nodeFacts } from '../../../src/daemon/operator-facts.js';
 import { KubeClient } from '../../../src/kube/client.js';
 import { KubeError } from '../../../src/kube/errors.js';
 import { type EventObject, type EventOutcome, EventWriter } from '../../../src/kube/event-writer.js';
+import { systemClock } from '../../../src/time/clock.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { HandClock } from '../../fakes/hand-clock.js';
+import { TestCluster } from '../../support/desired-cluster.js';
+import { ReconcileRig } from '../../support/reconcile-rig.js';
 
 const NEVER = new AbortController().signal;
 const [MINUTE, HOUR] = [60_000, 3_600_000];
@@ -215,7 +220,9 @@ describe('facts', () => {
 });
 
 /** An API server that holds one Service and takes Events as kube-apiserver 1.36 validates them. */
-async function eventServer(t: TestContext): Promise<{ writer: EventWriter; bodies: EventBody[]; asked: string[] }> {
+async function eventServer(
+  t: TestContext,
+): Promise<{ writer: EventWriter; bodies: EventBody[]; asked: string[]; url: string }> {
   const [bodies, asked]: [EventBody[], string[]] = [[], []];
   const server = createServer((request, response) => {
     const { method = '', url = '' } = request;
@@ -242,13 +249,14 @@ async function eventServer(t: TestContext): Promise<{ writer: EventWriter; bodie
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const { port } = server.address() as AddressInfo;
-  const client = new KubeClient({ master: `http://127.0.0.1:${port}` });
+  const url = `http://127.0.0.1:${port}`;
+  const client = new KubeClient({ master: url });
   t.after(() => {
     client.close();
     server.close();
     server.closeAllConnections();
   });
-  return { writer: new EventWriter(client, 'node-0', () => Date.parse('2026-11-26T08:00:00.5Z')), bodies, asked };
+  return { writer: new EventWriter(client, 'node-0', () => Date.parse('2026-11-26T08:00:00.5Z')), bodies, asked, url };
 }
 
 interface EventBody {
@@ -303,4 +311,52 @@ describe('EventWriter', () => {
     assert.equal(await writer.write(eventOf(gone), NEVER), 'gone');
     assert.deepEqual(bodies, []);
   });
+});
+
+test('what the data plane knows becomes Events: a conflict, a lost family, a malformed object', async (t) => {
+  const { bodies, url } = await eventServer(t);
+  const cluster = new TestCluster();
+  const twice = { externalIPs: ['192.0.2.1'] };
+  cluster.service('early', { clusterIP: '10.96.0.2', ...twice }, { created: '2023-01-01T00:00:00Z' });
+  cluster.service('late', { clusterIP: '10.96.0.3', clusterIPs: ['10.96.0.3', 'fd00:96::3'], ...twice });
+  for (const name of ['early', 'late']) cluster.slice(name, ['10.0.0.3']);
+  const rig = new ReconcileRig(cluster);
+  await rig.sync();
+  const { updater, options } = rig.dataPlane;
+  const hand = new HandClock();
+  const clock = { ...systemClock, now: () => hand.now(), after: (ms: number, run: () => void) => hand.after(ms, run) };
+  const told = (events: 'node' | 'all'): { close(): Promise<void> } =>
+    startClusterEvents(
+      {
+        ...{ cluster: rig.dataPlane.cluster, updater },
+        options: {
+          ...options,
+          ...{ nodeName: 'node-0', families: [4], leftOut: ['IPv6 is not served on this node: no ip6tables'] },
+          config: { ...options.config, events, master: url, kubeconfig: undefined },
+        },
+      },
+      {
+        skipped: () => [{ resource: 'services', key: 'default/late', problem: 'spec.ports[1]: no port' }],
+        ...{ configProblem: () => undefined, onRequest: () => undefined, clock },
+      },
+    );
+  const settled = async (count: number): Promise<string[]> => {
+    for (let i = 0; i < 600 && bodies.length < count; i++) {
+      await hand.advance(1000);
+      await pause(20);
+    }
+    return bodies
+      .map(({ regarding, reason }) => `${regarding['kind']} ${regarding['name']} ${reason as string}`)
+      .sort();
+  };
+  const node = told('node');
+  assert.deepEqual(await settled(1), ['Node node-0 ServiceProxyFamilyLost']);
+  await node.close();
+  const all = told('all');
+  assert.deepEqual(await settled(3), [
+    'Node node-0 ServiceProxyFamilyLost',
+    'Service late ServiceClaimConflict',
+    'Service late ServiceObjectSkipped',
+  ]);
+  await all.close();
 });
