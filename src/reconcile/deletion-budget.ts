@@ -16,8 +16,8 @@ const LONGEST_LIST = 5000;
 const SHARE_OF_WAITING = LISTED_MS / 600_000;
 /** Additions with smaller gaps than this are one update of the cluster, ms ... */
 const QUIET_MS = 2000;
-/** ... through which deletions wait, unless it goes on for longer than this, ms. */
-const LONGEST_WAIT_MS = 60_000;
+/** ... through which deletions wait, unless it goes on for longer than this, ms: then it is no update any more. */
+const LONGEST_WAIT_MS = 300_000;
 
 /**
  * How many real servers without connections may be deleted now, so that the kernel's list of deleted ones stays short
