@@ -298,7 +298,9 @@ async function migrateAsksForNothing(): Promise<void> {
     new RegExp(`^node-0: ready: 0 virtual servers would change \\(of ${wanted}\\); sets, rules and `),
   );
   const docs = readFileSync(`${ROOT}docs/operations.md`, 'utf8');
-  assert.ok(docs.includes(`\n${ready.out}`), `docs/operations.md lacks\n${ready.out}`);
+  // How many rules differ depends on the backend and on its version.
+  const shape = (text: string): string => text.replaceAll(/\d+ to (add|change|delete)/g, 'N to $1');
+  assert.ok(shape(docs).includes(`\n${shape(ready.out)}`), `docs/operations.md lacks\n${ready.out}`);
   await shell('ipvsadm -E -t 10.96.0.10:80 -s lc; ip addr del 10.96.0.11/32 dev kube-ipvs0');
   const not = await type('migrate');
   assert.equal(not.code, 2);
