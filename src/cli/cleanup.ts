@@ -1,14 +1,16 @@
-import { CommandRunner, type RunCommand } from '../kernel/command.js';
-import { Iptables } from '../kernel/iptables/iptables.js';
-import { IptablesMissingError, detectIptables } from '../kernel/iptables/detect.js';
+import { CommandRunner } from '../kernel/command.js';
+import { allBackends } from '../kernel/iptables/all-backends.js';
 import { IpsetClient } from '../kernel/ipset/client.js';
 import { IpvsClient } from '../kernel/ipvs/client.js';
-import { deleteKubeProxyTables, kubeProxyTables } from '../kernel/nftables/tables.js';
+import { NftClient } from '../kernel/nftables/client.js';
+import { NftSets } from '../kernel/nftables/sets.js';
+import { KUBE_PROXY_TABLE, deleteTables, familiesWithTable } from '../kernel/nftables/tables.js';
 import { isModulePresent } from '../kernel/node/modules.js';
 import { LinkClient } from '../kernel/rtnetlink/client.js';
 import { type CleanupReport, cleanup, cleanupOwn } from '../reconcile/cleanup.js';
 import { FAMILIES } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
+import { NFTABLES_TABLE } from '../values/nftables.js';
 import { type Environment } from '../daemon/environment.js';
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { InstanceLock } from '../daemon/instance-lock.js';
@@ -37,20 +39,20 @@ export async function runCleanup(options: CleanupOptions, environment: Environme
   const isPresent = isModulePresent();
   const ipvs = isPresent('ip_vs') ? new IpvsClient(open) : undefined;
   const ipset = isPresent('ip_set') ? new IpsetClient(open) : undefined;
+  const nftables = isPresent('nf_tables') ? new NftClient(open, NFTABLES_TABLE) : undefined;
+  const nftSets = nftables && new NftSets(nftables);
   const links = new LinkClient(open);
   try {
     const excludeCIDRs = FAMILIES.flatMap((family) => config.excludeCIDRs[family]);
     const { dryRun } = options;
-    const parts = { ipvs, ipset, links, iptables: await allBackends(run, isPresent), excludeCIDRs, dryRun };
+    const iptables = await allBackends(run, isPresent);
+    const parts = { ipvs, ipset, nftSets, links, iptables, excludeCIDRs, dryRun };
     const report = options.ownOnly ? await cleanupOwn(parts) : await cleanup(parts);
-    const nftables = options.ownOnly || !isPresent('nf_tables') ? NO_TABLES : removeNftables(environment, dryRun);
-    return print(
-      { ...report, ...nftables, failures: [...report.failures, ...nftables.failures] },
-      options,
-      environment,
-    );
+    const names = options.ownOnly ? [NFTABLES_TABLE] : [NFTABLES_TABLE, KUBE_PROXY_TABLE];
+    const tables = isPresent('nf_tables') ? removeNftables(names, environment, dryRun) : NO_TABLES;
+    return print({ ...report, ...tables, failures: [...report.failures, ...tables.failures] }, options, environment);
   } finally {
-    for (const client of [ipvs, ipset, links]) client?.close();
+    for (const client of [ipvs, ipset, nftables, links]) client?.close();
     lock?.release();
   }
 }
@@ -58,13 +60,17 @@ export async function runCleanup(options: CleanupOptions, environment: Environme
 type Nftables = Pick<CleanupReport, 'failures'> & { readonly nftables: readonly string[] };
 const NO_TABLES: Nftables = { nftables: [], failures: [] };
 
-function removeNftables({ openNetlinkSocket: open }: Environment, dryRun: boolean): Nftables {
-  try {
-    const families = dryRun ? kubeProxyTables(open) : deleteKubeProxyTables(open);
-    return { nftables: families.map((family) => `kube-proxy (IPv${family})`), failures: [] };
-  } catch (error) {
-    return { nftables: [], failures: [errorMessage(error)] };
-  }
+function removeNftables(names: readonly string[], { openNetlinkSocket: open }: Environment, dryRun: boolean): Nftables {
+  const nftables: string[] = [];
+  const failures: string[] = [];
+  for (const name of names)
+    try {
+      const families = dryRun ? familiesWithTable(open, name) : deleteTables(open, name);
+      nftables.push(...families.map((family) => `${name} (IPv${family})`));
+    } catch (error) {
+      failures.push(errorMessage(error));
+    }
+  return { nftables, failures };
 }
 
 function print(report: CleanupReport & Nftables, options: CleanupOptions, { out, err }: Environment): number {
@@ -83,18 +89,4 @@ function print(report: CleanupReport & Nftables, options: CleanupOptions, { out,
     for (const remark of remarks) err(`${remark}\n`);
   }
   return failures.length === 0 ? 0 : 1;
-}
-
-/** Whichever backend the rules were written with, before an upgrade of the image perhaps. */
-async function allBackends(run: RunCommand, isPresent: (module: string) => boolean): Promise<Iptables[]> {
-  const found: Iptables[] = [];
-  for (const backend of ['legacy', 'nft'] as const) {
-    if (backend === 'nft' && !isPresent('nf_tables')) continue;
-    try {
-      found.push(new Iptables(await detectIptables(run, { backend, isPresent }), run));
-    } catch (error) {
-      if (!(error instanceof IptablesMissingError)) throw error;
-    }
-  }
-  return found;
 }

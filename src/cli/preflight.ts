@@ -1,8 +1,9 @@
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { CommandRunner, type RunCommand } from '../kernel/command.js';
-import { detectIptables } from '../kernel/iptables/detect.js';
+import { type DetectedIptables, detectIptables } from '../kernel/iptables/detect.js';
 import { hasScheduler } from '../kernel/ipvs/probe-scheduler.js';
 import {
+  IPTABLES_MODULES,
   type ModuleStatus,
   RULE_MODULES,
   findModules,
@@ -17,6 +18,8 @@ import { closeKernelClients, openKernelClients } from '../kernel/clients.js';
 import { EstimationKeeper } from '../reconcile/estimation.js';
 import { type DesiredSysctl, ensureSysctls, isRight } from '../reconcile/sysctl-keeper.js';
 import { errorMessage } from '../values/errors.js';
+import { NFTABLES_TABLE } from '../values/nftables.js';
+import { type RulesChoice, chooseRules } from '../daemon/choose-rules.js';
 import { type Environment } from '../daemon/environment.js';
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { type PreflightOptions } from './options.js';
@@ -54,7 +57,7 @@ export async function runPreflight(options: PreflightOptions, environment: Envir
 /** One line of preflight each; as `runPreflight`, with the same effect on the node. */
 export async function checkNode(config: ProxyConfig, fix: boolean, environment: Environment): Promise<Check[]> {
   const { run } = new CommandRunner();
-  const inputs = { run, scheduler: config.scheduler, environment };
+  const inputs = { run, scheduler: config.scheduler, rules: config.rules, environment };
   const checks = await attempt('permissions', async () => (requireCapabilities(), 'CAP_NET_ADMIN, CAP_NET_RAW'));
   if (checks.every(({ state }) => state === 'ok')) checks.push(...(await (fix ? tryOut(inputs) : look(inputs))));
   const kernel: Check = { name: 'kernel', state: 'ok', detail: `Linux ${readKernelReleaseText().trim()}` };
@@ -64,16 +67,23 @@ export async function checkNode(config: ProxyConfig, fix: boolean, environment: 
 interface Inputs {
   readonly run: RunCommand;
   readonly scheduler: string;
+  readonly rules: ProxyConfig['rules'];
   readonly environment: Environment;
 }
 
 /** Loads and uses everything once. */
-async function tryOut({ run, scheduler, environment }: Inputs): Promise<Check[]> {
-  const statuses = await probeRequiredModules(run, scheduler);
-  await loadModules(RULE_MODULES, { run });
-  const iptables = await attempt('iptables', async () => describeIptables(await detectIptables(run, { probe: true })));
+async function tryOut({ run, scheduler, rules, environment }: Inputs): Promise<Check[]> {
+  const { openNetlinkSocket } = environment;
+  const modules = await probeRequiredModules(run, scheduler, rules);
+  if (rules !== 'nftables') await loadModules(RULE_MODULES, { run });
+  let isNftables = rules === 'nftables';
+  const chosen = await attempt('rules', async () => {
+    const choice = await chooseRules({ rules, run, modules, openNetlinkSocket });
+    isNftables = choice.iptables === undefined;
+    return describeChoice(choice);
+  });
   const netlink = await attempt('netlink', async () => {
-    const clients = openKernelClients(environment.openNetlinkSocket);
+    const clients = openKernelClients(openNetlinkSocket, isNftables ? NFTABLES_TABLE : undefined);
     try {
       if (!hasScheduler(clients.ipvs, scheduler))
         throw new Error(`the kernel has no IPVS scheduler "${scheduler}": modprobe ${schedulerModule(scheduler)}`);
@@ -83,8 +93,10 @@ async function tryOut({ run, scheduler, environment }: Inputs): Promise<Check[]>
     }
   });
   // A kernel without module files may still have everything. Each part was used just now, and that is worth more.
-  const works = [...iptables, ...netlink].every(({ state }) => state === 'ok');
-  return [...statuses.map((status) => moduleCheck(status, works)), ...iptables, ...netlink];
+  const works = [...chosen, ...netlink].every(({ state }) => state === 'ok');
+  const needed = new Set(requiredModules(scheduler, isNftables ? 'nftables' : 'iptables'));
+  const statuses = modules.filter(({ name }) => needed.has(name));
+  return [...statuses.map((status) => moduleCheck(status, works)), ...chosen, ...netlink];
 }
 
 function moduleCheck({ name, state, fix }: ModuleStatus, works: boolean): Check {
@@ -94,22 +106,28 @@ function moduleCheck({ name, state, fix }: ModuleStatus, works: boolean): Check 
 }
 
 /** Looks without touching: what is not loaded is not tried. */
-async function look({ run, scheduler, environment }: Inputs): Promise<Check[]> {
+async function look({ run, scheduler, rules, environment }: Inputs): Promise<Check[]> {
   const isPresent = isModulePresent();
-  const names = requiredModules(scheduler);
-  const checks = findModules(names).map(({ name, state, fix }): Check => {
+  const lost = rules === 'auto' ? findModules(IPTABLES_MODULES).find((one) => isLost(one, isPresent)) : undefined;
+  const isNftables = rules === 'nftables' || lost !== undefined;
+  const names = requiredModules(scheduler, isNftables ? 'nftables' : 'iptables');
+  const checks = findModules(names).map((status): Check => {
+    const { name, state, fix } = status;
     const label = `module ${name}`;
     if (state === 'loadable') return { name: label, state: 'todo', detail: 'not loaded; preflight --fix loads it' };
     if (state !== 'missing') return { name: label, state: 'ok', detail: state };
-    if (isPresent(name)) return { name: label, state: 'ok', detail: `cannot be told (${fix}), taken as built in` };
-    return { name: label, state: 'failed', detail: fix ?? state };
+    if (isLost(status, isPresent)) return { name: label, state: 'failed', detail: fix ?? state };
+    return { name: label, state: 'ok', detail: `cannot be told (${fix}), taken as built in` };
   });
-  checks.push(...(await lookAtIptables(run, isPresent)));
+  if (isNftables) {
+    const reason = lost === undefined ? 'configured' : `kube-proxy's IPVS mode could not run here: no ${lost.name}`;
+    checks.push({ name: 'rules', state: 'ok', detail: `nftables: ${reason} (not tried)` });
+  } else checks.push(...(await lookAtIptables(run, isPresent)));
   const absent = names.filter((name) => !isPresent(name));
   if (absent.length > 0)
     return [...checks, { name: 'netlink', state: 'todo', detail: `not tried: that would load ${absent.join(', ')}` }];
   const netlink = await attempt('netlink', async () => {
-    const clients = openKernelClients(environment.openNetlinkSocket);
+    const clients = openKernelClients(environment.openNetlinkSocket, isNftables ? NFTABLES_TABLE : undefined);
     const { version } = clients.ipvs.getInfo();
     closeKernelClients(clients);
     return `IPVS ${version}`;
@@ -117,9 +135,13 @@ async function look({ run, scheduler, environment }: Inputs): Promise<Check[]> {
   return [...checks, ...netlink];
 }
 
+function isLost({ name, state }: ModuleStatus, isPresent: (name: string) => boolean): boolean {
+  return state === 'missing' && !isPresent(name);
+}
+
 async function lookAtIptables(run: RunCommand, isPresent: (module: string) => boolean): Promise<Check[]> {
   let unloaded: string[] = [];
-  const checks = await attempt('iptables', async () => {
+  const checks = await attempt('rules', async () => {
     const detected = await detectIptables(run, { isPresent });
     unloaded = [...new Set(Object.values(unloadedIptables(detected.backend, isPresent)))];
     return `${describeIptables(detected)} (not tried)`;
@@ -129,10 +151,17 @@ async function lookAtIptables(run: RunCommand, isPresent: (module: string) => bo
   return checks.map((check) => ({ ...check, state: 'todo', detail: check.detail + hint }));
 }
 
-function describeIptables(detected: Awaited<ReturnType<typeof detectIptables>>): string {
+function describeIptables(detected: DetectedIptables): string {
   const { backend, version, reason } = detected;
   const { leftOut } = familySupport(detected);
-  return [`${backend} ${version}: ${reason}`, ...leftOut].join('; ');
+  return [`iptables: ${backend} ${version}: ${reason}`, ...leftOut].join('; ');
+}
+
+function describeChoice(choice: RulesChoice): string {
+  const { iptables, reason } = choice;
+  if (iptables !== undefined) return describeIptables(iptables);
+  const { leftOut } = familySupport(choice, '/proc', 'addresses', 'nf_tables');
+  return [`nftables: ${reason}`, ...leftOut].join('; ');
 }
 
 function checkSysctls(desired: readonly DesiredSysctl[], fix: boolean): Check[] {

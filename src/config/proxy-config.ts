@@ -17,6 +17,10 @@ export type DetectLocal =
   | { readonly mode: 'BridgeInterface'; readonly name: string }
   | { readonly mode: 'InterfaceNamePrefix'; readonly prefix: string };
 
+/** Where the rules beside the IPVS table go; `auto`: iptables where kube-proxy's IPVS mode could run, else nftables. */
+export type Rules = 'auto' | 'iptables' | 'nftables';
+export const RULES: readonly Rules[] = ['auto', 'iptables', 'nftables'];
+
 /** Not `off` and `on`, which YAML 1.1 takes for booleans. */
 export type EventsMode = 'none' | 'node' | 'all';
 export const EVENTS_MODES: readonly EventsMode[] = ['none', 'node', 'all'];
@@ -82,6 +86,8 @@ export interface ProxyConfig {
   readonly detectLocal: DetectLocal;
   /** Whether Service traffic is accepted against an INPUT policy DROP; kube-proxy leaves it to the policy. */
   readonly acceptServiceTraffic: boolean;
+  /** Where the rules beside the IPVS table are written. */
+  readonly rules: Rules;
   readonly nodePortAddresses: PerFamily<NodePortSelection>;
 
   readonly conntrack: ConntrackConfig;

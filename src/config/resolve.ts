@@ -7,7 +7,14 @@ import { type NodePortSelection } from '../values/node-port-selection.js';
 import { type BindAddress, parseBindAddress } from './bind-address.js';
 import { type ConfigProblem } from './errors.js';
 import { formatGoDuration } from './go-duration.js';
-import { type DetectLocal, type EventsMode, type LogLevel, type PerFamily, type ProxyConfig } from './proxy-config.js';
+import {
+  type DetectLocal,
+  type EventsMode,
+  type LogLevel,
+  type PerFamily,
+  type ProxyConfig,
+  type Rules,
+} from './proxy-config.js';
 import { type KubeProxyConfiguration, SCHEDULERS } from './schema.js';
 
 /** Ports of kube-proxy (k8s.io/kubernetes/pkg/cluster/ports). */
@@ -76,6 +83,7 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     detectLocal: detectLocal(file, found),
     nodePortAddresses: nodePortAddresses(file, found),
     acceptServiceTraffic: file.kubeProxyIpvs?.acceptServiceTraffic ?? false,
+    rules: (nonEmpty(file.kubeProxyIpvs?.rules) as Rules | undefined) ?? 'auto',
     conntrack: conntrack(file),
     oomScoreAdj: file.oomScoreAdj ?? -999,
     logLevel: flags.logLevel ?? levelOfVerbosity(file.logging?.verbosity ?? 0),

@@ -9,7 +9,7 @@ import { type Address, parseAddress } from '../values/address.js';
 import { type Prefix, parsePrefix } from '../values/prefix.js';
 import { VIP_FORMS } from '../values/vip-form.js';
 import { parseGoDuration } from './go-duration.js';
-import { AUTO_ON_OFF, type AutoOnOff, EVENTS_MODES } from './proxy-config.js';
+import { AUTO_ON_OFF, type AutoOnOff, EVENTS_MODES, RULES } from './proxy-config.js';
 
 export const API_VERSION = 'kubeproxy.config.k8s.io/v1alpha1';
 export const KIND = 'KubeProxyConfiguration';
@@ -161,6 +161,7 @@ const extras = section({
   events: oneOf(EVENTS_MODES).optional(),
   serviceMetrics: integer(0, 1000).optional(),
   acceptServiceTraffic: bool.optional(),
+  rules: oneOf(RULES).optional(),
   protectNodeAddresses: autoOnOff.optional(),
   estimation: autoOnOff.optional(),
   vips: oneOf(VIP_FORMS).optional(),

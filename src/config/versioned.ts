@@ -53,6 +53,7 @@ export function versionedConfig(file: Section, config: ProxyConfig): Versioned {
       events: config.events,
       serviceMetrics: config.serviceMetrics,
       acceptServiceTraffic: config.acceptServiceTraffic,
+      rules: config.rules,
       protectNodeAddresses: config.protectNodeAddresses,
       estimation: config.estimation,
       vips: config.vips,

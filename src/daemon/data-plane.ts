@@ -1,23 +1,19 @@
-import { type OpenOptionSocket } from '../kernel/option-socket.js';
 import { type Logger } from 'pino';
 import { type Family } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { ipsetDefinitions } from '../desired/ipset-definitions.js';
-import { type KernelClients, closeKernelClients, openKernelClients } from '../kernel/clients.js';
-import { type RunCommand } from '../kernel/command.js';
+import { NFTABLES_TABLE } from '../values/nftables.js';
+import { type RuleConfig } from '../desired/rule-config.js';
+import { type KernelClients, closeKernelClients, openKernelClients, setBackendOf } from '../kernel/clients.js';
 import { type IptablesTools } from '../kernel/iptables/detect.js';
-import { type RuleFingerprints, openRuleFingerprints } from '../kernel/iptables/fingerprint.js';
-import { Iptables } from '../kernel/iptables/iptables.js';
 import { hasScheduler } from '../kernel/ipvs/probe-scheduler.js';
-import { IpvsTable, type IpvsTableOptions } from '../kernel/ipvs/table.js';
+import { IpvsTable } from '../kernel/ipvs/table.js';
 import { Sysctl } from '../kernel/node/sysctl.js';
 import { ClusterState } from '../model/cluster-state.js';
-import { type OpenNetlinkSocket } from '../netlink/socket.js';
 import { rotationOf } from '../plan/virtual-server-plan.js';
 import { AddressApplier } from '../reconcile/address-applier.js';
-import { type Clock } from '../time/clock.js';
 import { ConntrackCleaner } from '../reconcile/conntrack-cleaner.js';
 import { DeletionBudget } from '../reconcile/deletion-budget.js';
 import { DesiredUpdater } from '../reconcile/desired-updater.js';
@@ -28,15 +24,18 @@ import { LinkMonitor } from '../reconcile/link-monitor.js';
 import { type ObservedSources } from '../reconcile/observe-kernel.js';
 import { StopFlag } from '../reconcile/pacer.js';
 import { Reconciler } from '../reconcile/reconciler.js';
-import { IptablesKeeper } from '../reconcile/iptables-keeper.js';
+import { type RulesKeeper } from '../reconcile/rules-keeper.js';
 import { BoundedFrequencyRunner } from '../reconcile/runner.js';
 import { IpsetApplier } from '../reconcile/ipset-applier.js';
 import { type SyncRecord } from '../reconcile/sync-record.js';
 import { SysctlKeeper } from '../reconcile/sysctl-keeper.js';
 import { PreflightError } from './preflight-checks.js';
 import { Uplinks } from '../kernel/node/uplinks.js';
-import { ruleSets } from './iptables-rule-sets.js';
+import { type Handover } from './handover.js';
+import { type RuleBackend, openRuleBackend } from './rule-backend.js';
+import { ruleConfigs } from './rule-configs.js';
 import { type SyncReporter } from './sync-reporter.js';
+import { type World } from './world.js';
 import { sysctlsOf } from './sysctls.js';
 
 const RETRY_MS = 500;
@@ -45,21 +44,6 @@ const MAX_RETRY_MS = 30_000;
 const RELEASE_EVERY = 20;
 const FNV_OFFSET = 0x811c9dc5;
 
-/** The outside world, so that tests can put another in its place. */
-export interface World {
-  readonly openNetlinkSocket: OpenNetlinkSocket;
-  /** Without it the IPVS table is read through netlink, at three times the cost. */
-  readonly openOptionSocket: OpenOptionSocket | undefined;
-  readonly runCommand: RunCommand;
-  readonly clock: Clock;
-  /** Gives freed memory back to the kernel. */
-  readonly releaseFreedMemory?: (() => void) | undefined;
-  /** `/proc/sys` */
-  readonly sysctlRoot: string;
-  /** How the IPVS table is read; by `openOptionSocket` unless it is said. */
-  readonly table?: IpvsTableOptions;
-}
-
 export interface DataPlaneOptions {
   readonly world: World;
   readonly config: ProxyConfig;
@@ -67,9 +51,12 @@ export interface DataPlaneOptions {
   readonly families: readonly Family[];
   /** Why other families are not served, for the status page. */
   readonly leftOut?: readonly string[];
-  readonly iptables: IptablesTools;
+  /** Undefined: the rules are in nf_tables. */
+  readonly iptables: IptablesTools | undefined;
   readonly log: Logger;
   readonly reporter: SyncReporter;
+  /** What the other backend of rules has left, where it is to be taken over from. */
+  readonly handover?: Handover | undefined;
   /** Made from the configuration unless it is handed in, with a cluster. */
   readonly updater?: DesiredUpdater;
 }
@@ -79,8 +66,7 @@ export class DataPlane {
   readonly updater: DesiredUpdater;
   readonly ipvs: IpvsApplier;
   readonly drains: DrainTracker;
-  readonly iptables: Iptables;
-  readonly rules: IptablesKeeper;
+  readonly ruleBackend: RuleBackend;
   readonly sysctls: SysctlKeeper;
   readonly reconciler: Reconciler;
   readonly runner: BoundedFrequencyRunner;
@@ -93,26 +79,23 @@ export class DataPlane {
   #estimationState: EstimationState = { isRunning: undefined, note: undefined };
   readonly #stop = new StopFlag();
   readonly #monitor: LinkMonitor;
-  readonly #fingerprints: RuleFingerprints | undefined;
+  readonly #uplinks = new Uplinks();
+  #isHandedOver = false;
+  #handingOver: Promise<void> | undefined;
 
   /** Opens the kernel's interfaces; throws the errors of `openKernelClients`. */
   constructor(readonly options: DataPlaneOptions) {
     const { world, config, families, log } = options;
     const { openNetlinkSocket, openOptionSocket, clock } = world;
-    this.clients = openKernelClients(openNetlinkSocket);
+    this.clients = openKernelClients(openNetlinkSocket, options.iptables ? undefined : NFTABLES_TABLE);
     this.table = new IpvsTable(this.clients.ipvs, world.table ?? { openOptionSocket });
     const definitions = new Map(families.flatMap(ipsetDefinitions).map((definition) => [definition.name, definition]));
-    const { links, ipset } = this.clients;
-    this.sources = { table: this.table, links, ipset, definitions, vips: config.vips };
+    const { links } = this.clients;
+    this.sources = { table: this.table, links, sets: setBackendOf(this.clients), definitions, vips: config.vips };
     this.updater = options.updater ?? newUpdater(options);
     this.ipvs = this.#newIpvsApplier();
     this.drains = this.#newDrainTracker();
-    this.iptables = new Iptables(options.iptables, world.runCommand);
-    this.#fingerprints = openRuleFingerprints(options.iptables.backend, {
-      netlink: openNetlinkSocket,
-      options: openOptionSocket,
-    });
-    this.rules = this.#newRulesKeeper();
+    this.ruleBackend = openRuleBackend({ ...options, ruleConfigs: () => this.ruleConfigs() });
     const sysctl = new Sysctl(world.sysctlRoot);
     this.sysctls = new SysctlKeeper(sysctl, sysctlsOf(config, world.sysctlRoot));
     this.#estimation = new EstimationKeeper(sysctl, config.estimation);
@@ -126,7 +109,20 @@ export class DataPlane {
     this.runner = new BoundedFrequencyRunner(async () => (await this.sync()).ok, runnerOptions(options), clock);
     const { refusal } = this.table;
     const noSockopt = refusal === undefined ? {} : { getsockoptRefused: errorMessage(refusal) };
-    log.debug({ families, iptables: options.iptables, ...noSockopt }, 'data plane opened');
+    log.debug(
+      { families, rules: this.ruleBackend.name, iptables: options.iptables, ...noSockopt },
+      'data plane opened',
+    );
+  }
+
+  get rules(): RulesKeeper {
+    return this.ruleBackend.keeper;
+  }
+
+  /** What the rules of each family depend on, as it is known now. */
+  ruleConfigs(): RuleConfig[] {
+    const { config, families, iptables } = this.options;
+    return ruleConfigs(config, families, this.cluster.node, iptables?.randomFully ?? true, this.#uplinks);
   }
 
   get cluster(): ClusterState {
@@ -167,15 +163,17 @@ export class DataPlane {
     if (record.verified !== undefined && this.#verifications++ % RELEASE_EVERY === 0) world.releaseFreedMemory?.();
     // After a failure the runner's own retry comes first.
     if (record.ok) this.runner.requestWithin(this.reconciler.dueIn);
+    if (record.ok) this.#handOver();
     return record;
   }
 
   /** Breaks the sync in flight off after its batch, and leaves the data plane in place: the next start adopts it. */
   async stop(): Promise<void> {
     this.#stop.stop();
-    await Promise.all([this.runner.stop(), this.rules.stop(), this.#monitor.close()]);
+    await Promise.all([this.runner.stop(), this.rules.stop(), this.#monitor.close(), this.#handingOver]);
+    this.options.handover?.close();
     this.table.close();
-    this.#fingerprints?.close();
+    this.ruleBackend.close();
     closeKernelClients(this.clients);
   }
 
@@ -190,6 +188,18 @@ export class DataPlane {
     const state = (this.#estimationState = this.#estimation.ensure(this.table.counts.realServers));
     if (state.note !== undefined && state.note !== before) log.info(state.note);
     else if (state.note === undefined && before !== undefined) log.info('IPVS estimation is on again');
+  }
+
+  /** Sets and IPVS are complete. Once the rules are, too, nothing needs the other backend's any more. */
+  #handOver(): void {
+    const { handover } = this.options;
+    if (handover === undefined || this.#isHandedOver) return;
+    this.#isHandedOver = true;
+    this.#handingOver = this.rules.settled().then(() => {
+      if (this.rules.lastError === undefined) return handover.finish();
+      this.#isHandedOver = false; // with the next sync
+      return undefined;
+    });
   }
 
   #newIpvsApplier(): IpvsApplier {
@@ -211,19 +221,6 @@ export class DataPlane {
     });
   }
 
-  #newRulesKeeper(): IptablesKeeper {
-    const { config, families, iptables, world, reporter } = this.options;
-    const uplinks = new Uplinks();
-    return new IptablesKeeper({
-      iptables: this.iptables,
-      ruleSets: () => ruleSets(config, families, this.cluster.node, iptables.randomFully, uplinks),
-      clock: world.clock,
-      onLockWait: (ms) => reporter.lockWaited(ms),
-      onOutcome: (outcome) => reporter.rulesChecked(outcome),
-      fingerprint: (family) => this.#fingerprints?.read(family),
-    });
-  }
-
   #newReconciler(): Reconciler {
     const { config, world, reporter } = this.options;
     const { clients, sources } = this;
@@ -231,7 +228,7 @@ export class DataPlane {
       updater: this.updater,
       ipvs: this.ipvs,
       addresses: new AddressApplier(clients.links, () => this.cluster.localAddresses, config.vips),
-      sets: new IpsetApplier(clients.ipset, sources.definitions),
+      sets: new IpsetApplier(sources.sets, sources.definitions),
       drains: this.drains,
       rules: this.rules,
       sysctls: this.sysctls,
@@ -245,6 +242,7 @@ export class DataPlane {
       excludeCIDRs: this.ipvs.excludeCIDRs,
       clock: world.clock,
       stop: this.#stop,
+      earlier: this.options.handover?.sets,
       verifyInterval: config.syncPeriodMs,
       minInterval: config.minSyncPeriodMs,
       onTaken: () => reporter.changesTaken(),
@@ -253,9 +251,10 @@ export class DataPlane {
   }
 }
 
-function newUpdater({ config, nodeName, families, reporter }: DataPlaneOptions): DesiredUpdater {
+function newUpdater({ config, nodeName, families, reporter, iptables }: DataPlaneOptions): DesiredUpdater {
   const { scheduler, nodePortAddresses: nodePorts, nodeIP, allowsExternalIPs } = config;
-  const settings = { nodeName, scheduler, families, nodePorts, nodeIP, allowsExternalIPs };
+  const widestRangesOnly = iptables === undefined;
+  const settings = { nodeName, scheduler, families, nodePorts, nodeIP, allowsExternalIPs, widestRangesOnly };
   return new DesiredUpdater(new ClusterState(), settings, reporter);
 }
 

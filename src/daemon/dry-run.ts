@@ -1,15 +1,14 @@
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { type RuleSet } from '../desired/iptables-rule-set.js';
+import { iptablesRules } from '../desired/iptables-rules.js';
 import { CommandRunner } from '../kernel/command.js';
 import { type Inspection, inspect } from '../reconcile/inspect.js';
-import { inspectRules, inspectSysctls } from '../reconcile/inspect-node.js';
+import { inspectSysctls } from '../reconcile/inspect-node.js';
 import { type SkipReason } from '../kube/manifests.js';
 import { Metrics } from '../serve/metrics.js';
 import { type Environment } from './environment.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
 import { type DataPlane } from './data-plane.js';
-import { Uplinks } from '../kernel/node/uplinks.js';
-import { ruleSets } from './iptables-rule-sets.js';
 import { openDataPlaneToLook } from './run.js';
 import { Sources } from './sources.js';
 import { SyncReporter } from './sync-reporter.js';
@@ -72,12 +71,10 @@ export async function dryRunWith<T>(
     );
     manifests.report(environment.err);
     for (const note of sources.notes) environment.err(`kube-proxy-ipvs: ${note}\n`);
-    const { families, iptables } = dataPlane.options;
     const found = await inspect(dataPlane.updater, dataPlane.sources, dataPlane.ipvs.excludeCIDRs);
-    const rules = ruleSets(config, families, dataPlane.cluster.node, iptables.randomFully, new Uplinks());
-    await inspectRules(dataPlane.iptables, rules, found);
+    await dataPlane.ruleBackend.inspect(found);
     inspectSysctls(dataPlane.sysctls, found);
-    return await look({ inspection: found, dataPlane, config, rules });
+    return await look({ inspection: found, dataPlane, config, rules: dataPlane.ruleConfigs().map(iptablesRules) });
   } finally {
     await sources.close();
     await dataPlane.stop();

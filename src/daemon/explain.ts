@@ -5,7 +5,6 @@ import { prefixContains } from '../values/prefix.js';
 import { addressServerKey } from '../values/virtual-server.js';
 import { LOCAL } from '../model/endpoint-slice.js';
 import { type Service } from '../model/service.js';
-import { parseSavedRules } from '../plan/iptables-save.js';
 import { type Packet, type PacketWalk, walkPacket } from '../plan/walk/packet-walk.js';
 import { type Change } from '../reconcile/change.js';
 import { type DryRun, type DryRunOptions, dryRunWith } from './dry-run.js';
@@ -56,7 +55,7 @@ async function explanation(question: PacketQuestion, found: DryRun): Promise<Exp
   const family = familyOf(question.destination);
   const rules = found.rules.find((one) => one.family === family);
   if (rules === undefined) throw new Error(`this node does not serve IPv${family}`);
-  const saved = parseSavedRules(await dataPlane.iptables.save(family));
+  const saved = await dataPlane.ruleBackend.savedRules(family);
   const inputPolicy = saved.get('filter')?.get('INPUT')?.policy === 'DROP' ? 'DROP' : 'ACCEPT';
   const { nodePortAddresses } = updater.context;
   const isEverywhere = config.nodePortAddresses[family].all;

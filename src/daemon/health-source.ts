@@ -104,8 +104,12 @@ function rulesBehind({ state, syncPeriodMs, rules }: HealthInputs, now: number):
   const failing = since(state.rulesFailingSince, now);
   const waiting = Math.max(since(waitingSince, now), since(checkingSince, now), failing);
   if (waiting <= limit) return [];
-  const summary = `iptables rules have ${failing > 0 ? 'failed' : 'waited'} for ${seconds(waiting)} s`;
-  const detail = state.rulesFailure ?? 'another process holds the xtables lock, or iptables does not answer';
+  const summary = `${state.rulesBackend} rules have ${failing > 0 ? 'failed' : 'waited'} for ${seconds(waiting)} s`;
+  const detail =
+    state.rulesFailure ??
+    (state.rulesBackend === 'iptables'
+      ? 'another process holds the xtables lock, or iptables does not answer'
+      : 'nf_tables do not answer');
   return [{ category: 'rules', summary, detail, family: state.rulesFailureFamily }];
 }
 

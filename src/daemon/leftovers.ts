@@ -1,5 +1,5 @@
 import { type Logger } from 'pino';
-import { deleteKubeProxyTables } from '../kernel/nftables/tables.js';
+import { KUBE_PROXY_TABLE, deleteTables } from '../kernel/nftables/tables.js';
 import { isModulePresent } from '../kernel/node/modules.js';
 import { type OpenNetlinkSocket } from '../netlink/socket.js';
 import { errorMessage } from '../values/errors.js';
@@ -11,7 +11,7 @@ import { errorMessage } from '../values/errors.js';
 export function removeNftablesLeftovers(open: OpenNetlinkSocket, log: Logger): void {
   if (!isModulePresent()('nf_tables')) return;
   try {
-    const families = deleteKubeProxyTables(open);
+    const families = deleteTables(open, KUBE_PROXY_TABLE);
     if (families.length > 0) log.info({ families }, "removed the tables of kube-proxy's nftables mode");
   } catch (error) {
     log.warn({ error: errorMessage(error) }, "the tables of kube-proxy's nftables mode could not be removed");

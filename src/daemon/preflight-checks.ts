@@ -1,8 +1,16 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { FAMILIES, type Family } from '../values/address.js';
+import { type Rules } from '../config/proxy-config.js';
 import { type RunCommand } from '../kernel/command.js';
 import { type DetectedIptables } from '../kernel/iptables/detect.js';
-import { type ModuleStatus, REQUIRED_MODULES, probeModules, schedulerModule } from '../kernel/node/modules.js';
+import {
+  type ModuleStatus,
+  IPTABLES_MODULES,
+  NFTABLES_MODULES,
+  REQUIRED_MODULES,
+  probeModules,
+  schedulerModule,
+} from '../kernel/node/modules.js';
 import { VIP_LINKS, type VipForm } from '../values/vip-form.js';
 
 /** A condition without which the data plane cannot work: one line that names the thing and the fix. */
@@ -11,13 +19,14 @@ export class PreflightError extends Error {
 }
 
 /** The modules that a configuration needs. */
-export function requiredModules(scheduler: string): string[] {
-  return [...REQUIRED_MODULES, schedulerModule(scheduler)];
+export function requiredModules(scheduler: string, rules: Rules = 'auto'): string[] {
+  const ofRules = rules === 'nftables' ? NFTABLES_MODULES : IPTABLES_MODULES;
+  return [...REQUIRED_MODULES, ...ofRules, schedulerModule(scheduler)];
 }
 
 /** Loads what modprobe can load and reports the state of every module the configuration needs. */
-export function probeRequiredModules(run: RunCommand, scheduler: string): Promise<ModuleStatus[]> {
-  return probeModules(requiredModules(scheduler), { run });
+export function probeRequiredModules(run: RunCommand, scheduler: string, rules?: Rules): Promise<ModuleStatus[]> {
+  return probeModules(requiredModules(scheduler, rules), { run });
 }
 
 /** Modules that are missing, in one short line: what to do once, not the same hint for each. */
@@ -50,17 +59,18 @@ export interface FamilySupport {
 }
 
 /**
- * The families that this node serves, as kube-proxy decides it: those whose iptables work, and IPv6 only where the
- * kernel has it and lets kube-ipvs0 have addresses of it, or lo routes where VIPs are that. Throws PreflightError when
- * none is left.
+ * The families that this node serves, as kube-proxy decides it: those whose rules the kernel takes, and IPv6 only where
+ * the kernel has it and lets kube-ipvs0 have addresses of it, or lo routes where VIPs are that. Throws PreflightError
+ * when none is left.
  */
 export function familySupport(
   { families: usable, failures }: Pick<DetectedIptables, 'families' | 'failures'>,
   procRoot = '/proc',
   vips: VipForm = 'addresses',
+  rules: 'iptables' | 'nf_tables' = 'iptables',
 ): FamilySupport {
   const whyNot = (family: Family): string | undefined => {
-    if (!usable.includes(family)) return `its iptables do not work: ${failures[family] ?? 'not found'}`;
+    if (!usable.includes(family)) return `its ${rules} do not work: ${failures[family] ?? 'not found'}`;
     return family === 6 ? ipv6Refusal(procRoot, VIP_LINKS[vips]) : undefined;
   };
   const leftOut: string[] = [];

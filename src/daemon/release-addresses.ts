@@ -4,9 +4,10 @@ import { errorMessage } from '../values/errors.js';
 import { type VirtualServerKey, virtualServerIdentity } from '../values/virtual-server.js';
 import { ipsetDefinitions, ipsetName } from '../desired/ipset-definitions.js';
 import { type KernelClients } from '../kernel/clients.js';
+import { type SetBackend } from '../kernel/set-backend.js';
 import { DUMMY_LINK } from '../reconcile/address-applier.js';
 
-type Clients = Pick<KernelClients, 'links' | 'ipset'>;
+type Clients = Pick<KernelClients, 'links'> & { readonly sets: SetBackend };
 
 /**
  * Takes those of `needed` off the dummy link, or their routes away, that are VIPs and no cluster IP. A Service with an
@@ -45,17 +46,17 @@ export function releaseAddresses(clients: Clients, needed: Iterable<Address>, lo
  * A daemon in a pod usually reaches the API server by the cluster IP of default/kubernetes, which has to stay. Where
  * the set of cluster IPs is missing or empty nothing can be decided, and nothing is done.
  */
-function mayBeClusterIP({ ipset }: Clients, address: Address): boolean {
-  const clusterIPs = clusterIPsOf(ipset, familyOf(address));
+function mayBeClusterIP({ sets }: Clients, address: Address): boolean {
+  const clusterIPs = clusterIPsOf(sets, familyOf(address));
   return clusterIPs.size === 0 || clusterIPs.has(address);
 }
 
-function clusterIPsOf(ipset: Clients['ipset'], family: Family): ReadonlySet<Address> {
+function clusterIPsOf(sets: SetBackend, family: Family): ReadonlySet<Address> {
   const name = ipsetName(family, 'CLUSTER-IP');
   const definition = ipsetDefinitions(family).find((one) => one.name === name);
-  if (definition === undefined || !ipset.listSets().some((set) => set.name === name)) return new Set();
+  if (definition === undefined) return new Set();
   const found = new Set<Address>();
-  for (const entry of ipset.listEntries(definition)) {
+  for (const entry of sets.entriesOf(definition)) {
     // An element of a hash:ip,port set is the key of its virtual server.
     const identity = virtualServerIdentity(entry as string as VirtualServerKey);
     if ('address' in identity) found.add(identity.address);

@@ -1,19 +1,24 @@
 import { writeFileSync } from 'node:fs';
 import { type Logger } from 'pino';
+import { FAMILIES } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
 import { type LoadedConfig, type LoadedConfigFile } from '../config/load.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
+import { NFTABLES_TABLE } from '../values/nftables.js';
 import { CommandRunner, type RunCommand } from '../kernel/command.js';
-import { type DetectedIptables, detectIptables } from '../kernel/iptables/detect.js';
+import { detectIptables } from '../kernel/iptables/detect.js';
 import { isModulePresent } from '../kernel/node/modules.js';
+import { familiesWithTable } from '../kernel/nftables/tables.js';
 import { systemClock } from '../time/clock.js';
 import { type HealthReport, healthHandler } from '../serve/health.js';
 import { Metrics } from '../serve/metrics.js';
 import { startClusterEvents } from './cluster-events.js';
+import { type RulesChoice, chooseRules } from './choose-rules.js';
 import { ConfigChange } from './config-change.js';
 import { DataPlane } from './data-plane.js';
 import { hasEarlierState } from './earlier-state.js';
 import { type Environment } from './environment.js';
+import { handoverTo } from './handover.js';
 import { HealthListener } from './health-listener.js';
 import { InstanceLock, holderName } from './instance-lock.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
@@ -31,6 +36,9 @@ import { removeNftablesLeftovers } from './leftovers.js';
 import { Servers } from './servers.js';
 import { Sources } from './sources.js';
 import { SyncReporter } from './sync-reporter.js';
+
+const ACCEPT_WITHOUT_EFFECT =
+  'kubeProxyIpvs.acceptServiceTraffic has no effect with rules in nf_tables: there every table has its say, and a firewall that drops Service traffic has to accept it itself';
 
 /**
  * Runs the daemon until SIGTERM or a changed configuration file; resolves to the exit code. Nothing is touched before
@@ -105,7 +113,11 @@ async function serve(parts: ServeParts): Promise<void> {
   log.info({ node: nodeName, version: environment.version, scheduler: config.scheduler }, 'started');
   try {
     await servers.start();
-    releaseAddresses(dataPlane.clients, await sources.apiServerAddresses(), log);
+    releaseAddresses(
+      { links: dataPlane.clients.links, sets: dataPlane.sources.sets },
+      await sources.apiServerAddresses(),
+      log,
+    );
     await sources.start();
     if (config.events !== 'none' && options.manifests === undefined)
       events = startClusterEvents(dataPlane, {
@@ -158,12 +170,16 @@ export interface OpeningParts {
 /** Opens everything that the kernel has to offer; a refusal names the thing and the fix. */
 export async function openDataPlane(parts: OpeningParts): Promise<DataPlane> {
   requireCapabilities();
-  const { config, run, log } = parts;
-  const modules = await probeRequiredModules(run, config.scheduler);
+  const { config, run, log, environment } = parts;
+  const { rules } = config;
+  const modules = await probeRequiredModules(run, config.scheduler, rules);
   for (const { name, state, fix } of modules)
     if (state === 'missing') log.debug({ module: name, fix }, 'kernel module not found');
   try {
-    return dataPlaneOf(parts, await detectIptables(run, { probe: true }));
+    const choice = await chooseRules({ rules, run, modules, openNetlinkSocket: environment.openNetlinkSocket });
+    const { iptables, reason } = choice;
+    log.info({ rules: iptables === undefined ? 'nftables' : `iptables (${iptables.backend})`, reason }, 'rules');
+    return dataPlaneOf(parts, choice, true);
   } catch (error) {
     const missing = missingModules(modules);
     const hint = missing === undefined ? '' : `; kernel modules were not found: ${missing}`;
@@ -175,21 +191,35 @@ export async function openDataPlane(parts: OpeningParts): Promise<DataPlane> {
 export async function openDataPlaneToLook(parts: OpeningParts): Promise<DataPlane> {
   requireCapabilities();
   const isPresent = isModulePresent();
+  const { rules, scheduler } = parts.config;
+  const hasTable =
+    isPresent('nf_tables') && familiesWithTable(parts.environment.openNetlinkSocket, NFTABLES_TABLE).length > 0;
+  if (rules === 'nftables' || (rules === 'auto' && hasTable)) {
+    refuseToLoad(requiredModules(scheduler, 'nftables').filter((name) => !isPresent(name)));
+    return dataPlaneOf(parts, { iptables: undefined, families: FAMILIES, failures: {} });
+  }
   const iptables = await detectIptables(parts.run, { isPresent });
   const unloaded = unloadedIptables(iptables.backend, isPresent);
   // A family whose iptables are not loaded is one that the daemon leaves out, unless it is the only one.
   const families = iptables.families.filter((family) => unloaded[family] === undefined);
-  const needed = [...requiredModules(parts.config.scheduler), ...(families.length === 0 ? [unloaded[4]!] : [])];
-  const absent = needed.filter((name) => !isPresent(name));
-  if (absent.length === 0) return dataPlaneOf(parts, { ...iptables, families, failures: unloaded });
+  const needed = [...requiredModules(scheduler), ...(families.length === 0 ? [unloaded[4]!] : [])];
+  refuseToLoad(needed.filter((name) => !isPresent(name)));
+  return dataPlaneOf(parts, { iptables, families, failures: unloaded });
+}
+
+function refuseToLoad(absent: readonly string[]): void {
+  if (absent.length === 0) return;
   throw new PreflightError(
     `this only looks, and looking would make the kernel load ${absent.join(', ')}: run preflight --fix on the node first`,
   );
 }
 
-function dataPlaneOf(parts: OpeningParts, iptables: DetectedIptables): DataPlane {
-  const support = familySupport(iptables, undefined, parts.config.vips);
+function dataPlaneOf(parts: OpeningParts, choice: Omit<RulesChoice, 'reason'>, isToRun = false): DataPlane {
+  const { iptables } = choice;
+  const rules = iptables === undefined ? 'nftables' : 'iptables';
+  const support = familySupport(choice, '/proc', parts.config.vips, iptables === undefined ? 'nf_tables' : 'iptables');
   for (const line of support.leftOut) parts.log.warn(line);
+  if (iptables === undefined && parts.config.acceptServiceTraffic) parts.log.warn(ACCEPT_WITHOUT_EFFECT);
   const { openNetlinkSocket, openOptionSocket, releaseFreedMemory } = parts.environment;
   const outside = {
     openNetlinkSocket,
@@ -198,7 +228,11 @@ function dataPlaneOf(parts: OpeningParts, iptables: DetectedIptables): DataPlane
     runCommand: parts.run,
     clock: systemClock,
   };
-  return new DataPlane({ ...parts, world: { ...outside, sysctlRoot: '/proc/sys' }, iptables, ...support });
+  return new DataPlane({
+    ...parts,
+    ...{ world: { ...outside, sysctlRoot: '/proc/sys' }, iptables, ...support },
+    handover: isToRun ? handoverTo(rules, { open: openNetlinkSocket, run: parts.run, log: parts.log }) : undefined,
+  });
 }
 
 /**

@@ -1,12 +1,12 @@
 import { proxyRules } from '../desired/proxy-rules.js';
 import { REFUSAL_REASONS, refusalRules } from '../desired/refusal-rules.js';
 import { openRuleCounters } from '../kernel/iptables/rule-counters.js';
+import { NftRuleCounters } from '../kernel/nftables/rule-counters.js';
 import { readTableFill } from '../kernel/node/table-fill.js';
-import { Uplinks } from '../kernel/node/uplinks.js';
 import { type HealthSource, allReasons } from '../serve/health.js';
 import { type Metrics } from '../serve/metrics.js';
+import { NFTABLES_TABLE } from '../values/nftables.js';
 import { type DataPlane } from './data-plane.js';
-import { ruleConfigs } from './iptables-rule-sets.js';
 import { RefusedPackets } from './refused-packets.js';
 import { ServiceTrafficReader } from './service-traffic.js';
 import { tableSizes } from './sync-report.js';
@@ -53,14 +53,15 @@ export class Scrape {
 }
 
 function newRefusedPackets({ dataPlane, metrics }: ScrapeOptions): RefusedPackets {
-  const { config, families, iptables, world } = dataPlane.options;
-  const uplinks = new Uplinks();
+  const { families, iptables, world } = dataPlane.options;
   for (const family of families) for (const reason of REFUSAL_REASONS) metrics.packetsRefused(family, reason, 0);
   return new RefusedPackets({
-    counters: openRuleCounters(iptables, world.openOptionSocket, world.runCommand),
+    counters:
+      iptables === undefined
+        ? new NftRuleCounters(world.openNetlinkSocket, NFTABLES_TABLE)
+        : openRuleCounters(iptables, world.openOptionSocket, world.runCommand),
     rules: () => {
-      const configs = ruleConfigs(config, families, dataPlane.cluster.node, iptables.randomFully, uplinks);
-      return new Map(configs.map((one) => [one.family, refusalRules(proxyRules(one))]));
+      return new Map(dataPlane.ruleConfigs().map((one) => [one.family, refusalRules(proxyRules(one))]));
     },
     count: (family, reason, packets) => metrics.packetsRefused(family, reason, packets),
     now: () => performance.now(),

@@ -31,7 +31,7 @@ export function statusNotes({ state, claims, refusals, watches, skipped }: NoteI
   notes.push(
     ...named(state.refused.messages, state.refused.count, (message) => `skipped, the kernel refuses it: ${message}`),
   );
-  if (state.rulesFailure !== undefined) notes.push(`iptables rules: ${state.rulesFailure}`);
+  if (state.rulesFailure !== undefined) notes.push(`${state.rulesBackend} rules: ${state.rulesFailure}`);
   for (const [resource, watch] of watches()) notes.push(...watchNote(resource, watch));
   notes.push(
     ...named(refusals, refusals.size, ([service, [first, ...rest]]) => {

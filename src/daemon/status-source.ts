@@ -154,10 +154,10 @@ function statusService(dataPlane: StatusDataPlane, service: string): StatusServi
 
 /** Of what this daemon stands on, for the status page. */
 export function versionsOf({ options }: Pick<DataPlane, 'options'>): StatusReport['versions'] {
-  const { backend, version } = options.iptables;
+  const { iptables } = options;
   return {
     kernel: release(),
-    iptables: `${version} (${backend})`,
+    iptables: iptables === undefined ? 'not used (rules in nf_tables)' : `${iptables.version} (${iptables.backend})`,
     families: options.families.map((family) => `IPv${family}`).join(', '),
     vips: options.config.vips,
   };

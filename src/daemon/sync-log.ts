@@ -2,7 +2,7 @@ import { type Logger } from 'pino';
 import { errorMessage } from '../values/errors.js';
 import { formatVirtualServer } from '../values/virtual-server.js';
 import { type Conflict } from '../desired/conflict-pairs.js';
-import { type RulesOutcome } from '../reconcile/iptables-keeper.js';
+import { type RulesOutcome } from '../reconcile/rules-keeper.js';
 import { type ConntrackCleanup, type SyncRecord } from '../reconcile/sync-record.js';
 import { formatClaimed } from './event-ring.js';
 import { isWorthALine, syncFields } from './sync-report.js';
@@ -84,12 +84,12 @@ export class SyncLog {
     this.#log.warn({ resource: 'services', object: service, problem }, 'part of an object is refused and left out');
   }
 
-  rulesChecked({ differences, drift, error }: RulesOutcome): void {
+  rulesChecked({ backend, differences, drift, error }: RulesOutcome): void {
     if (error !== undefined) {
-      this.#log.error({ error: error.message }, 'iptables rules could not be checked or written');
+      this.#log.error({ error: error.message }, `${backend} rules could not be checked or written`);
     } else if (differences.length > 0) {
       const shown = drift.total === 0 ? {} : { rules: drift.names };
-      this.#log.info({ differences: differences.length, ...shown }, 'iptables rules written');
+      this.#log.info({ differences: differences.length, ...shown }, `${backend} rules written`);
     }
   }
 

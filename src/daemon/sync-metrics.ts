@@ -1,7 +1,7 @@
 import { FAMILIES, type Family } from '../values/address.js';
 import { messagesSent } from '../kernel/clients.js';
 import { type Drift } from '../reconcile/drift.js';
-import { type RulesOutcome } from '../reconcile/iptables-keeper.js';
+import { type RulesOutcome } from '../reconcile/rules-keeper.js';
 import { type SyncRecord } from '../reconcile/sync-record.js';
 import { type Metrics } from '../serve/metrics.js';
 import { ProgrammingLatency } from './programming-latency.js';
@@ -67,11 +67,11 @@ export class SyncMetrics {
     for (const family of FAMILIES) this.#metrics.synced(family, record.ms / 1000, now);
   }
 
-  rulesChecked({ drift, error, family }: RulesOutcome): void {
+  rulesChecked({ backend, drift, error, family }: RulesOutcome): void {
     this.#drifted(drift);
     if (error === undefined) return;
     this.#metrics.syncFailed('rules');
-    this.#metrics.iptablesRestoreFailed(family);
+    if (backend === 'iptables') this.#metrics.iptablesRestoreFailed(family);
   }
 
   lockWaited(ms: number): void {

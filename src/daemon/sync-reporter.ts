@@ -2,7 +2,7 @@ import { type Logger } from 'pino';
 import { type Family } from '../values/address.js';
 import { type Conflict } from '../desired/conflict-pairs.js';
 import { type Refusal } from '../desired/exposures.js';
-import { type RulesOutcome } from '../reconcile/iptables-keeper.js';
+import { type RulesOutcome } from '../reconcile/rules-keeper.js';
 import { WorkStopped } from '../reconcile/pacer.js';
 import { type SyncRecord } from '../reconcile/sync-record.js';
 import { type SysctlOutcome } from '../reconcile/sysctl-keeper.js';

@@ -1,6 +1,6 @@
 import { type Family } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
-import { type RulesOutcome } from '../reconcile/iptables-keeper.js';
+import { type RuleBackendName, type RulesOutcome } from '../reconcile/rules-keeper.js';
 import { type KernelRefusals } from '../reconcile/kernel-refusals.js';
 import { type SyncRecord } from '../reconcile/sync-record.js';
 import { type SysctlOutcome } from '../reconcile/sysctl-keeper.js';
@@ -41,6 +41,7 @@ export class SyncState {
   lastFailure: string | undefined;
   failureCount = 0;
   rulesFailure: string | undefined;
+  rulesBackend: RuleBackendName = 'iptables';
   /**
    * Since when checks of the rules have failed, and for which family the last one did; undefined after one that went
    * well.
@@ -118,7 +119,8 @@ export class SyncState {
     this.failureCount = 0;
   }
 
-  rulesChecked({ error, family }: RulesOutcome): void {
+  rulesChecked({ backend, error, family }: RulesOutcome): void {
+    this.rulesBackend = backend;
     this.rulesFailure = error?.message;
     this.rulesFailureFamily = error && family;
     this.rulesFailingSince = error && (this.rulesFailingSince ?? performance.now());

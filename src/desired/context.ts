@@ -17,6 +17,10 @@ export interface DesiredContext {
   readonly allowsExternalIPs: boolean;
   /** Addresses that the node needs elsewhere: no VIP may take them, unless they are local anyway. */
   readonly protectedAddresses: { reason(address: Address): ProtectionReason | undefined };
+  /**
+   * True: of source ranges that lie in each other the widest alone is needed, since sets of nf_tables take no other.
+   */
+  readonly widestRangesOnly: boolean;
   /** The node's primary address per family, for "may the node itself use this load balancer?" */
   readonly nodeIP: Readonly<Record<Family, Address | undefined>>;
 }

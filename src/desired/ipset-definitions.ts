@@ -48,6 +48,10 @@ export function ipsetName(family: Family, role: IpsetRole): IpsetName {
   return NAMES[family][role];
 }
 
+export function ipsetType(role: IpsetRole): IpsetType {
+  return ROLES[role];
+}
+
 /** All sets of one family; every one of them must exist before the rules are written. */
 export function ipsetDefinitions(family: Family): readonly IpsetDefinition[] {
   return DEFINITIONS[family];

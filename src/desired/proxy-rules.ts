@@ -31,6 +31,7 @@ function filterTable(config: RuleConfig): ProxyTable {
     chain: 'KUBE-IPVS-ACCEPT',
     comment: 'kubernetes service accept',
     position: 'last',
+    onlyAccepts: true,
   };
   return {
     name: 'filter',
@@ -38,9 +39,9 @@ function filterTable(config: RuleConfig): ProxyTable {
     jumps: [
       first('INPUT', 'KUBE-IPVS-FILTER', 'kubernetes ipvs access filter'),
       first('INPUT', 'KUBE-PROXY-FIREWALL', 'kube-proxy firewall rules'),
-      first('INPUT', 'KUBE-NODE-PORT', 'kubernetes health check rules'),
+      { ...first('INPUT', 'KUBE-NODE-PORT', 'kubernetes health check rules'), onlyAccepts: true },
       ...(config.acceptServiceTraffic === undefined ? [] : [accept]),
-      first('FORWARD', 'KUBE-FORWARD', 'kubernetes forwarding rules'),
+      { ...first('FORWARD', 'KUBE-FORWARD', 'kubernetes forwarding rules'), onlyAccepts: true },
     ],
   };
 }

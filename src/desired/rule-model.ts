@@ -1,6 +1,6 @@
 /**
- * The rules beside the IPVS table as data: what a packet must be, and what happens to it then. As text for iptables:
- * iptables-rules.ts.
+ * The rules beside the IPVS table as data: what a packet must be, and what happens to it then. As text for
+ * iptables: iptables-rules.ts; as expressions of nf_tables: nftables-rules.ts.
  */
 import { type Family } from '../values/address.js';
 import { type Prefix } from '../values/prefix.js';
@@ -66,6 +66,11 @@ export interface Jump {
   /** kube-proxy's words, by which its jump and ours are known for the same. */
   readonly comment: string;
   readonly position: 'first' | 'last';
+  /**
+   * The chain only accepts what rules of others behind it would drop. That binds nobody in nf_tables, where every table
+   * has its say.
+   */
+  readonly onlyAccepts?: boolean;
 }
 
 export interface ProxyTable {

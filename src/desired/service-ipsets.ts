@@ -29,7 +29,7 @@ export interface ServiceIpsetFacts {
   readonly port: Pick<ServicePort, 'protocol' | 'nodePort'>;
   readonly family: Family;
   readonly choice: Pick<EndpointChoice, 'cluster' | 'local' | 'onThisNode'>;
-  readonly context: Pick<DesiredContext, 'localAddresses' | 'nodeIP'>;
+  readonly context: Pick<DesiredContext, 'localAddresses' | 'nodeIP' | 'widestRangesOnly'>;
 }
 
 /** Adds one entry to one set; called with the same pair twice when Services overlap. */
@@ -109,9 +109,15 @@ function loadBalancerEntries({ server, address }: Exposure, facts: ServiceIpsetF
  * As kube-proxy has it (pkg/proxy/serviceport.go), a family without ranges of its own is open, and so is one with
  * /0, which a set of type hash:net could not hold either (IPSET_ERR_INVALID_CIDR).
  */
-function restrictingRanges({ service, family }: ServiceIpsetFacts): readonly Prefix[] {
+function restrictingRanges({ service, family, context }: ServiceIpsetFacts): readonly Prefix[] {
   const ranges = service.loadBalancerSourceRanges.filter((range) => prefixFamily(range) === family);
-  return ranges.some((range) => range.bits === 0) ? [] : ranges;
+  if (ranges.some((range) => range.bits === 0)) return [];
+  return context.widestRangesOnly ? ranges.filter((range) => !ranges.some((one) => isWithin(range, one))) : ranges;
+}
+
+/** Whether a range is part of another, wider one. */
+function isWithin(range: Prefix, other: Prefix): boolean {
+  return other.bits < range.bits && prefixContains(other, range.address);
 }
 
 function nodePortEntries({ server }: Exposure, facts: ServiceIpsetFacts, addTo: AddToRole): void {

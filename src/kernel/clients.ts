@@ -1,7 +1,11 @@
 import { ConntrackClient } from './conntrack/client.js';
+import { IpsetBackend } from './ipset/backend.js';
 import { IpsetClient } from './ipset/client.js';
 import { IpvsClient } from './ipvs/client.js';
+import { NftClient } from './nftables/client.js';
+import { NftSets } from './nftables/sets.js';
 import { LinkClient } from './rtnetlink/client.js';
+import { type SetBackend } from './set-backend.js';
 import { type NetlinkCounters } from '../netlink/connection.js';
 import { type OpenNetlinkSocket } from '../netlink/socket.js';
 
@@ -9,18 +13,27 @@ import { type OpenNetlinkSocket } from '../netlink/socket.js';
 export interface KernelClients {
   readonly ipvs: IpvsClient;
   readonly links: LinkClient;
-  readonly ipset: IpsetClient;
   readonly conntrack: ConntrackClient;
+  /** By where the rules are: one of both. */
+  readonly ipset?: IpsetClient;
+  readonly nftables?: NftClient;
 }
 
 /** Throws IpvsUnavailableError, IpsetUnavailableError or NetlinkError, whose messages name the fix. */
-export function openKernelClients(open: OpenNetlinkSocket): KernelClients {
+export function openKernelClients(open: OpenNetlinkSocket, nftablesTable?: string): KernelClients {
   return {
     ipvs: new IpvsClient(open),
     links: new LinkClient(open),
-    ipset: new IpsetClient(open),
+    ...(nftablesTable === undefined
+      ? { ipset: new IpsetClient(open) }
+      : { nftables: new NftClient(open, nftablesTable) }),
     conntrack: new ConntrackClient(open),
   };
+}
+
+/** The sets that the rules look into. */
+export function setBackendOf({ ipset, nftables }: KernelClients): SetBackend {
+  return ipset === undefined ? new NftSets(nftables!) : new IpsetBackend(ipset);
 }
 
 export function closeKernelClients(clients: KernelClients): void {
@@ -28,12 +41,7 @@ export function closeKernelClients(clients: KernelClients): void {
 }
 
 /** Messages sent so far, by subsystem: the metric, and what tests count. */
-export function messagesSent(clients: KernelClients): Record<keyof KernelClients, number> {
-  const sent = (client: { readonly counters: Readonly<NetlinkCounters> }): number => client.counters.messagesSent;
-  return {
-    ipvs: sent(clients.ipvs),
-    links: sent(clients.links),
-    ipset: sent(clients.ipset),
-    conntrack: sent(clients.conntrack),
-  };
+export function messagesSent(clients: KernelClients): Record<string, number> {
+  const counted = Object.entries(clients) as [string, { readonly counters: Readonly<NetlinkCounters> }][];
+  return Object.fromEntries(counted.map(([name, { counters }]) => [name, counters.messagesSent]));
 }

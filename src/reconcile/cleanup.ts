@@ -9,7 +9,9 @@ import { type RealServerKey, type VirtualServerKey, formatVirtualServer } from '
 import { OWN_IPSET_ROLES, type IpsetName, allIpsetDefinitions, ipsetName } from '../desired/ipset-definitions.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
 import { type IpsetClient, isTemporarySet } from '../kernel/ipset/client.js';
+import { IpsetBackend } from '../kernel/ipset/backend.js';
 import { IpsetError } from '../kernel/ipset/error.js';
+import { type SetBackend } from '../kernel/set-backend.js';
 import { type IpvsClient } from '../kernel/ipvs/client.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
 import { type ChainName, KNOWN_RULES, KUBE_PROXY_IPVS_CHAINS } from '../plan/iptables-known-rules.js';
@@ -21,13 +23,15 @@ import { type Address, FAMILIES, formatAddress } from '../values/address.js';
 import { DUMMY_LINK } from './address-applier.js';
 import { readAddresses } from './observe-addresses.js';
 import { ownershipTraces } from './observe-kernel.js';
-import { readSets } from './ipset-keeper.js';
+import { joinSets, readPresentSets } from './ipset-keeper.js';
 
 export interface CleanupParts {
   /** undefined where the kernel has none: then there is nothing of it to be removed. */
   readonly ipvs: IpvsClient | undefined;
   readonly links: LinkClient;
   readonly ipset: IpsetClient | undefined;
+  /** Our sets in nf_tables, which say whose a virtual server is as ipsets do. */
+  readonly nftSets?: SetBackend | undefined;
   /** One for each backend that the node has: rules may be in either. */
   readonly iptables: readonly Iptables[];
   readonly excludeCIDRs: readonly Prefix[];
@@ -54,12 +58,16 @@ const chainId = ({ table, chain }: ChainName): string => `${table} ${chain}`;
 const KUBE_PROXY_CHAINS: ReadonlySet<string> = new Set(KUBE_PROXY_IPVS_CHAINS.map(chainId));
 const OUR_CHAINS: ReadonlySet<string> = new Set(KNOWN_RULES.chains.map(chainId));
 
+/** Whether a chain is ours or of kube-proxy's IPVS or iptables mode. */
+export function isProxyChain(chain: ChainName): boolean {
+  return OUR_CHAINS.has(chainId(chain)) || isIptablesModeChain(chain);
+}
+
 /** Removes all of it, kube-proxy's iptables mode's chains included. */
 export async function cleanup(parts: CleanupParts): Promise<CleanupReport> {
   const failures: string[] = [];
   const { virtualServers, addresses } = await removeTable(parts, failures);
-  const isOurs = (chain: ChainName): boolean => OUR_CHAINS.has(chainId(chain)) || isIptablesModeChain(chain);
-  const rules = await removeRules(parts, isOurs, failures);
+  const rules = await removeRules(parts, isProxyChain, failures);
   const ours = allIpsetDefinitions();
   const sets = removeSets(parts, (name) => ours.has(name as IpsetName) || isTemporarySet(name), failures);
   return { virtualServers, addresses, ...rules, sets, failures, remarks: [] };
@@ -97,12 +105,12 @@ function grownSets(ipset: IpsetClient | undefined, own: ReadonlySet<string>): st
 }
 
 async function removeTable(
-  { ipvs, links, ipset, excludeCIDRs, dryRun }: CleanupParts,
+  { ipvs, links, ipset, nftSets, excludeCIDRs, dryRun }: CleanupParts,
   failures: string[],
 ): Promise<Pick<CleanupReport, 'virtualServers' | 'addresses'>> {
   const dummy = links.findLink(DUMMY_LINK);
   const { bound, stale, local } = await readAddresses({ links, vips: 'addresses' }, dummy?.index);
-  const traces = ownershipTraces({ bound, stale, local, sets: await presentSets(ipset) });
+  const traces = ownershipTraces({ bound, stale, local, sets: await presentSets(ipset, nftSets) });
   const left = ipvs === undefined ? [] : serversLeft(ipvs, traces);
   const ours = left.filter((key) => !isExcluded(key, excludeCIDRs));
   if (!dryRun) {
@@ -129,10 +137,15 @@ function removeRoutes(links: LinkClient, failures: string[]): Address[] {
   return found.map(({ address }) => address);
 }
 
-async function presentSets(ipset: IpsetClient | undefined): Promise<Awaited<ReturnType<typeof readSets>>> {
-  if (ipset === undefined) return new Map<never, never>();
-  const present = new Set(ipset.listSets().map(({ name }) => name));
-  return readSets(ipset, new Map([...allIpsetDefinitions()].filter(([name]) => present.has(name))));
+type SetsByName = Awaited<ReturnType<typeof readPresentSets>>;
+
+/** Of both, where there are both. */
+async function presentSets(ipset: IpsetClient | undefined, nftSets: SetBackend | undefined): Promise<SetsByName> {
+  const [first, second] = [
+    ipset === undefined ? new Map<never, never>() : await readPresentSets(new IpsetBackend(ipset)),
+    nftSets === undefined ? new Map<never, never>() : await readPresentSets(nftSets),
+  ];
+  return joinSets(first, second);
 }
 
 /** Which endpoints there are, the real servers of those that are ours beyond doubt say. */
@@ -155,6 +168,21 @@ function deleteServers(ipvs: IpvsClient, servers: readonly VirtualServerKey[], f
   };
   for (const server of servers) if (ipvs.deleteVirtualServer(server)) flush();
   flush();
+}
+
+/**
+ * Removes the chains and then the sets of iptables and ipset, ours and kube-proxy's: what is left when the rules have
+ * moved to nf_tables. Chains that rules of others lead to stay, as in `cleanup`.
+ */
+export async function cleanupIptables(
+  parts: Pick<CleanupParts, 'iptables' | 'ipset'>,
+): Promise<Pick<CleanupReport, 'chains' | 'kept' | 'sets' | 'failures'>> {
+  const failures: string[] = [];
+  const rules = await removeRules({ ...parts, dryRun: false }, isProxyChain, failures);
+  const ours = allIpsetDefinitions();
+  const isOurs = (name: string): boolean => ours.has(name as IpsetName) || isTemporarySet(name);
+  const sets = removeSets({ ...parts, dryRun: false }, isOurs, failures);
+  return { ...rules, sets, failures };
 }
 
 async function removeRules(

@@ -25,6 +25,8 @@ export interface DesiredSettings {
   readonly nodeIP?: Address | undefined;
   /** featureGates.AllowServiceExternalIPs; allowed unless false. */
   readonly allowsExternalIPs?: boolean;
+  /** Of source ranges that lie in each other the widest alone; all of them unless it is said. */
+  readonly widestRangesOnly?: boolean;
 }
 
 /** What an operator should hear of while desired state is worked out. */
@@ -80,6 +82,7 @@ export class DesiredUpdater {
       localAddresses: cluster.localAddresses,
       nodePortAddresses: { 4: servedBy(4), 6: servedBy(6) },
       allowsExternalIPs: settings.allowsExternalIPs ?? true,
+      widestRangesOnly: settings.widestRangesOnly ?? false,
       protectedAddresses: cluster.protectedAddresses,
       nodeIP: { 4: this.#primary(4).address, 6: this.#primary(6).address },
     };

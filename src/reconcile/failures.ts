@@ -5,6 +5,7 @@ import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type AddressFailure } from '../kernel/rtnetlink/address-change.js';
 import { NetlinkError } from '../netlink/errors.js';
 import { type IpvsFailure } from '../kernel/ipvs/client.js';
+import { type SetFailure } from '../kernel/set-backend.js';
 import { type Touched, touchEntry } from '../desired/desired-state.js';
 import { type IpsetName, allIpsetDefinitions } from '../desired/ipset-definitions.js';
 
@@ -16,13 +17,6 @@ export interface Failure {
   readonly message: string;
   /** Another try or two will tell whether it is the object that is at fault: nothing to alarm anybody with yet. */
   readonly isOnTrial?: boolean;
-}
-
-/** One entry that the kernel refused. */
-export interface SetFailure {
-  readonly set: string;
-  readonly entry: IpsetEntry;
-  readonly error: Error & { readonly code: string };
 }
 
 export type RefusedObject = 'virtual_server' | 'real_server' | 'address' | 'set_entry';

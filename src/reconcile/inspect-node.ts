@@ -1,9 +1,12 @@
 /** What `verify` and `plan` look at beside the tables of inspect.ts: rules and sysctls. Writes nothing. */
 import { type RuleSet } from '../desired/iptables-rule-set.js';
 import { type Iptables } from '../kernel/iptables/iptables.js';
+import { type NftClient } from '../kernel/nftables/client.js';
 import { planRules } from '../plan/iptables-rule-diff.js';
 import { type SavedRules, parseSavedRules } from '../plan/iptables-save.js';
+import { nftRuleText, planNftables } from '../plan/nftables-diff.js';
 import { type Family } from '../values/address.js';
+import { type NftTable } from '../values/nftables.js';
 import { type RuleChange } from './change.js';
 import { type Inspection } from './inspect.js';
 import { type SysctlKeeper, isRight } from './sysctl-keeper.js';
@@ -20,6 +23,26 @@ export async function inspectRules(
     for (const { kind, table, chain, what } of differences)
       drift.add('rule', kind, () => `IPv${desired.family} ${table} ${chain} ${what}`);
     for (const change of ruleChanges(text, saved, desired.family)) changes.push(change);
+  }
+}
+
+/** The same for our tables of nf_tables; rules as lists of expressions. Rejects with NetlinkError. */
+export async function inspectNftables(
+  client: Pick<NftClient, 'readTable'>,
+  tables: readonly NftTable[],
+  { drift, changes }: Inspection,
+): Promise<void> {
+  for (const desired of tables) {
+    const { family } = desired;
+    const observed = await client.readTable(family, () => Promise.resolve());
+    const rulesOf = (table: NftTable | undefined, name: string): string[] =>
+      (table?.chains.find((one) => one.name === name)?.rules ?? []).map(nftRuleText);
+    for (const { kind, table, chain, what } of planNftables(desired, observed).differences) {
+      drift.add('rule', kind, () => `IPv${family} ${table} ${chain} ${what}`);
+      const action = kind === 'missing' ? 'add' : kind === 'extra' ? 'delete' : 'change';
+      const [before, after] = [rulesOf(observed, chain), rulesOf(desired, chain)];
+      changes.push({ action, object: 'rule', family, table, chain, what: 'chain', before, after });
+    }
   }
 }
 

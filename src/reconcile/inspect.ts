@@ -11,7 +11,6 @@ import {
 } from '../values/virtual-server.js';
 import { newTouched, touchEntry } from '../desired/desired-state.js';
 import { type IpsetName } from '../desired/ipset-definitions.js';
-import { isSameKind } from '../kernel/ipset/client.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
 import { drains } from '../plan/virtual-server-plan.js';
 import { DUMMY_LINK } from './address-applier.js';
@@ -81,20 +80,17 @@ interface InspectedSets {
   readonly misfits: readonly IpsetDefinition[];
 }
 
-/** Throws IpsetError. */
+/** Throws IpsetError or NetlinkError. */
 function inspectSets(sources: ObservedSources): InspectedSets {
-  const present = new Map(sources.ipset.listSets().map((set) => [set.name, set]));
+  const present = sources.sets.present(sources.definitions.values());
   const definitions = new Map<string, IpsetDefinition>();
   const missing: IpsetDefinition[] = [];
   const misfits: IpsetDefinition[] = [];
   for (const definition of sources.definitions.values()) {
-    const set = present.get(definition.name);
-    if (set === undefined) missing.push(definition);
-    else {
-      const isReadable = isSameKind(definition, set);
-      if (isReadable) definitions.set(definition.name, definition);
-      if (!isReadable || set.hasTimeout) misfits.push(definition);
-    }
+    const state = present.get(definition.name);
+    if (state === undefined) missing.push(definition);
+    else if (state !== 'fits') misfits.push(definition);
+    if (state === 'fits' || state === 'readable') definitions.set(definition.name, definition);
   }
   return { definitions, missing, misfits };
 }

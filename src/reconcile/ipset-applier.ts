@@ -1,15 +1,10 @@
 import { type IpsetDefinition, type IpsetEntry } from '../values/ipset.js';
 import { type DesiredState, type Touched } from '../desired/desired-state.js';
-import { type SetFailure } from './failures.js';
+import { type SetBackend } from '../kernel/set-backend.js';
 import { type Round } from './round.js';
 
-/** What this layer needs of the kernel's ipsets; every call is one or few messages whatever the number of entries. */
-export interface SetStore {
-  /** Adds entries; one that is there already counts as success. */
-  addEntries(set: IpsetDefinition, entries: readonly IpsetEntry[]): readonly SetFailure[];
-  /** Deletes entries; one that is gone already counts as success. */
-  deleteEntries(set: IpsetDefinition, entries: readonly IpsetEntry[]): readonly SetFailure[];
-}
+/** What this layer needs of the kernel's sets; every call is one or few messages whatever the number of entries. */
+export type SetStore = Pick<SetBackend, 'addEntries' | 'deleteEntries'>;
 
 /** Entries handed over in one go: the kernel takes about 1.5 us for each, and the event loop waits. */
 const SLICE = 500;

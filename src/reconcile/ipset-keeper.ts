@@ -1,7 +1,6 @@
 import { type IpsetDefinition, type IpsetEntry } from '../values/ipset.js';
-import { type IpsetClient } from '../kernel/ipset/client.js';
-import { IpsetError } from '../kernel/ipset/error.js';
-import { type IpsetName } from '../desired/ipset-definitions.js';
+import { type CodedError, type PresentSet, type SetBackend } from '../kernel/set-backend.js';
+import { type IpsetName, allIpsetDefinitions } from '../desired/ipset-definitions.js';
 import { READING_SLICE_MS, StopFlag } from './pacer.js';
 
 export interface EnsuredSets {
@@ -9,33 +8,26 @@ export interface EnsuredSets {
   /** There was one of another type under this name, or one whose entries expire. */
   readonly replaced: readonly string[];
   /** Could not be made as they should be: somebody's rules hold on to one of another type, say. */
-  readonly failed: readonly { readonly name: string; readonly error: IpsetError }[];
+  readonly failed: readonly { readonly name: string; readonly error: CodedError }[];
 }
 
 /**
- * Makes sure that every set exists, so that the rules can refer to them. Throws IpsetError when the sets cannot be
- * listed; what cannot be made right is in `failed`, and the others are made.
+ * Makes sure that every set exists, so that the rules can refer to them. Throws IpsetError or NetlinkError when the
+ * sets cannot be listed; what cannot be made right is in `failed`, and the others are made.
  */
 export async function ensureSets(
-  ipset: IpsetClient,
+  sets: SetBackend,
   definitions: ReadonlyMap<string, IpsetDefinition>,
   stop = new StopFlag(),
 ): Promise<EnsuredSets> {
   const pacer = stop.pacer();
-  const present = new Map(ipset.listSets().map((set) => [set.name, set]));
   const created: string[] = [];
   const replaced: string[] = [];
   const failed: EnsuredSets['failed'][number][] = [];
-  for (const definition of definitions.values()) {
-    const { name } = definition;
-    try {
-      const outcome = ipset.ensureSet(definition, present.get(name));
-      if (outcome === 'created') created.push(name);
-      if (outcome === 'replaced') replaced.push(name);
-    } catch (error) {
-      if (!(error instanceof IpsetError)) throw error;
-      failed.push({ name, error });
-    }
+  for (const set of sets.ensure(definitions.values())) {
+    if (set.outcome === 'created') created.push(set.name);
+    else if (set.outcome === 'replaced') replaced.push(set.name);
+    else if (set.outcome === 'failed') failed.push(set);
     await pacer.yieldIfDue();
   }
   return { created, replaced, failed };
@@ -50,7 +42,7 @@ const NONE: SetEntries = new Set();
  * The entries of every set. Those of a set that holds just what is desired are that very object. Throws IpsetError.
  */
 export async function readSets(
-  ipset: IpsetClient,
+  backend: SetBackend,
   definitions: ReadonlyMap<string, IpsetDefinition>,
   desired: (set: IpsetName) => SetEntries = () => NONE,
   betweenSets: () => Promise<void> = () => Promise.resolve(),
@@ -65,14 +57,60 @@ export async function readSets(
     // Nearly always the set is as desired: then nothing is made that the garbage collector would have to move.
     const count = (counted: { desired: number; others: number }, entry: IpsetEntry): void =>
       void (desiredEntries.has(entry) ? counted.desired++ : counted.others++);
-    const counts = await ipset.listEntriesPaced(definition, () => ({ desired: 0, others: 0 }), count, pause);
+    const counts = await backend.listEntriesPaced(definition, () => ({ desired: 0, others: 0 }), count, pause);
     const isAsDesired = counts.desired === desiredEntries.size && counts.others === 0;
-    const keep = (observed: Set<IpsetEntry>, entry: IpsetEntry): void => void observed.add(entry);
-    sets.set(
-      name,
-      isAsDesired ? desiredEntries : await ipset.listEntriesPaced(definition, () => new Set(), keep, pause),
-    );
+    sets.set(name, isAsDesired ? desiredEntries : await readEntries(backend, definition, pause));
     await betweenSets();
   }
   return sets;
+}
+
+/** So often at most: the kernel moves a set's elements for milliseconds. */
+const MOST_READINGS = 8;
+
+/** What is in a set, read until two readings are the same where one may lack something. */
+async function readEntries(
+  backend: SetBackend,
+  definition: IpsetDefinition,
+  pause: () => Promise<void>,
+): Promise<Set<IpsetEntry>> {
+  const keep = (observed: Set<IpsetEntry>, entry: IpsetEntry): void => void observed.add(entry);
+  const read = (): Promise<Set<IpsetEntry>> => backend.listEntriesPaced(definition, () => new Set(), keep, pause);
+  let last = await read();
+  for (let i = 1; i < MOST_READINGS && !backend.isListExact; i++) {
+    const again = await read();
+    if (isSameSet(last, again)) break;
+    last = again;
+  }
+  return last;
+}
+
+function isSameSet(a: ReadonlySet<IpsetEntry>, b: ReadonlySet<IpsetEntry>): boolean {
+  if (a.size !== b.size) return false;
+  for (const entry of a) if (!b.has(entry)) return false;
+  return true;
+}
+
+/** The entries of those of our sets, of both families, that are there. Rejects with IpsetError or NetlinkError. */
+export function readPresentSets(backend: SetBackend): Promise<Map<IpsetName, SetEntries>> {
+  const all = allIpsetDefinitions();
+  const present = backend.present(all.values());
+  return readSets(backend, new Map([...all].filter(([name]) => isReadable(present.get(name)))));
+}
+
+function isReadable(present: PresentSet | undefined): boolean {
+  return present === 'fits' || present === 'readable';
+}
+
+/** All entries that either has. */
+export function joinSets(
+  a: ReadonlyMap<IpsetName, SetEntries>,
+  b: ReadonlyMap<IpsetName, SetEntries>,
+): Map<IpsetName, SetEntries> {
+  const joined = new Map(a);
+  for (const [name, entries] of b) {
+    const others = joined.get(name);
+    joined.set(name, others === undefined ? entries : new Set([...others.keys(), ...entries.keys()]));
+  }
+  return joined;
 }

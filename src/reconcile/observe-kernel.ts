@@ -7,7 +7,7 @@ import {
   isFwmarkKey,
   virtualServerFamily,
 } from '../values/virtual-server.js';
-import { type IpsetClient } from '../kernel/ipset/client.js';
+import { type SetBackend } from '../kernel/set-backend.js';
 import { type IpvsTableSource } from '../kernel/ipvs/observed-table.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
 import { type AppliedVirtualServer } from '../plan/applied.js';
@@ -17,7 +17,7 @@ import { type IpsetName, ipsetDefinitions, ipsetName } from '../desired/ipset-de
 import { observeTableEntry } from './observe-ipvs.js';
 import { type BoundAddresses, type DesiredAddresses, readAddresses } from './observe-addresses.js';
 import { StopFlag } from './pacer.js';
-import { type SetEntries, readSets } from './ipset-keeper.js';
+import { type SetEntries, joinSets, readSets } from './ipset-keeper.js';
 
 const EMPTY = '' as RealServerList;
 
@@ -30,6 +30,8 @@ export interface ObservedKernel extends ObservedTable {
   readonly local: ReadonlySet<Address>;
   /** The entries of a set that holds what is desired are `desired.entries` itself. */
   readonly sets: Map<IpsetName, SetEntries>;
+  /** At the start, those that the other backend of rules has still. */
+  readonly earlierSets?: ReadonlyMap<IpsetName, SetEntries> | undefined;
 }
 
 export interface ObservedTable {
@@ -42,7 +44,7 @@ export interface ObservedTable {
 export interface ObservedSources {
   readonly table: IpvsTableSource;
   readonly links: LinkClient;
-  readonly ipset: IpsetClient;
+  readonly sets: SetBackend;
   readonly definitions: ReadonlyMap<string, IpsetDefinition>;
   /** In which form VIPs are. */
   readonly vips: VipForm;
@@ -80,7 +82,7 @@ export async function observeKernel(
     ...(await readTable(sources.table, expectation, interruption)),
     ...addresses,
     sets: await readSets(
-      sources.ipset,
+      sources.sets,
       sources.definitions,
       (set) => expectation.desired.entries(set),
       interruption?.turn,
@@ -134,16 +136,20 @@ function hasIPv6(applied: Expectation['applied']): boolean {
 }
 
 /** By what virtual servers of ours, or kube-proxy's, are distinguished from other people's (ownership.ts). */
-export function ownershipTraces(observed: Pick<ObservedKernel, 'bound' | 'stale' | 'local' | 'sets'>): OwnershipTraces {
+export function ownershipTraces(
+  observed: Pick<ObservedKernel, 'bound' | 'stale' | 'local' | 'sets' | 'earlierSets'>,
+): OwnershipTraces {
+  const { earlierSets } = observed;
+  const sets = earlierSets === undefined ? observed.sets : joinSets(observed.sets, earlierSets);
   const addressPorts = new Set<IpsetEntry>();
   const nodePorts = { TCP: new Set<IpsetEntry>(), UDP: new Set<IpsetEntry>() };
   for (const family of [4, 6] as const) {
     for (const { name, type } of ipsetDefinitions(family)) {
       if (type === 'hash:ip,port')
-        for (const entry of observed.sets.get(name as IpsetName)?.keys() ?? []) addressPorts.add(entry);
+        for (const entry of sets.get(name as IpsetName)?.keys() ?? []) addressPorts.add(entry);
     }
     for (const protocol of ['TCP', 'UDP'] as const) {
-      const set = observed.sets.get(ipsetName(family, `NODE-PORT-${protocol}`));
+      const set = sets.get(ipsetName(family, `NODE-PORT-${protocol}`));
       for (const entry of set?.keys() ?? []) nodePorts[protocol].add(entry);
     }
   }

@@ -1,6 +1,6 @@
 import { type Address, isIpv6LinkLocal } from '../values/address.js';
 import { type IpsetDefinition } from '../values/ipset.js';
-import { type IpsetClient } from '../kernel/ipset/client.js';
+import { type SetBackend } from '../kernel/set-backend.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
 import { type AddressApplier, DUMMY_LINK } from './address-applier.js';
 import { type DesiredUpdater } from './desired-updater.js';
@@ -16,7 +16,7 @@ export interface PrerequisitesOptions {
   readonly updater: DesiredUpdater;
   readonly addresses: AddressApplier;
   readonly links: LinkClient;
-  readonly ipset: IpsetClient;
+  readonly setBackend: SetBackend;
   readonly definitions: ReadonlyMap<string, IpsetDefinition>;
   readonly pending: PendingWork;
   readonly refusals: KernelRefusals;
@@ -96,7 +96,7 @@ export class Prerequisites implements LinkListener {
    * it.
    */
   async ensureSets(record: SyncRecord): Promise<EnsuredSets> {
-    const ensured = await ensureSets(this.options.ipset, this.options.definitions, record.stop);
+    const ensured = await ensureSets(this.options.setBackend, this.options.definitions, record.stop);
     this.#brokenSets = new Set(ensured.failed.map(({ name }) => name));
     this.#areSetsLost = ensured.failed.length > 0;
     for (const { error } of ensured.failed) {

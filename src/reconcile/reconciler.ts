@@ -15,8 +15,10 @@ import { type ObservedSources } from './observe-kernel.js';
 import { type StopFlag, WorkStopped } from './pacer.js';
 import { PendingWork } from './pending-work.js';
 import { Prerequisites, type PrerequisitesOptions } from './prerequisites.js';
-import { type IptablesKeeper } from './iptables-keeper.js';
+import { type RulesKeeper } from './rules-keeper.js';
 import { type IpsetApplier } from './ipset-applier.js';
+import { readPresentSets } from './ipset-keeper.js';
+import { type SetBackend } from '../kernel/set-backend.js';
 import { SyncRecord } from './sync-record.js';
 import { type SysctlKeeper } from './sysctl-keeper.js';
 import { Verification } from './verification.js';
@@ -32,7 +34,7 @@ export interface ReconcilerOptions extends ChangeEvents {
   readonly addresses: AddressApplier;
   readonly sets: IpsetApplier;
   readonly drains: DrainTracker;
-  readonly rules: IptablesKeeper;
+  readonly rules: Pick<RulesKeeper, 'check'>;
   readonly sysctls: SysctlKeeper;
   readonly conntrack: ConntrackCleaner;
   readonly sources: ObservedSources;
@@ -41,6 +43,11 @@ export interface ReconcilerOptions extends ChangeEvents {
   readonly clock: Clock;
   /** Set when the process is to end: the sync in flight breaks off, and what is in the kernel stays. */
   readonly stop: StopFlag;
+  /**
+   * The rules and sets of the other backend (iptables or nf_tables) that are there still: they say whose virtual
+   * servers are, and serve until ours are complete.
+   */
+  readonly earlier?: SetBackend | undefined;
   /** How often the whole kernel state is read back and repaired, ms (syncPeriod). */
   readonly verifyInterval: number;
   /** At least so long between two times that changes go to the kernel, ms (minSyncPeriod). */
@@ -67,7 +74,7 @@ export class Reconciler {
     const { pending } = this;
     const { sources, clock } = options;
     const refusals = (this.refusals = new KernelRefusals(clock));
-    this.prerequisites = new Prerequisites({ ...options, ...sources, pending, refusals });
+    this.prerequisites = new Prerequisites({ ...options, ...sources, setBackend: sources.sets, pending, refusals });
     const shared = { ...options, prerequisites: this.prerequisites, pending, refusals };
     this.#changes = new ChangeApplier(shared);
     this.#interleaver = new Interleaver({ ...shared, changes: this.#changes });
@@ -133,11 +140,11 @@ export class Reconciler {
   }
 
   async #run(record: SyncRecord): Promise<void> {
-    const { updater, rules } = this.options;
+    const { updater, rules, earlier } = this.options;
     const { pending } = this;
     await this.prerequisites.ensure(record, this.#adopted);
     const isAdopting = !this.#adopted;
-    if (isAdopting) {
+    if (isAdopting && earlier === undefined) {
       rules.check();
       await nextTurn(); // all of that was in one go
     }
@@ -155,6 +162,7 @@ export class Reconciler {
     // What comes during the first sync does not wait for its end. Later ones add all before they delete anything.
     await this.#changes.applyPending(record, isAdopting ? this.#betweenParts(record) : undefined);
     this.options.onApplied(false);
+    if (isAdopting && earlier !== undefined) rules.check(); // rules over half of their sets would refuse the other half
     await this.#pollDrains(record);
     if (!isAdopting) await this.#verification.runIfDue(record);
     this.#checkForWholeClass(record);
@@ -205,7 +213,9 @@ export class Reconciler {
     const { pending } = this;
     const verification = this.#verification;
     try {
-      const observed = await verification.observe(undefined, true);
+      const { earlier } = this.options;
+      const earlierSets = earlier && (await readPresentSets(earlier));
+      const observed = { ...(await verification.observe(undefined, true)), earlierSets };
       await adopt(verification.comparison, observed, pending.touched);
     } catch (error) {
       pending.touched = touchAll(this.options.updater.desired);

@@ -14,7 +14,7 @@ import { type Interruption, type ObservedKernel, type ObservedSources, observeKe
 import { type StopFlag } from './pacer.js';
 import { type PendingWork } from './pending-work.js';
 import { type Prerequisites } from './prerequisites.js';
-import { type IptablesKeeper } from './iptables-keeper.js';
+import { type RulesKeeper } from './rules-keeper.js';
 import { type SyncRecord } from './sync-record.js';
 import { type SysctlKeeper } from './sysctl-keeper.js';
 
@@ -23,7 +23,7 @@ export interface VerificationOptions {
   readonly ipvs: IpvsApplier;
   readonly addresses: AddressApplier;
   readonly sources: ObservedSources;
-  readonly rules: IptablesKeeper;
+  readonly rules: Pick<RulesKeeper, 'check'>;
   readonly sysctls: SysctlKeeper;
   readonly prerequisites: Prerequisites;
   readonly changes: ChangeApplier;

@@ -9,6 +9,7 @@ import { FakeApiServer } from '../fakes/api-server.js';
 import { ROOT } from './harness/agent.js';
 import { Daemon, type Exit, type LogLine } from './harness/daemon.js';
 import { iptablesRules, shell } from './harness/kernel-state.js';
+import { rulesUnderTest } from './harness/rules-under-test.js';
 import { waitUntil } from './harness/wait.js';
 
 export const FIXTURES = `${ROOT}test/fixtures/`;
@@ -94,6 +95,7 @@ export class Rig {
       conntrack: { maxPerCore: 0 },
       ipvs: { scheduler: 'rr', syncPeriod: '30s', minSyncPeriod: '0s', ...ipvs },
       ...fields,
+      kubeProxyIpvs: { ...(fields['kubeProxyIpvs'] as object | undefined), ...rulesUnderTest() },
     });
   }
 

@@ -3,12 +3,16 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { shell } from './harness/kernel-state.js';
 import { type Lab } from './harness/lab.js';
+import { isNftables } from './harness/rules-under-test.js';
 import { PHASES } from './traffic-cases.js';
 import { createTrafficLab } from './traffic-lab.js';
 import { nodeObject, serviceObjects } from './traffic-objects.js';
 import { Proxy } from './traffic-proxy.js';
 import { casesOf, describeCase, walk } from './traffic-walk.js';
 import { SERVICES } from './traffic-world.js';
+
+/** What iptables accepts against a policy of its own, nf_tables cannot: docs/packets.md, "Rules in nf_tables". */
+const IPTABLES_ALONE = /^policy DROP/;
 
 type Phase = (typeof PHASES)[number];
 
@@ -36,7 +40,8 @@ export function testPhases(
   });
 
   for (const phase of phases) {
-    test(`traffic, ${phase.name}`, async () => {
+    const skip = isNftables() && IPTABLES_ALONE.test(phase.name) && 'SKIPPED: about accepting in iptables';
+    test(`traffic, ${phase.name}`, { skip }, async () => {
       assert.ok(!isBroken, 'not tried: the daemon did not come up or end in an earlier phase');
       isBroken = true;
       if (phase.before !== undefined) await shell(phase.before);

@@ -6,6 +6,7 @@ import { type ApiObject } from '../fakes/api-server-store.js';
 import { FakeApiServer } from '../fakes/api-server.js';
 import { Daemon } from './harness/daemon.js';
 import { waitUntil } from './harness/wait.js';
+import { rulesUnderTest } from './harness/rules-under-test.js';
 import { NODE_NAME } from './traffic-world.js';
 
 export class Proxy {
@@ -49,6 +50,7 @@ export class Proxy {
       hostnameOverride: NODE_NAME,
       clientConnection: { kubeconfig: join(this.#directory, 'kubeconfig') },
       ...config,
+      kubeProxyIpvs: { ...(config['kubeProxyIpvs'] as object | undefined), ...rulesUnderTest() },
     });
     const daemon = new Daemon({ args: ['--config', file] });
     this.#daemon = daemon;

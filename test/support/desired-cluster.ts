@@ -36,6 +36,7 @@ export interface Settings {
   readonly families: readonly Family[];
   readonly nodePorts: Readonly<Record<Family, NodePortSelection>>;
   readonly allowsExternalIPs: boolean;
+  readonly widestRangesOnly: boolean;
   readonly nodeIP: Address;
 }
 

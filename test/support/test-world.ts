@@ -8,7 +8,8 @@ import { dirname, join } from 'node:path';
 import { pino } from 'pino';
 import { loadConfigDocument } from '../../src/config/load.js';
 import { type ProxyConfig } from '../../src/config/proxy-config.js';
-import { DataPlane, type DataPlaneOptions, type World } from '../../src/daemon/data-plane.js';
+import { DataPlane, type DataPlaneOptions } from '../../src/daemon/data-plane.js';
+import { type World } from '../../src/daemon/world.js';
 import { SyncReporter } from '../../src/daemon/sync-reporter.js';
 import { type Clock } from '../../src/time/clock.js';
 import { Metrics } from '../../src/serve/metrics.js';
@@ -78,7 +79,7 @@ export function testDataPlane(world: TestWorld): DataPlane {
     config: testConfig(world.config),
     nodeName: world.nodeName ?? 'node-0',
     families: world.families ?? FAMILIES,
-    iptables: iptables.tools,
+    iptables: world.config?.rules === 'nftables' ? undefined : iptables.tools,
     log,
     reporter: world.reporter ?? new SyncReporter(new Metrics({ version: '0.0.0' }), log),
     ...(updater && { updater }),

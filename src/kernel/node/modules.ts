@@ -17,11 +17,10 @@ export interface ModuleStatus {
 }
 
 /** The kernel modules that IPVS mode cannot do without. Schedulers are asked for by schedulerModule. */
-export const REQUIRED_MODULES: readonly string[] = [
-  'ip_vs',
-  'nf_conntrack',
-  'nf_conntrack_netlink',
-  'dummy',
+export const REQUIRED_MODULES: readonly string[] = ['ip_vs', 'nf_conntrack', 'nf_conntrack_netlink', 'dummy'];
+
+/** What rules in iptables need besides. */
+export const IPTABLES_MODULES: readonly string[] = [
   'ip_set',
   'ip_set_hash_ip',
   'ip_set_hash_ipport',
@@ -31,7 +30,12 @@ export const REQUIRED_MODULES: readonly string[] = [
   'xt_set',
 ];
 
-/** What the rules use besides. The kernel loads it by itself at the first use; under other names before 5.2. */
+/** What rules in nf_tables need besides; the kernel loads what their expressions need. */
+export const NFTABLES_MODULES: readonly string[] = ['nf_tables'];
+
+/**
+ * What the rules in iptables use besides. The kernel loads it by itself at the first use; under other names before 5.2.
+ */
 export const RULE_MODULES: readonly string[] = [
   ...['xt_conntrack', 'xt_comment', 'xt_mark', 'xt_addrtype', 'xt_tcpudp', 'xt_MASQUERADE', 'xt_nat'],
   ...['ipt_REJECT', 'ip6t_REJECT'],

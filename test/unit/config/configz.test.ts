@@ -140,6 +140,7 @@ oomScoreAdj: -500
       drainTimeout: '1m0s',
       events: 'none',
       acceptServiceTraffic: false,
+      rules: 'auto',
       protectNodeAddresses: 'auto',
       estimation: 'auto',
       vips: 'addresses',

@@ -6,17 +6,11 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { openNetlinkSocket } from '../../../native/libc.js';
-import {
-  KUBE_PROXY_TABLE,
-  TableCommand,
-  changeTable,
-  deleteKubeProxyTables,
-  hasTable,
-  writeTableBatch,
-} from '../../../src/kernel/nftables/tables.js';
-import { MessageWriter } from '../../../src/netlink/attribute-writer.js';
+import { KUBE_PROXY_TABLE, deleteTables, familiesWithTable } from '../../../src/kernel/nftables/tables.js';
+import { NftTransaction } from '../../../src/kernel/nftables/transaction.js';
 import { NetlinkConnection } from '../../../src/netlink/connection.js';
 import { NetlinkError } from '../../../src/netlink/errors.js';
+import { type Family } from '../../../src/values/address.js';
 import { type NetlinkSocket, NETLINK_NETFILTER } from '../../../src/netlink/socket.js';
 
 /** struct nlmsghdr: length, type, flags, sequence, port; then struct nfgenmsg: family, version 0, be16 resource. */
@@ -38,21 +32,24 @@ test('the batch is BEGIN and END for subsystem 10 around NFT_MSG_DELTABLE, which
     [4, 2],
     [6, 10],
   ] as const) {
-    const writer = new MessageWriter(Buffer.alloc(512));
-    assert.equal(writeTableBatch(writer, TableCommand.delete, family, KUBE_PROXY_TABLE, 7), 3);
-    const wanted = [message(0x10, 1, 7, 0, 10), message(0x0a02, 5, 8, protocol, 0, NAME), message(0x11, 1, 9, 0, 10)];
-    assert.equal(writer.buffer.toString('hex', 0, writer.offset), Buffer.concat(wanted).toString('hex'));
+    const { open, datagrams } = kernel({ 0x0a02: 0 });
+    const connection = new NetlinkConnection(open());
+    new NftTransaction(connection, family, KUBE_PROXY_TABLE).commit('delete', [{ verb: 'delete-table' }]);
+    const wanted = [message(0x10, 1, 1, 0, 10), message(0x0a02, 5, 2, protocol, 0, NAME), message(0x11, 1, 3, 0, 10)];
+    assert.deepEqual(datagrams, [Buffer.concat(wanted).toString('hex')]);
   }
 });
 
 /** A kernel that answers the messages of each datagram by their types with an errno; 0 is an acknowledgement. */
 function kernel(errnos: Readonly<Record<number, number>>) {
   const sent: number[] = [];
+  const datagrams: string[] = [];
   const open = (): NetlinkSocket => {
     const queue: Buffer[] = [];
     return {
       send: (bytes, length) => {
         const datagram = Buffer.from(bytes.subarray(0, length));
+        datagrams.push(datagram.toString('hex'));
         for (let at = 0; at < length; at += datagram.readUInt32LE(at)) {
           const type = datagram.readUInt16LE(at + 4);
           sent.push(type);
@@ -78,26 +75,26 @@ function kernel(errnos: Readonly<Record<number, number>>) {
       close: () => undefined,
     };
   };
-  return { open, sent };
+  return { open, sent, datagrams };
 }
 
 test('nothing is deleted where there is no table, and no nf_tables at all is no error', () => {
   for (const errno of [2, 22, 95]) {
     const { open, sent } = kernel({ 0x0a01: errno });
-    assert.deepEqual(deleteKubeProxyTables(open), []);
+    assert.deepEqual(deleteTables(open, KUBE_PROXY_TABLE), []);
     assert.deepEqual(sent, [0x0a01, 0x0a01]);
   }
 });
 
 test('a table that is there is deleted; a refusal of the batch or of the table is thrown', () => {
-  assert.deepEqual(deleteKubeProxyTables(kernel({ 0x0a01: 0, 0x0a02: 0 }).open), [4, 6]);
+  assert.deepEqual(deleteTables(kernel({ 0x0a01: 0, 0x0a02: 0 }).open, KUBE_PROXY_TABLE), [4, 6]);
   for (const refusal of [{ 0x10: 1 }, { 0x0a02: 1 }])
     assert.throws(
-      () => deleteKubeProxyTables(kernel({ 0x0a01: 0, ...refusal }).open),
+      () => deleteTables(kernel({ 0x0a01: 0, ...refusal }).open, KUBE_PROXY_TABLE),
       (error) => error instanceof NetlinkError && error.code === 'EPERM' && /delete nftables table/.test(error.message),
     );
   assert.throws(
-    () => deleteKubeProxyTables(kernel({ 0x0a01: 0 }).open),
+    () => deleteTables(kernel({ 0x0a01: 0 }).open, KUBE_PROXY_TABLE),
     (error) => error instanceof NetlinkError && error.resultUnknown,
   );
 });
@@ -106,13 +103,16 @@ const INSIDE = 'NFTABLES_TEST_INSIDE';
 if (process.env[INSIDE] === '1') {
   test('inside: made by the same batch, found, deleted with its like, found no more; others stay', () => {
     const connection = new NetlinkConnection(openNetlinkSocket(NETLINK_NETFILTER));
-    for (const family of [4, 6] as const) changeTable(connection, TableCommand.new, family, KUBE_PROXY_TABLE);
-    changeTable(connection, TableCommand.new, 4, 'somebody');
-    assert.deepEqual(deleteKubeProxyTables(openNetlinkSocket), [4, 6]);
-    for (const family of [4, 6] as const) assert.equal(hasTable(connection, family, KUBE_PROXY_TABLE), false);
-    assert.equal(hasTable(connection, 4, 'somebody'), true);
-    assert.deepEqual(deleteKubeProxyTables(openNetlinkSocket), []);
-    assert.throws(() => changeTable(connection, TableCommand.delete, 4, KUBE_PROXY_TABLE), /ENOENT/);
+    const make = (family: Family, name: string): void =>
+      new NftTransaction(connection, family, name).commit('make', [{ verb: 'add-table' }]);
+    for (const family of [4, 6] as const) make(family, KUBE_PROXY_TABLE);
+    make(4, 'somebody');
+    assert.deepEqual(deleteTables(openNetlinkSocket, KUBE_PROXY_TABLE), [4, 6]);
+    assert.deepEqual(familiesWithTable(openNetlinkSocket, KUBE_PROXY_TABLE), []);
+    assert.deepEqual(familiesWithTable(openNetlinkSocket, 'somebody'), [4]);
+    assert.deepEqual(deleteTables(openNetlinkSocket, KUBE_PROXY_TABLE), []);
+    const gone = new NftTransaction(connection, 4, KUBE_PROXY_TABLE);
+    assert.throws(() => gone.commit('delete', [{ verb: 'delete-table' }]), /ENOENT/);
     connection.close();
   });
 } else {

@@ -7,7 +7,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { type ProxyConfig } from '../../../src/config/proxy-config.js';
 import { loadConfigDocument } from '../../../src/config/load.js';
-import { ruleSets } from '../../../src/daemon/iptables-rule-sets.js';
+import { ruleConfigs } from '../../../src/daemon/rule-configs.js';
+import { iptablesRules } from '../../../src/desired/iptables-rules.js';
 import { newTouched } from '../../../src/desired/desired-state.js';
 import { Uplinks } from '../../../src/kernel/node/uplinks.js';
 import { ClusterState } from '../../../src/model/cluster-state.js';
@@ -69,9 +70,8 @@ class World {
 
   walk(one: Case, protocol: Protocol, inputPolicy: 'ACCEPT' | 'DROP'): PacketWalk {
     const { cluster, desired, context } = this.updater;
-    const rules = ruleSets(this.config, [4, 6], cluster.node, false, UPLINKS).find(
-      ({ family }) => family === one.family,
-    )!;
+    const configs = ruleConfigs(this.config, [4, 6], cluster.node, false, UPLINKS);
+    const rules = configs.map(iptablesRules).find(({ family }) => family === one.family)!;
     const destination = address(one.address);
     const isFromNode = one.place === 'node';
     const link = { client: 'v-client', bridged: 'cbr0' }[one.place as string] ?? 'eth0';

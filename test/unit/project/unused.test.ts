@@ -17,7 +17,7 @@ after(() => rmSync(scratch, { recursive: true, force: true }));
 const KNOWN: Readonly<Record<string, readonly string[]>> = {
   'counts that carry a promise of tests: what a change costs in datagrams, processes, writes, and when it is done': [
     ...['NetlinkCounters.datagramsReceived', 'NetlinkCounters.datagramsSent', 'NetlinkCounters.dumpRetries'],
-    ...['CommandRunner.spawned', 'IptablesKeeper.settled', 'IptablesKeeper.writes'],
+    ...['CommandRunner.spawned', 'RulesKeeper.settled', 'RulesKeeper.writes'],
   ],
   'read by name at run time: logged, or summed over Object.entries': ['Added', 'Changed', 'Deleted'].flatMap((what) => [
     `IpvsCounts.realServers${what}`,

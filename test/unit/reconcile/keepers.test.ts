@@ -10,7 +10,8 @@ import { CommandError, type RunCommand } from '../../../src/kernel/command.js';
 import { Iptables } from '../../../src/kernel/iptables/iptables.js';
 import { Sysctl } from '../../../src/kernel/node/sysctl.js';
 import { parseSavedRules } from '../../../src/plan/iptables-save.js';
-import { type RulesOutcome, IptablesKeeper } from '../../../src/reconcile/iptables-keeper.js';
+import { IptablesWriter } from '../../../src/reconcile/iptables-writer.js';
+import { type RulesOutcome, RulesKeeper } from '../../../src/reconcile/rules-keeper.js';
 import { type SysctlInputs, ensureSysctls, desiredSysctls } from '../../../src/reconcile/sysctl-keeper.js';
 import { type Family } from '../../../src/values/address.js';
 import { type Clock } from '../../../src/time/clock.js';
@@ -78,7 +79,7 @@ class RulesRig {
   readonly waits: number[] = [];
   readonly timers = new HandClock();
   now = 0;
-  readonly keeper: IptablesKeeper;
+  readonly keeper: RulesKeeper<RuleSet>;
   fingerprints: Record<Family, string | undefined> | undefined;
 
   constructor(
@@ -102,13 +103,15 @@ class RulesRig {
       reason: '',
       commands,
     } as const;
-    this.keeper = new IptablesKeeper({
-      iptables: new Iptables(tools, this.fake.run, clock),
-      ruleSets: () => families.map(rulesOf),
+    this.keeper = new RulesKeeper({
+      writer: new IptablesWriter({
+        iptables: new Iptables(tools, this.fake.run, clock),
+        onLockWait: (ms) => this.waits.push(ms),
+        fingerprint: (family) => this.fingerprints?.[family],
+      }),
+      desired: () => families.map(rulesOf),
       clock: this.timers,
-      onLockWait: (ms) => this.waits.push(ms),
       onOutcome: (outcome) => this.outcomes.push(outcome),
-      fingerprint: (family) => this.fingerprints?.[family],
     });
   }
 

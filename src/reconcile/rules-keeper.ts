@@ -1,24 +1,39 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Family } from '../values/address.js';
-import { type RuleSet } from '../desired/iptables-rule-set.js';
-import { type Iptables } from '../kernel/iptables/iptables.js';
-import { type RuleDifference, planRules } from '../plan/iptables-rule-diff.js';
-import { parseSavedRules } from '../plan/iptables-save.js';
+import { type RuleDifference } from '../plan/iptables-rule-diff.js';
 import { type Clock } from '../time/clock.js';
 import { Drift } from './drift.js';
 
-export interface IptablesKeeperOptions {
-  readonly iptables: Iptables;
-  /** The rules as they must be, of every family that is served. */
-  readonly ruleSets: () => readonly RuleSet[];
-  readonly clock: Clock;
-  readonly onLockWait: (ms: number) => void;
-  readonly onOutcome: (outcome: RulesOutcome) => void;
-  /** Tells whether any rule may have changed, without a process; undefined: read them. */
-  readonly fingerprint: (family: Family) => string | undefined;
+/** What the writer of rules tells, and by what it is told to give up. */
+export interface RuleWork {
+  readonly signal: AbortSignal;
+  /** Rules that differ are about to be written. */
+  readonly onWaiting: () => void;
+  readonly onWritten: () => void;
 }
 
+/** Makes the rules in the kernel as desired: by iptables' programs, or in nf_tables. `Desired` is of one family. */
+export interface RulesWriter<Desired> {
+  readonly backend: RuleBackendName;
+  /** Reads, compares and writes what differs; returns the differences. Rejects with CommandError or NetlinkError. */
+  ensure(desired: Desired, work: RuleWork): Promise<readonly RuleDifference[]>;
+  /** Reads what `ensure` will need, while there is time. */
+  readAhead(desired: readonly Desired[], signal: AbortSignal): Promise<void>;
+}
+
+export interface RulesKeeperOptions<Desired> {
+  readonly writer: RulesWriter<Desired>;
+  /** The rules as they must be, of every family that is served. */
+  readonly desired: () => readonly Desired[];
+  readonly clock: Clock;
+  readonly onOutcome: (outcome: RulesOutcome) => void;
+}
+
+/** Where rules are. */
+export type RuleBackendName = 'iptables' | 'nftables';
+
 export interface RulesOutcome {
+  readonly backend: RuleBackendName;
   readonly differences: readonly (RuleDifference & { readonly family: Family })[];
   /** The differences again, unless they were there before this program's first rules were. */
   readonly drift: Drift;
@@ -31,27 +46,32 @@ export interface RulesOutcome {
 const RETRY_MS = 5000;
 
 /**
- * Writes the KUBE-* chains once and again only when reading them back shows a difference. Runs beside the sync, never
+ * Writes our chains once and again only when reading them back shows a difference. Runs beside the sync, never
  * inside it: another process may hold the xtables lock for a long time, and IPVS changes must not wait for it.
  */
-export class IptablesKeeper {
+export class RulesKeeper<Desired extends { readonly family: Family } = { readonly family: Family }> {
   #running: Promise<RulesOutcome> | undefined;
   #prefetching: Promise<void> | undefined;
-  readonly #ahead = new Map<Family, { readonly fingerprint: string; readonly text: string }>();
   #again = false;
   #lastError: Error | undefined;
   #waitingSince: number | undefined;
   #checkingSince: number | undefined;
   readonly #abort = new AbortController();
-  /** Per family, what was observed to be as desired, and the fingerprint of the rules then. */
-  readonly #right = new Map<Family, { readonly desiredText: string; readonly fingerprint: string }>();
   writes = 0;
 
+  readonly #work: RuleWork = {
+    signal: this.#abort.signal,
+    onWaiting: () => (this.#waitingSince ??= performance.now()),
+    onWritten: () => {
+      this.writes++;
+      this.#waitingSince = undefined;
+    },
+  };
   #cancelRetry: () => void = () => undefined;
   /** The rules were right once: what differs from then on was changed by somebody. */
   #wereRight = false;
 
-  constructor(readonly options: IptablesKeeperOptions) {}
+  constructor(readonly options: RulesKeeperOptions<Desired>) {}
 
   /** What the last check failed with. */
   get lastError(): Error | undefined {
@@ -73,7 +93,8 @@ export class IptablesKeeper {
    * since. Without fingerprints it does nothing.
    */
   prefetch(): void {
-    this.#prefetching ??= this.#readAhead().catch(() => undefined); // the check will say what is wrong
+    const { writer, desired } = this.options;
+    this.#prefetching ??= writer.readAhead(desired(), this.#abort.signal).catch(() => undefined); // the check will tell
   }
 
   /** Starts a check unless one is under way; then another follows it. */
@@ -122,17 +143,19 @@ export class IptablesKeeper {
     await nextTurn(); // reading and comparing the rules is a piece of work of its own
     const differences: (RuleDifference & { family: Family })[] = [];
     let family: Family = 4;
+    const { backend } = this.options.writer;
     try {
-      for (const desired of this.options.ruleSets()) {
+      for (const desired of this.options.desired()) {
         family = desired.family;
-        for (const difference of await this.#ensure(desired)) differences.push({ ...difference, family });
+        const found = await this.options.writer.ensure(desired, this.#work);
+        for (const difference of found) differences.push({ ...difference, family });
       }
       const drift = this.#driftOf(differences);
       this.#wereRight = true;
-      return { differences, drift, error: undefined, family };
+      return { backend, differences, drift, error: undefined, family };
     } catch (cause) {
       const error = cause instanceof Error ? cause : new Error(String(cause));
-      return { differences, drift: this.#driftOf(differences), error, family };
+      return { backend, differences, drift: this.#driftOf(differences), error, family };
     }
   }
 
@@ -142,40 +165,5 @@ export class IptablesKeeper {
     for (const { family, table, chain, kind } of differences)
       drift.add('rule', kind, () => `IPv${family} ${table} ${chain}`);
     return drift;
-  }
-
-  async #readAhead(): Promise<void> {
-    for (const { family } of this.options.ruleSets()) {
-      const fingerprint = this.options.fingerprint(family);
-      if (fingerprint === undefined) return;
-      this.#ahead.set(family, { fingerprint, text: await this.options.iptables.save(family, this.#abort.signal) });
-    }
-  }
-
-  async #ensure(desired: RuleSet): Promise<readonly RuleDifference[]> {
-    const { family } = desired;
-    const desiredText = JSON.stringify(desired);
-    // Before the rules are read: what changes after this shows at the next check.
-    const fingerprint = this.options.fingerprint(family);
-    const right = this.#right.get(family);
-    if (fingerprint !== undefined && right?.fingerprint === fingerprint && right.desiredText === desiredText) return [];
-    this.#right.delete(family);
-    const ahead = this.#ahead.get(family);
-    this.#ahead.delete(family);
-    const isStill = ahead !== undefined && ahead.fingerprint === fingerprint;
-    const saved = parseSavedRules(isStill ? ahead.text : await this.options.iptables.save(family, this.#abort.signal));
-    const plan = planRules(desired, saved);
-    if (plan.text === '') {
-      if (fingerprint !== undefined) this.#right.set(family, { desiredText, fingerprint });
-      return plan.differences;
-    }
-    this.#waitingSince ??= performance.now();
-    await this.options.iptables.restore(family, plan.text, {
-      signal: this.#abort.signal,
-      onWait: this.options.onLockWait,
-    });
-    this.writes++;
-    this.#waitingSince = undefined;
-    return plan.differences;
   }
 }

@@ -1,18 +1,11 @@
 import { type Family, familyOf } from '../values/address.js';
 import { type Prefix, hostPrefix, parsePrefix } from '../values/prefix.js';
-import { iptablesRules } from '../desired/iptables-rules.js';
 import { type LocalDetection, type RuleConfig } from '../desired/rule-config.js';
-import { type RuleSet } from '../desired/iptables-rule-set.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { type Uplinks } from '../kernel/node/uplinks.js';
 import { type NodeInfo } from '../model/node.js';
 
-/** The rules of every family served, from configuration and this node's pod CIDRs and addresses. */
-export function ruleSets(...of: Parameters<typeof ruleConfigs>): RuleSet[] {
-  return ruleConfigs(...of).map(iptablesRules);
-}
-
-/** What the rules of every family served depend on. */
+/** What the rules of every family served depend on: configuration and this node's pod CIDRs and addresses. */
 export function ruleConfigs(
   config: ProxyConfig,
   families: readonly Family[],

@@ -1,0 +1,30 @@
+import { type NftClient } from '../kernel/nftables/client.js';
+import { type RuleDifference } from '../plan/iptables-rule-diff.js';
+import { planNftables } from '../plan/nftables-diff.js';
+import { type NftTable } from '../values/nftables.js';
+import { StopFlag } from './pacer.js';
+import { type RuleWork, type RulesWriter } from './rules-keeper.js';
+
+/** Rules in a table of our own, read and written through netlink: no process is started, and no lock is waited for. */
+export class NftablesWriter implements RulesWriter<NftTable> {
+  readonly backend = 'nftables';
+
+  constructor(readonly client: NftClient) {}
+
+  readAhead(): Promise<void> {
+    return Promise.resolve(); // reading takes no time worth saving
+  }
+
+  async ensure(desired: NftTable, { signal, onWaiting, onWritten }: RuleWork): Promise<readonly RuleDifference[]> {
+    const pacer = new StopFlag().pacer();
+    const observed = await this.client.readTable(desired.family, () => pacer.yieldIfDue());
+    signal.throwIfAborted();
+    const { differences, operations } = planNftables(desired, observed);
+    if (operations.length > 0) {
+      onWaiting();
+      this.client.commit(desired.family, `write nftables rules (IPv${desired.family})`, operations);
+      onWritten();
+    }
+    return differences;
+  }
+}

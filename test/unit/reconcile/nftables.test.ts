@@ -1,0 +1,175 @@
+/**
+ * The whole reconciler with rules in nf_tables: IPVS and links are fakes, nf_tables are a real kernel's, in a network
+ * namespace of our own, where this machine lets us.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { test } from 'node:test';
+import { openNetlinkSocket } from '../../../native/libc.js';
+import { type NetlinkSocket, NETLINK_NETFILTER, type OpenNetlinkSocket } from '../../../src/netlink/socket.js';
+import { NFTABLES_TABLE } from '../../../src/values/nftables.js';
+import { TestKernel } from '../../fakes/test-kernel.js';
+import { TestCluster } from '../../support/desired-cluster.js';
+import { ReconcileRig } from '../../support/reconcile-rig.js';
+
+const INSIDE = 'NFTABLES_RECONCILE_INSIDE';
+
+function nftKernel(): TestKernel {
+  const kernel = new TestKernel();
+  const fakes = kernel.open;
+  const open: OpenNetlinkSocket = (protocol, groups): NetlinkSocket =>
+    (protocol === NETLINK_NETFILTER ? openNetlinkSocket : fakes)(protocol, groups);
+  return Object.assign(kernel, { open });
+}
+
+/** A Service with everything that fills sets, in both families. */
+function cluster(): TestCluster {
+  const made = new TestCluster({ families: [4, 6], widestRangesOnly: true });
+  made.service(
+    'web',
+    {
+      type: 'LoadBalancer',
+      externalTrafficPolicy: 'Local',
+      healthCheckNodePort: 32_000,
+      clusterIPs: ['10.96.0.1', 'fd00:96::1'],
+      loadBalancerSourceRanges: ['10.0.0.0/8', '10.1.0.0/16', '192.0.2.7/32', '2001:db8::/47'],
+      ports: [{ port: 80, nodePort: 30_080 }],
+      externalIPs: ['198.51.100.7'],
+    },
+    { ingress: [{ ip: '203.0.113.9' }, { ip: '2001:db8:9::9' }] },
+  );
+  made.slice('web', ['10.0.0.1', '10.0.0.2']);
+  made.slice('web', ['fd00::1'], { name: 'web-6' });
+  return made;
+}
+
+function nft(words: string): string {
+  return execFileSync('nft', words.split(' '), { encoding: 'utf8' });
+}
+
+/** Rules and elements, without counters. */
+function ruleset(): string {
+  return nft('-s list ruleset');
+}
+
+if (process.env[INSIDE] === '1') {
+  const kernel = nftKernel();
+  const rigOf = (made: TestCluster): ReconcileRig =>
+    new ReconcileRig(made, kernel, [], undefined, { rules: 'nftables', nodePortAddresses: all() });
+  const made = cluster();
+  const rig = rigOf(made);
+  const settle = (): Promise<void> => rig.dataPlane.rules.settled();
+
+  test('inside: the first sync fills sets and writes rules; nothing drifts', async () => {
+    assert.ok((await rig.sync()).ok);
+    await settle();
+    assert.equal(rig.dataPlane.rules.lastError, undefined);
+    assert.match(ruleset(), /10\.96\.0\.1 \. tcp \. 80/);
+    assert.match(
+      nft(`list set ip ${NFTABLES_TABLE} KUBE-LOAD-BALANCER-SOURCE-CIDR`),
+      /203\.0\.113\.9 \. tcp \. 80 \. 10\.0\.0\.0\/8/,
+    );
+    assert.deepEqual(await rig.verify(), []);
+    await settle();
+    assert.equal(rig.dataPlane.rules.writes, 2, 'once for each family');
+  });
+
+  test('inside: a change sends messages about what changes, whatever else there is', async () => {
+    const sent = (): number => rig.clients.nftables!.counters.messagesSent;
+    const before = sent();
+    made.service('small', { clusterIP: '10.96.0.77' });
+    await rig.sync();
+    // One transaction of three messages for each of CLUSTER-IP, IPVS-IPS and NO-ENDPOINTS.
+    assert.equal(sent() - before, 9);
+    assert.match(ruleset(), /10\.96\.0\.77/);
+    made.state.deleteService('default/small');
+    await rig.sync();
+    assert.equal(sent() - before, 18);
+    assert.doesNotMatch(ruleset(), /10\.96\.0\.77/);
+  });
+
+  test('inside: source ranges are changed without one that overlaps in the way', async () => {
+    const ranges = (): string => nft(`list set ip ${NFTABLES_TABLE} KUBE-LOAD-BALANCER-SOURCE-CIDR`);
+    const service = (loadBalancerSourceRanges: readonly string[]): void =>
+      made.service(
+        'ranged',
+        { type: 'LoadBalancer', clusterIP: '10.96.0.78', loadBalancerSourceRanges },
+        { ingress: [{ ip: '203.0.113.10' }] },
+      );
+    service(['10.0.0.0/8', '10.1.0.0/16']);
+    assert.ok((await rig.sync()).ok);
+    assert.match(ranges(), /113\.10 \. tcp \. 80 \. 10\.0\.0\.0\/8/);
+    service(['10.1.0.0/16', '10.2.0.0/16']);
+    assert.ok((await rig.sync()).ok);
+    assert.doesNotMatch(ranges(), /113\.10 \. tcp \. 80 \. 10\.0\.0\.0\/8/);
+    assert.match(ranges(), /113\.10 \. tcp \. 80 \. 10\.1\.0\.0\/16/);
+    service(['10.0.0.0/8']);
+    assert.ok((await rig.sync()).ok);
+    assert.deepEqual(await rig.verify(), []);
+    made.state.deleteService('default/ranged');
+    await rig.sync();
+  });
+
+  test('inside: drift is counted as with iptables, and mended', async () => {
+    const wanted = ruleset();
+    const table = `ip ${NFTABLES_TABLE}`;
+    nft(`delete element ${table} KUBE-CLUSTER-IP { 10.96.0.1 . tcp . 80 }`);
+    nft(`add element ${table} KUBE-IPVS-IPS { 192.0.2.99 }`);
+    nft(`flush chain ${table} filter-INPUT`);
+    assert.deepEqual(await rig.verify(), ['1 extra set_entry', '1 missing set_entry']);
+    await settle();
+    assert.equal(sorted(ruleset()), sorted(wanted));
+    nft('flush ruleset');
+    const drift = await rig.verify();
+    assert.ok(drift.includes('38 missing set'), String(drift));
+    await settle();
+    assert.deepEqual(await rig.verify(), []);
+    await settle();
+    assert.equal(sorted(ruleset()), sorted(wanted));
+    nft('add table ip somebody');
+    assert.deepEqual(await rig.verify(), []);
+    assert.match(ruleset(), /table ip somebody/);
+    nft('delete table ip somebody');
+  });
+
+  test('inside: a restart takes over what is there and writes nothing', async () => {
+    const wanted = ruleset();
+    const next = rigOf(cluster());
+    assert.ok((await next.sync()).ok);
+    await next.dataPlane.rules.settled();
+    assert.equal(next.dataPlane.rules.writes, 0);
+    assert.equal(next.reports[0]!.setEntries, 0);
+    assert.equal(ruleset(), wanted);
+  });
+} else {
+  test('the reconciler keeps rules and sets in a real kernel’s nf_tables', (context) => {
+    const probe = spawnSync('unshare', ['-n', 'nft', 'add', 'table', 'ip', 'probe']);
+    if (probe.status !== 0) {
+      context.skip(
+        'NOT SHOWN HERE: this machine gives no network namespace with nf_tables (needs root, nft, the module)',
+      );
+      return;
+    }
+    const { status, stdout } = spawnSync(
+      'unshare',
+      ['-n', process.execPath, '--enable-source-maps', '--test-reporter=tap', process.argv[1]!],
+      { env: { ...process.env, [INSIDE]: '1', NODE_TEST_CONTEXT: '' }, encoding: 'utf8' },
+    );
+    assert.equal(status, 0, stdout);
+    assert.match(stdout, /^# pass 5$/m);
+  });
+}
+
+/** Elements come in no order. */
+function sorted(text: string): string {
+  return text
+    .replace(/[\s,]+/g, '\n')
+    .split('\n')
+    .sort()
+    .join('\n');
+}
+
+function all() {
+  const selection = { all: true, primary: false, cidrs: [] };
+  return { 4: selection, 6: selection };
+}
