@@ -5,15 +5,14 @@ import { NftClient } from './client.js';
 
 /**
  * Why the kernel does not take this table with these sets; undefined when it does. It is made and deleted in one
- * transaction, under a name of its own: the kernel loads what it needs for it, and nothing is left, nor ever seen.
+ * transaction, under a name of its own: the kernel loads what it needs for it, and nothing is left. Without hooks, which
+ * packets would pass before the transaction is done (nf_tables_addchain registers them at once).
  */
 export function nftablesRefusal(open: OpenNetlinkSocket, table: NftTable, sets: readonly NftSet[]): string | undefined {
   const operations: NftOperation[] = [
     { verb: 'add-table' },
     ...sets.map((set): NftOperation => ({ verb: 'add-set', set })),
-    ...table.chains.map(({ name, hook }): NftOperation => {
-      return { verb: 'add-chain', chain: hook === undefined ? { name } : { name, hook } };
-    }),
+    ...table.chains.map(({ name }): NftOperation => ({ verb: 'add-chain', chain: { name } })),
     ...table.chains.flatMap(({ name, rules }) =>
       rules.map((rule): NftOperation => ({ verb: 'add-rule', chain: name, rule })),
     ),
