@@ -7,6 +7,9 @@ import { type NftClient, type ObservedNftSet } from './client.js';
 import { Ranges } from './ranges.js';
 import { setKeyLength, setKeyType } from './transaction.js';
 
+/** Of one transaction: of IPv6 with ranges they are 200 KiB. */
+const MOST_ELEMENTS = 2000;
+
 type Verb = 'add-elements' | 'delete-elements';
 
 /** The sets in our tables of nf_tables, under the names and with the entries that ipsets would have. */
@@ -90,6 +93,11 @@ export class NftSets implements SetBackend {
   /** All at once; when the kernel refuses that, which is all or nothing, one after the other. */
   #change(verb: Verb, set: IpsetDefinition, entries: readonly IpsetEntry[]): SetFailure[] {
     if (entries.length === 0) return [];
+    if (entries.length > MOST_ELEMENTS)
+      return [
+        ...this.#change(verb, set, entries.slice(0, MOST_ELEMENTS)),
+        ...this.#change(verb, set, entries.slice(MOST_ELEMENTS)),
+      ];
     // The second time with the ranges that are there, read anew.
     let failure = this.#try(verb, set, entries);
     if (failure !== undefined && isOfRanges(set)) failure = this.#try(verb, set, entries);
