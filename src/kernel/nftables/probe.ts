@@ -5,8 +5,8 @@ import { NftClient } from './client.js';
 
 /**
  * Why the kernel does not take this table with these sets; undefined when it does. It is made and deleted in one
- * transaction, under a name of its own: the kernel loads what it needs for it, and nothing is left. Without hooks, which
- * packets would pass before the transaction is done (nf_tables_addchain registers them at once).
+ * transaction, under a name of its own: the kernel loads what it needs for it, and nothing is left. Without hooks,
+ * which packets would pass before the transaction is done (nf_tables_addchain registers them at once).
  */
 export function nftablesRefusal(open: OpenNetlinkSocket, table: NftTable, sets: readonly NftSet[]): string | undefined {
   const operations: NftOperation[] = [
