@@ -32,8 +32,12 @@ export class NftRuleCounters implements RuleCounters {
     this.#connection = new NetlinkConnection(open(NETLINK_NETFILTER));
   }
 
-  /** Throws NetlinkError. */
-  read(family: Family, table: string): Promise<ChainPackets | undefined> {
+  /** Rejects with NetlinkError. */
+  read(family: Family, table: string): Promise<ChainPackets> {
+    return Promise.resolve().then(() => this.#read(family, table));
+  }
+
+  #read(family: Family, table: string): ChainPackets {
     const prefix = `${table}-`;
     const request = {
       operation: `read nftables counters (IPv${family})`,
@@ -58,7 +62,7 @@ export class NftRuleCounters implements RuleCounters {
       counts.push(packets);
       chains.set(name, counts);
     }
-    return Promise.resolve(chains);
+    return chains;
   }
 
   close(): void {
