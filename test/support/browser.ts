@@ -100,9 +100,9 @@ export class Browser {
     await this.#devtools('Emulation.setEmulatedMedia', { features });
   }
 
-  /** Scripts of pages run no more, as where somebody has switched them off. */
-  async withoutScripts(): Promise<void> {
-    await this.#devtools('Emulation.setScriptExecutionDisabled', { value: true });
+  /** Whether scripts of pages may run. */
+  async allowScripts(isAllowed: boolean): Promise<void> {
+    await this.#devtools('Emulation.setScriptExecutionDisabled', { value: !isAllowed });
   }
 
   /** The page from the top as a PNG, down to `height` pixels. */

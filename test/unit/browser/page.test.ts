@@ -99,6 +99,8 @@ describe('the status page in a browser', { skip }, () => {
   it('is used without scripts: found, filtered, sorted, paged, and one Service looked into', async (t) => {
     const base = await serve(t);
     await browser.screen(...DESKTOP);
+    await browser.allowScripts(false);
+    t.after(() => browser.allowScripts(true));
     await browser.open(`${base}/`);
     await browser.clickLink('/status');
     assert.equal(await browser.url(), `${base}/status`);
