@@ -133,7 +133,7 @@ step('packets that are refused or dropped are counted by family and reason, and 
 
 step('a chain that is emptied and written anew counts on: the sum never falls', async () => {
   const before = refused(await rig.scrape());
-  await rig.behindItsBack('iptables -w -F KUBE-PROXY-FIREWALL; iptables -w -F KUBE-IPVS-FILTER');
+  await rig.behindItsBack('$IPTABLES -w -F KUBE-PROXY-FIREWALL; $IPTABLES -w -F KUBE-IPVS-FILTER');
   await waitUntil('the rules to be repaired', async () => (await rig.scrape()).drift('rule', 'changed') > 0, 90_000);
   const between = refused(await rig.scrape());
   for (const [key, count] of Object.entries(before))
