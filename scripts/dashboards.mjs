@@ -328,6 +328,8 @@ const node = [
     [`kubeproxy_ipvs_refused_objects${NODE}`, '{{instance}} refused by the kernel: {{object}}'],
     [`kubeproxy_ipvs_node_known${NODE} == bool 0`, '{{instance}} its Node object was not seen'],
     [`kubeproxy_ipvs_config_refused${NODE}`, '{{instance}} refused configuration'],
+    [`kubeproxy_ipvs_family_served${NODE} == bool 0`, '{{instance}} leaves {{ip_family}} out'],
+    [`kubeproxy_ipvs_unserved_services${NODE}`, '{{instance}} Services whose {{ip_family}} is not served'],
   ]),
   graph('Left out, how often', 'short', [
     [increase('kubeproxy_ipvs_skipped_objects_total', NODE, 'resource, reason'), '{{resource}} {{reason}}'],

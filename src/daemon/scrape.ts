@@ -9,7 +9,7 @@ import { NFTABLES_TABLE } from '../values/nftables.js';
 import { type DataPlane } from './data-plane.js';
 import { RefusedPackets } from './refused-packets.js';
 import { ServiceTrafficReader } from './service-traffic.js';
-import { tableSizes } from './sync-report.js';
+import { tableSizes, unservedServices } from './sync-report.js';
 
 export interface ScrapeOptions {
   readonly dataPlane: DataPlane;
@@ -39,6 +39,8 @@ export class Scrape {
     for (const [family, size] of await tableSizes(dataPlane)) metrics.tableSize(family, ...size);
     metrics.estimating(dataPlane.estimation.isRunning ?? true);
     metrics.tableFill({ ...readTableFill(), connections: dataPlane.table.counts.connections });
+    for (const [family, unserved] of unservedServices(dataPlane.options.families, dataPlane.cluster))
+      metrics.familyServed(family, unserved === undefined, unserved ?? 0);
     metrics.unhealthy(new Set(allReasons(health.healthz()).map(({ category }) => category)));
     await this.#refused.collect();
     const traffic = await this.#services?.read(performance.now());

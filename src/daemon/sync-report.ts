@@ -1,4 +1,4 @@
-import { type Family } from '../values/address.js';
+import { FAMILIES, type Family, familyOf } from '../values/address.js';
 import { realServerKeyLength, virtualServerFamily } from '../values/virtual-server.js';
 import { type ClusterState } from '../model/cluster-state.js';
 import { type DesiredUpdater } from '../reconcile/desired-updater.js';
@@ -88,4 +88,25 @@ export async function tableSizes(
     if (turns.spend()) await turns.next();
   }
   return sizes;
+}
+
+/**
+ * For each family how many Services have a cluster IP of it, though this node does not serve it; undefined where it
+ * does. Walks through all Services when a family is left out, so for somebody who asks.
+ */
+export function unservedServices(
+  families: readonly Family[],
+  { services }: Pick<ClusterState, 'services'>,
+): Map<Family, number | undefined> {
+  const unserved = new Map<Family, number | undefined>();
+  for (const family of FAMILIES) {
+    if (families.includes(family)) unserved.set(family, undefined);
+    else {
+      let count = 0;
+      for (const { clusterIPs } of services.values())
+        if (clusterIPs.some((address) => familyOf(address) === family)) count++;
+      unserved.set(family, count);
+    }
+  }
+  return unserved;
 }

@@ -205,6 +205,16 @@ function ownInstruments(register: Registry) {
       'Objects that are skipped because the kernel keeps refusing them',
       ['object'],
     ),
+    familyServed: make.gauge(
+      'kubeproxy_ipvs_family_served',
+      'Whether this node serves Services of the family (1); not where its iptables, or IPv6 altogether, do not work',
+      ['ip_family'],
+    ),
+    unservedServices: make.gauge(
+      'kubeproxy_ipvs_unserved_services',
+      'Services with a cluster IP of the family while this node does not serve that family',
+      ['ip_family'],
+    ),
     nodeKnown: make.gauge('kubeproxy_ipvs_node_known', "Whether the Node object of this node's name has been seen (1)"),
     configRefused: make.gauge(
       'kubeproxy_ipvs_config_refused',

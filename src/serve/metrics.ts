@@ -175,6 +175,12 @@ export class Metrics {
     if (fill.conntrackLimit !== undefined) conntrackLimit.set(fill.conntrackLimit);
   }
 
+  /** `unserved`: Services that have a cluster IP of a family that is not served; 0 for one that is. */
+  familyServed(family: Family, isServed: boolean, unserved: number): void {
+    this.#instruments.familyServed.set(byFamily(family), isServed ? 1 : 0);
+    this.#instruments.unservedServices.set(byFamily(family), unserved);
+  }
+
   /** Objects of a sort that the kernel keeps refusing, now. */
   refusedObjects(object: string, count: number): void {
     this.#instruments.refusedObjects.set({ object }, count);

@@ -170,5 +170,13 @@ step(
     assert.doesNotMatch(addresses, /fd00:96::4/, 'of a family that is left out');
     const status = await fetched('http://127.0.0.1:10249/status?format=json');
     assert.match(status!.text, /IPv6 is not served on this node: its iptables do not work/);
+    const metrics = (await fetched('http://127.0.0.1:10249/metrics'))!.text;
+    for (const [name, family, value] of [
+      ['family_served', 'IPv4', 1],
+      ['family_served', 'IPv6', 0],
+      ['unserved_services', 'IPv4', 0],
+      ['unserved_services', 'IPv6', 1],
+    ] as const)
+      assert.match(metrics, new RegExp(`^kubeproxy_ipvs_${name}\\{ip_family="${family}"\\} ${value}$`, 'm'), name);
   },
 );
