@@ -32,7 +32,7 @@ import { SysctlKeeper } from '../reconcile/sysctl-keeper.js';
 import { PreflightError } from './preflight-checks.js';
 import { Uplinks } from '../kernel/node/uplinks.js';
 import { type Handover } from './handover.js';
-import { type RuleBackend, openRuleBackend } from './rule-backend.js';
+import { type OtherModes, type RuleBackend, openRuleBackend } from './rule-backend.js';
 import { ruleConfigs } from './rule-configs.js';
 import { type SyncReporter } from './sync-reporter.js';
 import { type World } from './world.js';
@@ -57,6 +57,8 @@ export interface DataPlaneOptions {
   readonly reporter: SyncReporter;
   /** What the other backend of rules has left, where it is to be taken over from. */
   readonly handover?: Handover | undefined;
+  /** kube-proxy's nftables mode on this node. */
+  readonly otherModes?: OtherModes | undefined;
   /** Made from the configuration unless it is handed in, with a cluster. */
   readonly updater?: DesiredUpdater;
 }

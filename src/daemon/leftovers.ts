@@ -1,15 +1,39 @@
 import { type Logger } from 'pino';
-import { KUBE_PROXY_TABLE, deleteTables } from '../kernel/nftables/tables.js';
+import { KUBE_PROXY_TABLE, deleteTables, familiesWithTable } from '../kernel/nftables/tables.js';
 import { isModulePresent } from '../kernel/node/modules.js';
 import { type OpenNetlinkSocket } from '../netlink/socket.js';
 import { errorMessage } from '../values/errors.js';
 
+/** kube-proxy's nftables mode on this node. */
+export interface NftablesMode {
+  readonly isServing: () => boolean;
+  readonly remove: () => void;
+}
+
 /**
- * Removes what kube-proxy's nftables mode left, as kube-proxy does when it starts in IPVS mode: its rules would go on
- * translating Services to pods that are long gone, before IPVS sees the packets. Best effort; never throws.
+ * What kube-proxy's nftables mode left. kube-proxy removes it as it starts in IPVS mode, before its first sync, and
+ * what opens a connection then is lost; here it goes when everything else is in place. It must go: its rules would
+ * translate Services to pods that are long gone, before IPVS sees the packets. Best effort; nothing throws.
  */
-export function removeNftablesLeftovers(open: OpenNetlinkSocket, log: Logger): void {
-  if (!isModulePresent()('nf_tables')) return;
+export function nftablesMode(open: OpenNetlinkSocket, log: Logger): NftablesMode {
+  let isServing = false;
+  if (isModulePresent()('nf_tables')) {
+    try {
+      isServing = familiesWithTable(open, KUBE_PROXY_TABLE).length > 0;
+    } catch (error) {
+      log.warn({ error: errorMessage(error) }, "the tables of kube-proxy's nftables mode could not be looked for");
+    }
+  }
+  return {
+    isServing: () => isServing,
+    remove: () => {
+      isServing = false;
+      removeTables(open, log);
+    },
+  };
+}
+
+function removeTables(open: OpenNetlinkSocket, log: Logger): void {
   try {
     const families = deleteTables(open, KUBE_PROXY_TABLE);
     if (families.length > 0) log.info({ families }, "removed the tables of kube-proxy's nftables mode");

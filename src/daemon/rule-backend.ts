@@ -1,4 +1,5 @@
 import { type ProxyConfig } from '../config/proxy-config.js';
+import { type RuleSet } from '../desired/iptables-rule-set.js';
 import { iptablesRules } from '../desired/iptables-rules.js';
 import { nftablesTable } from '../desired/nftables-rules.js';
 import { proxyRules } from '../desired/proxy-rules.js';
@@ -14,7 +15,7 @@ import { IptablesWriter } from '../reconcile/iptables-writer.js';
 import { NftablesWriter } from '../reconcile/nftables-writer.js';
 import { type RuleBackendName, RulesKeeper } from '../reconcile/rules-keeper.js';
 import { type Family } from '../values/address.js';
-import { NFTABLES_TABLE } from '../values/nftables.js';
+import { type NftTable, NFTABLES_TABLE } from '../values/nftables.js';
 import { type SyncReporter } from './sync-reporter.js';
 import { type World } from './world.js';
 
@@ -36,6 +37,14 @@ export interface RuleBackendParts {
   readonly iptables: IptablesTools | undefined;
   readonly reporter: SyncReporter;
   readonly ruleConfigs: () => readonly RuleConfig[];
+  /** kube-proxy's nftables mode, which goes when all else is in place. */
+  readonly otherModes?: OtherModes | undefined;
+}
+
+/** kube-proxy's nftables mode on this node (leftovers.ts). */
+export interface OtherModes {
+  readonly isServing: () => boolean;
+  readonly remove: () => void;
 }
 
 /** Opens what `iptables` says. Throws NetlinkError. */
@@ -43,22 +52,31 @@ export function openRuleBackend(parts: RuleBackendParts): RuleBackend {
   return parts.iptables === undefined ? openNftables(parts) : openIptables(parts, parts.iptables);
 }
 
-function openIptables({ world, reporter, ruleConfigs }: RuleBackendParts, tools: IptablesTools): RuleBackend {
+function openIptables(
+  { world, reporter, ruleConfigs, otherModes }: RuleBackendParts,
+  tools: IptablesTools,
+): RuleBackend {
   const iptables = new Iptables(tools, world.runCommand);
   const fingerprints = openRuleFingerprints(tools.backend, {
     netlink: world.openNetlinkSocket,
     options: world.openOptionSocket,
   });
   const desired = () => ruleConfigs().map(iptablesRules);
-  const keeper = new RulesKeeper({
+  const keeper: RulesKeeper<RuleSet> = new RulesKeeper({
     writer: new IptablesWriter({
       iptables,
       onLockWait: (ms) => reporter.lockWaited(ms),
       fingerprint: (family) => fingerprints?.read(family),
+      hasForeignTables: () => otherModes?.isServing() === true,
     }),
     desired,
     clock: world.clock,
     onOutcome: (outcome) => reporter.rulesChecked(outcome),
+    onInPlace: () => {
+      if (otherModes?.isServing() !== true) return;
+      otherModes.remove();
+      keeper.check();
+    },
   });
   return {
     name: 'iptables',
@@ -70,14 +88,19 @@ function openIptables({ world, reporter, ruleConfigs }: RuleBackendParts, tools:
 }
 
 /** With a socket of its own: rules are read beside the sync, which reads sets through another. */
-function openNftables({ world, reporter, ruleConfigs }: RuleBackendParts): RuleBackend {
+function openNftables({ world, reporter, ruleConfigs, otherModes }: RuleBackendParts): RuleBackend {
   const client = new NftClient(world.openNetlinkSocket, NFTABLES_TABLE);
   const desired = () => ruleConfigs().map((config) => nftablesTable(proxyRules(config)));
-  const keeper = new RulesKeeper({
+  const keeper: RulesKeeper<NftTable> = new RulesKeeper({
     writer: new NftablesWriter(client),
     desired,
     clock: world.clock,
     onOutcome: (outcome) => reporter.rulesChecked(outcome),
+    onInPlace: () => {
+      if (otherModes?.isServing() !== true) return;
+      otherModes.remove();
+      keeper.check();
+    },
   });
   return {
     name: 'nftables',

@@ -32,7 +32,7 @@ import {
   unloadedIptables,
 } from './preflight-checks.js';
 import { releaseAddresses } from './release-addresses.js';
-import { removeNftablesLeftovers } from './leftovers.js';
+import { type NftablesMode, nftablesMode } from './leftovers.js';
 import { Servers } from './servers.js';
 import { Sources } from './sources.js';
 import { SyncReporter } from './sync-reporter.js';
@@ -98,10 +98,7 @@ async function serve(parts: ServeParts): Promise<void> {
   setOomScore(config.oomScoreAdj, log);
   const sources = new Sources(dataPlane, {
     manifests: options.manifests,
-    onReady: () => {
-      removeNftablesLeftovers(environment.openNetlinkSocket, log);
-      dataPlane.start();
-    },
+    onReady: () => dataPlane.start(),
   });
   const notes = (): string[] => [
     ...(dataPlane.options.leftOut ?? []),
@@ -179,7 +176,7 @@ export async function openDataPlane(parts: OpeningParts): Promise<DataPlane> {
     const choice = await chooseRules({ rules, run, modules, openNetlinkSocket: environment.openNetlinkSocket });
     const { iptables, reason } = choice;
     log.info({ rules: iptables === undefined ? 'nftables' : `iptables (${iptables.backend})`, reason }, 'rules');
-    return dataPlaneOf(parts, choice, true);
+    return dataPlaneOf(parts, choice, nftablesMode(environment.openNetlinkSocket, log));
   } catch (error) {
     const missing = missingModules(modules);
     const hint = missing === undefined ? '' : `; kernel modules were not found: ${missing}`;
@@ -214,7 +211,7 @@ function refuseToLoad(absent: readonly string[]): void {
   );
 }
 
-function dataPlaneOf(parts: OpeningParts, choice: Omit<RulesChoice, 'reason'>, isToRun = false): DataPlane {
+function dataPlaneOf(parts: OpeningParts, choice: Omit<RulesChoice, 'reason'>, otherModes?: NftablesMode): DataPlane {
   const { iptables } = choice;
   const rules = iptables === undefined ? 'nftables' : 'iptables';
   const support = familySupport(choice, '/proc', parts.config.vips, iptables === undefined ? 'nf_tables' : 'iptables');
@@ -230,8 +227,8 @@ function dataPlaneOf(parts: OpeningParts, choice: Omit<RulesChoice, 'reason'>, i
   };
   return new DataPlane({
     ...parts,
-    ...{ world: { ...outside, sysctlRoot: '/proc/sys' }, iptables, ...support },
-    handover: isToRun ? handoverTo(rules, { open: openNetlinkSocket, run: parts.run, log: parts.log }) : undefined,
+    ...{ world: { ...outside, sysctlRoot: '/proc/sys' }, iptables, otherModes, ...support },
+    handover: otherModes && handoverTo(rules, { open: openNetlinkSocket, run: parts.run, log: parts.log }),
   });
 }
 

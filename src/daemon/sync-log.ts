@@ -84,13 +84,15 @@ export class SyncLog {
     this.#log.warn({ resource: 'services', object: service, problem }, 'part of an object is refused and left out');
   }
 
-  rulesChecked({ backend, differences, drift, error }: RulesOutcome): void {
+  rulesChecked({ backend, differences, drift, error, heldBack }: RulesOutcome): void {
     if (error !== undefined) {
       this.#log.error({ error: error.message }, `${backend} rules could not be checked or written`);
     } else if (differences.length > 0) {
       const shown = drift.total === 0 ? {} : { rules: drift.names };
       this.#log.info({ differences: differences.length, ...shown }, `${backend} rules written`);
     }
+    if (heldBack.length > 0)
+      this.#log.info({ families: heldBack }, "kube-proxy's iptables mode serves until everything else is in place");
   }
 
   lockWaited(ms: number): void {

@@ -3,6 +3,7 @@
  * nothing else is ever touched.
  */
 import { iptablesRules } from '../desired/iptables-rules.js';
+import { takeoverTable } from '../desired/iptables-takeover.js';
 import { type RuleTable } from '../desired/iptables-rule-set.js';
 
 /** A chain by table and name. */
@@ -54,14 +55,17 @@ const KUBE_PROXY_IPVS_JUMPS: readonly KnownJump[] = [
 ];
 
 /** All that this program makes with any configuration. */
-const OWN_TABLES: readonly RuleTable[] = iptablesRules({
-  family: 4,
-  masqueradeMark: 1,
-  masqueradeAll: false,
-  randomFully: false,
-  detectLocal: { mode: 'none' },
-  acceptServiceTraffic: { nodePortPrefixes: [] },
-}).tables;
+const OWN_TABLES: readonly RuleTable[] = [
+  ...iptablesRules({
+    family: 4,
+    masqueradeMark: 1,
+    masqueradeAll: false,
+    randomFully: false,
+    detectLocal: { mode: 'none' },
+    acceptServiceTraffic: { nodePortPrefixes: [] },
+  }).tables,
+  takeoverTable(4),
+];
 
 export const OWN_CHAINS: readonly ChainName[] = OWN_TABLES.flatMap(({ name, chains }) =>
   chains.map((chain) => ({ table: name, chain: chain.name })),

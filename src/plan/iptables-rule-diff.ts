@@ -1,3 +1,4 @@
+import { takeoverTable } from '../desired/iptables-takeover.js';
 import { type JumpRule, type RuleSet, type RuleTable } from '../desired/iptables-rule-set.js';
 import { type Family } from '../values/address.js';
 import { type ChainName, type KnownRules } from './iptables-known-rules.js';
@@ -53,6 +54,24 @@ export function planRules(desired: RuleSet, saved: SavedRules, known: KnownRules
     for (const difference of plan.differences) differences.push(difference);
   }
   return { differences, text };
+}
+
+/**
+ * What must be written for the time in which another mode of kube-proxy goes on serving: its nat table stays and gets
+ * the rule of the takeover; `withoutNat` everything of other tables is as desired already. Host ports would else be
+ * open through VIPs.
+ */
+export function planTakeover(desired: RuleSet, saved: SavedRules, withoutNat: boolean): string {
+  const { family } = desired;
+  const added = planRules({ family, tables: [takeoverTable(family)] }, saved, { chains: [], jumps: [] });
+  if (!withoutNat) return added.text;
+  const known = knownRules(saved);
+  const isOther = ({ table }: { readonly table: string }): boolean => table !== 'nat';
+  const others = planRules({ family, tables: desired.tables.filter(({ name }) => name !== 'nat') }, saved, {
+    chains: known.chains.filter(isOther),
+    jumps: known.jumps.filter(isOther),
+  });
+  return others.text + added.text;
 }
 
 /** How to remove every chain for which `isOurs` holds, with the `known` jumps to them and no other rule. */

@@ -45,6 +45,11 @@ export function iptablesModeChains(saved: SavedRules): ChainName[] {
   );
 }
 
+/** Whether kube-proxy's iptables mode translates Services here: its IPVS mode has no chains of single Services. */
+export function servesByIptables(saved: SavedRules): boolean {
+  return [...(saved.get('nat')?.keys() ?? [])].some((chain) => SERVICE_CHAIN.test(chain));
+}
+
 /** What is this program's or kube-proxy's, of whatever mode. */
 export function knownRules(saved: SavedRules): KnownRules {
   const left = iptablesModeChains(saved);

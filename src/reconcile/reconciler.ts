@@ -25,6 +25,8 @@ import { Verification } from './verification.js';
 
 /** Draining real servers are looked at this often at least, ms, however many changes come. */
 const MAX_DRAIN_POLL_WAIT = 30_000;
+/** Another mode of kube-proxy that still serves is done away with so long after the takeover, ms, whatever fails. */
+const MOST_BESIDE_OTHERS = 60_000;
 /** So many objects at least are a class: one Service's fault is not the node's. */
 const FEWEST_OF_CLASS = 3;
 
@@ -34,7 +36,7 @@ export interface ReconcilerOptions extends ChangeEvents {
   readonly addresses: AddressApplier;
   readonly sets: IpsetApplier;
   readonly drains: DrainTracker;
-  readonly rules: Pick<RulesKeeper, 'check'>;
+  readonly rules: Pick<RulesKeeper, 'check' | 'prepared' | 'release'>;
   readonly sysctls: SysctlKeeper;
   readonly conntrack: ConntrackCleaner;
   readonly sources: ObservedSources;
@@ -67,6 +69,7 @@ export class Reconciler {
   readonly #verification: Verification;
   readonly #interleaver: Interleaver;
   #adopted = false;
+  #adoptedAt = Infinity;
   #drainsPolledAt: number | undefined;
   #precomputing: Promise<number> | undefined;
 
@@ -134,6 +137,8 @@ export class Reconciler {
       record.error = error;
     }
     await conntrack.clean(record);
+    if (this.#adopted && (record.ok || clock.now() - this.#adoptedAt >= MOST_BESIDE_OTHERS))
+      this.options.rules.release();
     this.pending.reportTo(record);
     record.ms = clock.now() - start;
     return record;
@@ -153,6 +158,7 @@ export class Reconciler {
     this.options.onTaken();
     await updater.updateDirty(pending.touched, record.stop);
     if (isAdopting) {
+      await rules.prepared();
       const first = updater.firstService();
       await this.#adopt(first);
       record.adopted = true;
@@ -223,6 +229,7 @@ export class Reconciler {
     }
     keepTouched(first, pending.touched);
     this.#adopted = true;
+    this.#adoptedAt = this.options.clock.now();
     verification.skip();
   }
 }

@@ -19,6 +19,11 @@ export interface RulesWriter<Desired> {
   ensure(desired: Desired, work: RuleWork): Promise<readonly RuleDifference[]>;
   /** Reads what `ensure` will need, while there is time. */
   readAhead(desired: readonly Desired[], signal: AbortSignal): Promise<void>;
+  /**
+   * Writes what is needed while another mode of kube-proxy serves besides; returns the families whose rules have to
+   * wait for its end.
+   */
+  prepareTakeover?(desired: readonly Desired[], signal: AbortSignal): Promise<readonly Family[]>;
 }
 
 export interface RulesKeeperOptions<Desired> {
@@ -27,6 +32,8 @@ export interface RulesKeeperOptions<Desired> {
   readonly desired: () => readonly Desired[];
   readonly clock: Clock;
   readonly onOutcome: (outcome: RulesOutcome) => void;
+  /** Everything is in place: kernel state, and the rules besides. Called once. */
+  readonly onInPlace?: () => void;
 }
 
 /** Where rules are. */
@@ -40,10 +47,14 @@ export interface RulesOutcome {
   readonly error: Error | undefined;
   /** The family that was worked on last: the one that failed, if one did. */
   readonly family: Family;
+  /** Families of which kube-proxy's iptables mode still serves, until everything else is in place. */
+  readonly heldBack: readonly Family[];
 }
 
 /** The next try after one that failed. */
 const RETRY_MS = 5000;
+/** What waits for the preparation of a takeover waits no longer than this, ms: the xtables lock may be held. */
+const PREPARATION_MS = 5000;
 
 /**
  * Writes our chains once and again only when reading them back shows a difference. Runs beside the sync, never
@@ -70,6 +81,14 @@ export class RulesKeeper<Desired extends { readonly family: Family } = { readonl
   #cancelRetry: () => void = () => undefined;
   /** The rules were right once: what differs from then on was changed by somebody. */
   #wereRight = false;
+  /** Until `release`: what serves by kube-proxy's rules goes on doing so. */
+  #isHeld = true;
+  #isInPlace = false;
+  #hasLooked = false;
+  /** Families that kube-proxy's iptables mode serves. */
+  #heldBack: readonly Family[] = [];
+  #onLooked: () => void = () => undefined;
+  readonly #looked = new Promise<void>((resolve) => (this.#onLooked = resolve));
 
   constructor(readonly options: RulesKeeperOptions<Desired>) {}
 
@@ -108,6 +127,26 @@ export class RulesKeeper<Desired extends { readonly family: Family } = { readonl
     void this.#running.then((outcome) => this.#finish(outcome));
   }
 
+  /**
+   * Resolves when VIPs may be bound: the first check has seen that no other mode of kube-proxy serves here, or has
+   * written what is needed for the time in which both do. Waits for a few seconds at most.
+   */
+  async prepared(): Promise<void> {
+    if (this.#hasLooked || this.#running === undefined) return;
+    let cancel = (): void => undefined;
+    const late = new Promise<void>((resolve) => (cancel = this.options.clock.after(PREPARATION_MS, resolve)));
+    await Promise.race([this.#looked, this.settled(), late]);
+    cancel();
+  }
+
+  /** Everything else is in place: what another mode of kube-proxy left may go. */
+  release(): void {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    this.#heldBack = [];
+    this.check();
+  }
+
   /** Resolves when no check is under way. */
   async settled(): Promise<void> {
     while (this.#running !== undefined) await this.#running.then(() => undefined);
@@ -130,6 +169,11 @@ export class RulesKeeper<Desired extends { readonly family: Family } = { readonl
     if (this.#abort.signal.aborted) return;
     this.options.onOutcome(outcome);
     this.#cancelRetry();
+    // A check that began before the release is followed by another.
+    if (outcome.error === undefined && !this.#isHeld && !this.#isInPlace && !this.#again) {
+      this.#isInPlace = true;
+      this.options.onInPlace?.();
+    }
     if (this.#again) {
       this.#again = false;
       this.check();
@@ -145,17 +189,30 @@ export class RulesKeeper<Desired extends { readonly family: Family } = { readonl
     let family: Family = 4;
     const { backend } = this.options.writer;
     try {
+      if (!this.#hasLooked) await this.#prepareTakeover();
       for (const desired of this.options.desired()) {
         family = desired.family;
+        if (this.#heldBack.includes(family)) continue;
         const found = await this.options.writer.ensure(desired, this.#work);
         for (const difference of found) differences.push({ ...difference, family });
       }
       const drift = this.#driftOf(differences);
-      this.#wereRight = true;
-      return { backend, differences, drift, error: undefined, family };
+      this.#wereRight = this.#heldBack.length === 0;
+      return { backend, differences, drift, error: undefined, family, heldBack: this.#heldBack };
     } catch (cause) {
       const error = cause instanceof Error ? cause : new Error(String(cause));
-      return { backend, differences, drift: this.#driftOf(differences), error, family };
+      return { backend, differences, drift: this.#driftOf(differences), error, family, heldBack: this.#heldBack };
+    }
+  }
+
+  async #prepareTakeover(): Promise<void> {
+    const { writer, desired } = this.options;
+    try {
+      const held = this.#isHeld ? await writer.prepareTakeover?.(desired(), this.#abort.signal) : undefined;
+      if (this.#isHeld) this.#heldBack = held ?? [];
+      this.#hasLooked = true;
+    } finally {
+      this.#onLooked();
     }
   }
 

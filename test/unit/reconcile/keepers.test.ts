@@ -4,130 +4,16 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { iptablesRules } from '../../../src/desired/iptables-rules.js';
-import { type RuleSet } from '../../../src/desired/iptables-rule-set.js';
-import { CommandError, type RunCommand } from '../../../src/kernel/command.js';
-import { Iptables } from '../../../src/kernel/iptables/iptables.js';
+import { CommandError } from '../../../src/kernel/command.js';
 import { Sysctl } from '../../../src/kernel/node/sysctl.js';
+import { FakeIptables, RulesRig, rulesOf } from '../../support/rules-rig.js';
 import { parseSavedRules } from '../../../src/plan/iptables-save.js';
-import { IptablesWriter } from '../../../src/reconcile/iptables-writer.js';
-import { type RulesOutcome, RulesKeeper } from '../../../src/reconcile/rules-keeper.js';
 import { type SysctlInputs, ensureSysctls, desiredSysctls } from '../../../src/reconcile/sysctl-keeper.js';
-import { type Family } from '../../../src/values/address.js';
-import { type Clock } from '../../../src/time/clock.js';
-import { HandClock } from '../../fakes/hand-clock.js';
-
-const rulesOf = (family: Family): RuleSet =>
-  iptablesRules({
-    family,
-    masqueradeMark: 0x4000,
-    masqueradeAll: false,
-    randomFully: true,
-    detectLocal: { mode: 'none' },
-  });
-
-/** iptables programs over tables in memory, as much of them as the keeper uses: -save, and -restore --noflush. */
-class FakeIptables {
-  readonly tables: Record<string, Map<string, Map<string, string[]>>> = { 'save-4': new Map(), 'save-6': new Map() };
-  readonly calls: string[] = [];
-  /** Called before each program; throw a CommandError to fail it. */
-  before: (command: string) => Promise<void> | void = () => undefined;
-
-  run: RunCommand = async (command, _args, options) => {
-    this.calls.push(command);
-    await this.before(command);
-    options?.signal?.throwIfAborted();
-    if (command.startsWith('save')) return { stdout: this.#save(command), stderr: '' };
-    this.#restore(this.tables[command.replace('restore', 'save')]!, options?.input ?? '');
-    return { stdout: '', stderr: '' };
-  };
-
-  #save(command: string): string {
-    return [...this.tables[command]!]
-      .map(([table, chains]) => {
-        const rules = [...chains].flatMap(([chain, lines]) => lines.map((line) => `-A ${chain} ${line}`));
-        return [`*${table}`, ...[...chains.keys()].map((chain) => `:${chain} - [0:0]`), ...rules, 'COMMIT', ''].join(
-          '\n',
-        );
-      })
-      .join('');
-  }
-
-  #restore(tables: Map<string, Map<string, string[]>>, input: string): void {
-    let chains = new Map<string, string[]>();
-    for (const line of input.split('\n')) {
-      const [verb = '', chain = '', ...rest] = line.split(' ');
-      if (verb.startsWith('*')) {
-        chains = tables.get(verb.slice(1)) ?? new Map<string, string[]>();
-        tables.set(verb.slice(1), chains);
-      } else if (verb.startsWith(':'))
-        chains.set(verb.slice(1), []); // declared: made, or emptied
-      else if (verb === '-A') chains.get(chain)!.push(rest.join(' '));
-      else if (verb === '-I') {
-        if (!chains.has(chain)) chains.set(chain, []);
-        chains.get(chain)!.splice(Number(rest[0]) - 1, 0, rest.slice(1).join(' '));
-      } else if (verb === '-D') chains.get(chain)!.splice(Number(rest[0]) - 1, 1);
-      else if (verb === '-F') chains.set(chain, []);
-      else if (verb === '-X') chains.delete(chain);
-      else assert.ok(line === '' || line === 'COMMIT', line);
-    }
-  }
-}
-
-class RulesRig {
-  readonly outcomes: RulesOutcome[] = [];
-  readonly waits: number[] = [];
-  readonly timers = new HandClock();
-  now = 0;
-  readonly keeper: RulesKeeper<RuleSet>;
-  fingerprints: Record<Family, string | undefined> | undefined;
-
-  constructor(
-    families: readonly Family[] = [4, 6],
-    readonly fake = new FakeIptables(),
-  ) {
-    const clock: Clock = {
-      now: () => this.now,
-      after: (ms, action) => {
-        this.now += ms;
-        const soon = setImmediate(action);
-        return () => clearImmediate(soon);
-      },
-    };
-    const commands = { 4: { save: 'save-4', restore: 'restore-4' }, 6: { save: 'save-6', restore: 'restore-6' } };
-    const tools = {
-      backend: 'nft',
-      version: '1.8.9',
-      randomFully: true,
-      restoreWaits: true,
-      reason: '',
-      commands,
-    } as const;
-    this.keeper = new RulesKeeper({
-      writer: new IptablesWriter({
-        iptables: new Iptables(tools, this.fake.run, clock),
-        onLockWait: (ms) => this.waits.push(ms),
-        fingerprint: (family) => this.fingerprints?.[family],
-      }),
-      desired: () => families.map(rulesOf),
-      clock: this.timers,
-      onOutcome: (outcome) => this.outcomes.push(outcome),
-    });
-  }
-
-  /** Programs started by one check. */
-  async check(): Promise<string[]> {
-    const before = this.fake.calls.length;
-    this.keeper.check();
-    await this.keeper.settled();
-    return this.fake.calls.slice(before);
-  }
-}
 
 describe('the rules', () => {
   test('are written once, and only read as long as they are right', async () => {
     const rig = new RulesRig();
-    assert.deepEqual(await rig.check(), ['save-4', 'restore-4', 'save-6', 'restore-6']);
+    assert.deepEqual(await rig.check(), ['save-4', 'save-6', 'restore-4', 'restore-6']);
     assert.deepEqual(await rig.check(), ['save-4', 'save-6']);
     assert.deepEqual(await rig.check(), ['save-4', 'save-6']);
     assert.equal(rig.keeper.writes, 2);
@@ -140,7 +26,7 @@ describe('the rules', () => {
   test('are not even read while their fingerprint stays', async () => {
     const rig = new RulesRig();
     rig.fingerprints = { 4: 'empty', 6: 'empty' };
-    assert.deepEqual(await rig.check(), ['save-4', 'restore-4', 'save-6', 'restore-6']);
+    assert.deepEqual(await rig.check(), ['save-4', 'save-6', 'restore-4', 'restore-6']);
     rig.fingerprints = { 4: 'written', 6: 'written' };
     assert.deepEqual(await rig.check(), ['save-4', 'save-6']);
     assert.deepEqual(await rig.check(), []);
@@ -246,6 +132,119 @@ describe('the rules', () => {
       rig.now,
     );
     assert.equal(rig.keeper.waitingSince, undefined);
+  });
+
+  describe("where kube-proxy's iptables mode serves", () => {
+    const JUMP = '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES';
+    const leftovers = (rig: RulesRig) => {
+      const nat = new Map([
+        ['PREROUTING', [JUMP]],
+        ['OUTPUT', [JUMP]],
+        ['KUBE-SERVICES', ['-d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-NPX46M4PTMTKRN6Y']],
+        ['KUBE-SVC-NPX46M4PTMTKRN6Y', ['-j KUBE-SEP-KVJL6ZMMD3P7LRBX']],
+        ['KUBE-SEP-KVJL6ZMMD3P7LRBX', ['-p tcp -m tcp -j DNAT --to-destination 192.0.2.1:6443']],
+      ]);
+      rig.fake.tables['save-4']!.set('nat', nat);
+      const filter = new Map([['KUBE-EXTERNAL-SERVICES', ['-d 192.0.2.9/32 -j REJECT']]]);
+      rig.fake.tables['save-4']!.set('filter', filter);
+      return { nat, filter };
+    };
+    const isTakenOver = (nat: ReadonlyMap<string, string[]>): boolean =>
+      [...nat.keys()].every((name) => !/KUBE-(SVC|SEP|IPVS-TAKEOVER)/.test(name)) &&
+      nat.get('KUBE-SERVICES')!.some((rule) => rule.includes('KUBE-CLUSTER-IP')) &&
+      !nat.get('POSTROUTING')!.some((rule) => rule.includes('TAKEOVER'));
+
+    test('its nat table stays until the release, all else is written at once, and VIPs wait for the one rule', async () => {
+      const rig = new RulesRig();
+      const { nat, filter } = leftovers(rig);
+      const before = structuredClone(nat);
+      rig.keeper.check();
+      await rig.keeper.prepared();
+      assert.match(nat.get('KUBE-IPVS-TAKEOVER')!.join(), /KUBE-IPVS-IPS src -j MASQUERADE$/);
+      assert.match(nat.get('POSTROUTING')![0]!, /-j KUBE-IPVS-TAKEOVER$/);
+      await rig.keeper.settled();
+      for (const [name, rules] of before) assert.deepEqual(nat.get(name), rules, name);
+      assert.ok(!filter.has('KUBE-EXTERNAL-SERVICES') && filter.has('KUBE-IPVS-FILTER'), 'filter is ours');
+      assert.ok(rig.fake.tables['save-6']!.get('nat')!.has('KUBE-SERVICES'), 'IPv6 does not wait');
+      assert.deepEqual(
+        rig.outcomes.map(({ heldBack }) => heldBack),
+        [[4]],
+      );
+      for (let i = 0; i < 3; i++) await rig.check();
+      assert.ok(nat.has('KUBE-SVC-NPX46M4PTMTKRN6Y'), 'however often they are checked');
+      assert.equal(rig.inPlace, 0);
+      rig.keeper.release();
+      await rig.keeper.settled();
+      assert.ok(isTakenOver(nat), [...nat].join('\n'));
+      assert.equal(rig.inPlace, 1);
+      assert.ok(rig.outcomes.every(({ drift }) => drift.total === 0));
+      await rig.check();
+      assert.equal(rig.inPlace, 1, 'once');
+    });
+
+    test('its nat table goes in one piece, with all of ours in it', async () => {
+      const fake = new FakeIptables();
+      const restored: string[] = [];
+      const { run } = fake;
+      fake.run = (command, args, options) => {
+        if (command.startsWith('restore')) restored.push(options?.input ?? '');
+        return run(command, args, options);
+      };
+      const rig = new RulesRig([4], fake);
+      leftovers(rig);
+      await rig.check();
+      restored.length = 0;
+      rig.keeper.release();
+      await rig.keeper.settled();
+      const nat = restored.flatMap((text) => text.split(/^(?=\*)/m)).filter((text) => text.startsWith('*nat'));
+      assert.equal(nat.length, 1);
+      for (const part of ['-X KUBE-SVC-', '-X KUBE-SEP-', '-X KUBE-IPVS-TAKEOVER', '-A KUBE-SERVICES'])
+        assert.ok(nat[0]!.includes(part), part);
+    });
+
+    test('a release during a check is followed by another', async () => {
+      const rig = new RulesRig([4]);
+      const { nat } = leftovers(rig);
+      rig.keeper.check();
+      await rig.keeper.prepared();
+      rig.keeper.release();
+      await rig.keeper.settled();
+      assert.ok(isTakenOver(nat));
+      assert.equal(rig.inPlace, 1);
+    });
+
+    test('VIPs do not wait longer than a few seconds for a lock that somebody holds', async () => {
+      const rig = new RulesRig([4]);
+      leftovers(rig);
+      let release = (): void => undefined;
+      const held = new Promise<void>((resolve) => (release = resolve));
+      rig.fake.before = (command) => (command.startsWith('restore') ? held : undefined);
+      rig.keeper.check();
+      let isPrepared = false;
+      const prepared = rig.keeper.prepared().then(() => (isPrepared = true));
+      for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+      assert.equal(isPrepared, false);
+      await rig.timers.advance(5000);
+      await prepared;
+      release();
+      await rig.keeper.settled();
+    });
+
+    test('the tables of its nftables mode are removed when all else is written, with the one rule until then', async () => {
+      const rig = new RulesRig([4]);
+      rig.hasForeignTables = true;
+      await rig.check();
+      const nat = rig.fake.tables['save-4']!.get('nat')!;
+      assert.ok(nat.has('KUBE-IPVS-TAKEOVER') && nat.has('KUBE-SERVICES'), 'nothing of ours waits for them');
+      await rig.check();
+      assert.ok(nat.has('KUBE-IPVS-TAKEOVER'));
+      rig.keeper.release();
+      await rig.keeper.settled();
+      assert.equal(rig.inPlace, 1);
+      rig.hasForeignTables = false;
+      await rig.check();
+      assert.ok(isTakenOver(nat));
+    });
   });
 
   test('that cannot be written are an outcome, not an exception, and the next check tries again', async () => {
