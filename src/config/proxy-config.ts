@@ -63,6 +63,8 @@ export interface ProxyConfig {
   readonly minSyncPeriodMs: number;
   /** 0: a removed endpoint keeps its connections for as long as they last. */
   readonly drainTimeoutMs: number;
+  /** How often everything is listed anew, whatever the watches say; 0: never, as kube-proxy. */
+  readonly relistPeriodMs: number;
   /** Whether VIPs are kept off the addresses of all Nodes; `auto`: in clusters small enough to watch them. */
   readonly protectNodeAddresses: AutoOnOff;
   /** Whether the kernel may estimate rates for every virtual and real server. */

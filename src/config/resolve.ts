@@ -65,6 +65,7 @@ export function resolveConfig(file: KubeProxyConfiguration, flags: ConfigOverrid
     configSyncPeriodMs: timer('configSyncPeriod', nonZero(file.configSyncPeriod) ?? 15 * MINUTE, found),
     ...syncPeriods(file, found),
     vips: (file.kubeProxyIpvs?.vips ?? 'addresses') as VipForm,
+    relistPeriodMs: timer('kubeProxyIpvs.relistPeriod', file.kubeProxyIpvs?.relistPeriod ?? 0, found),
     protectNodeAddresses: file.kubeProxyIpvs?.protectNodeAddresses ?? 'auto',
     // Without estimation the counters of virtual servers stand still.
     estimation: file.kubeProxyIpvs?.estimation ?? (file.kubeProxyIpvs?.serviceMetrics ? 'on' : 'auto'),

@@ -157,6 +157,7 @@ const autoOnOff = z
 /** Ours alone; kube-proxy's lenient decoding ignores it with a warning, so the same ConfigMap serves both. */
 const extras = section({
   drainTimeout: duration.optional(),
+  relistPeriod: duration.optional(),
   statusAccess: oneOf(STATUS_ACCESS).optional(),
   events: oneOf(EVENTS_MODES).optional(),
   serviceMetrics: integer(0, 1000).optional(),

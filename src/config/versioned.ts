@@ -49,6 +49,7 @@ export function versionedConfig(file: Section, config: ProxyConfig): Versioned {
     kubeProxyIpvs: {
       ...section('kubeProxyIpvs'),
       drainTimeout: formatGoDuration(config.drainTimeoutMs),
+      relistPeriod: formatGoDuration(config.relistPeriodMs),
       statusAccess: config.statusAccess,
       events: config.events,
       serviceMetrics: config.serviceMetrics,

@@ -89,7 +89,8 @@ export class ApiServerSource {
   }
 
   #watchOptions<T>(resource: ResourceName, feed: Feed<T>) {
-    const { clock, log, report } = this.#options;
-    return { client: this.#client, clock, log, ...feed, ...report.problemsOf(resource) };
+    const { clock, log, report, config } = this.#options;
+    const relistMs = config.relistPeriodMs;
+    return { client: this.#client, clock, log, relistMs, ...feed, ...report.problemsOf(resource) };
   }
 }

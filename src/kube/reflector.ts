@@ -26,6 +26,11 @@ export interface ReflectorOptions<T> extends ObjectFeedOptions<T> {
   /** The same while a list is on its way. */
   readonly listIdleMs?: number;
   readonly pageSize?: number;
+  /**
+   * The watch is given up for a list after this long, and up to half as long again so that nodes do not list together;
+   * 0, the default: never. For a history that went backwards and on beyond what was seen of it, which nothing shows.
+   */
+  readonly relistMs?: number;
   /** False never tries a streaming list (sendInitialEvents). */
   readonly streaming?: boolean;
 }
@@ -60,6 +65,8 @@ export class Reflector<T> {
   /** The last watch stayed silent: dead, or waiting for a version that the server is never to reach. */
   #isDoubtful = false;
   #useStreaming: boolean;
+  /** By the clock, when the next list is due whatever the watch says. */
+  #relistAt = Infinity;
   /** The next list is in pages, whatever #useStreaming says. */
   #pagedOnce = false;
   /** An event came since the last list: a 410 now is news, no failure. */
@@ -106,6 +113,7 @@ export class Reflector<T> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       try {
+        if (this.#clock.now() >= this.#relistAt) this.#relist();
         const version = this.#resourceVersion;
         if (version !== undefined && this.#isDoubtful) await this.#checkHistory(version);
         else if (version !== undefined) await this.#watch(version);
@@ -255,7 +263,16 @@ export class Reflector<T> {
     this.#feed.beginList();
   }
 
+  /** Looked at between two watches, of which each ends after ten minutes at the latest. */
+  #relist(): void {
+    this.#book.info('kubeProxyIpvs.relistPeriod is over', 'listing anew');
+    this.#relistAt = Infinity;
+    this.#resourceVersion = undefined;
+  }
+
   #endList(): void {
+    const { relistMs = 0 } = this.#options;
+    if (relistMs > 0) this.#relistAt = this.#clock.now() + relistMs * (1 + this.#clock.random() / 2);
     this.#feed.endList();
     this.#book.worked();
   }

@@ -23,6 +23,8 @@ export interface WatchOptions<T> {
   readonly onProblem: ObjectProblem;
   readonly skipped?: SkippedObjects;
   readonly log: Log;
+  /** See ReflectorOptions. */
+  readonly relistMs?: number;
   readonly clock?: WallClock;
 }
 

@@ -14,12 +14,17 @@ const BLOCK = 128 * 1024;
 /** Older than all that a store makes. */
 const OLD_REVISION = 7;
 
-/** One running watch: follows its collection's history and never holds more than the peer can take. */
+/**
+ * One running watch: follows its collection's history and never holds more than the peer can take. What is sent and
+ * when is kube-apiserver 1.36's (staging/src/k8s.io/apiserver/pkg/storage/cacher):
+ * - a version that the server has not reached is accepted (getAllEventsSinceLocked in watch_cache.go refuses only what
+ *   is older than its history), and nothing up to it is sent, bookmarks neither (process in cache_watcher.go: events,
+ *   and bookmarks of a watch without initial events, only with a version above the one that was asked for);
+ * - bookmarks come about once a minute and 2 s before the end (nextBookmarkTime in cache_watcher.go).
+ */
 export class Watch {
   #position: number;
-  /**
-   * Nothing up to this revision is sent: a watch from the future waits until the server gets there, as a real one does.
-   */
+  /** Nothing up to this revision is sent. */
   #floor = 0;
   #isWaiting = false;
   #isLive = false;
@@ -85,7 +90,7 @@ export class Watch {
   }
 
   bookmark(revision: number): void {
-    if (this.#wantsBookmarks && revision >= this.#floor && this.#isLive && this.#isCaughtUp && this.body.isOpen) {
+    if (this.#wantsBookmarks && revision > this.#floor && this.#isLive && this.#isCaughtUp && this.body.isOpen) {
       this.body.write(bookmarkLine(this.collection.type, revision, false));
     }
   }

@@ -159,12 +159,18 @@ export class FakeApiServer {
     this.#pager.forget();
   }
 
-  /** etcd is restored from a backup and the API server started anew: versions go backwards, every connection breaks. */
-  restore(backup: Backup): void {
+  /**
+   * etcd is restored from a backup: versions go backwards. The API server is started anew, and every connection breaks;
+   * unless `keepsRunning`: then its watch caches list etcd again and end their watches (startCaching in
+   * k8s.io/apiserver/pkg/storage/cacher/cacher.go). Either way the history begins with that list, so that what is older
+   * is refused with 410 (getAllEventsSinceLocked in watch_cache.go).
+   */
+  restore(backup: Backup, keepsRunning = false): void {
     this.store.restore(backup);
     this.#pager.forget();
+    if (keepsRunning) for (const watch of this.watches) watch.body.end();
     this.watches.clear();
-    for (const socket of this.#sockets) socket.destroy();
+    if (!keepsRunning) for (const socket of this.#sockets) socket.destroy();
   }
 
   /** Makes continue tokens answer 410 while watches go on. */
@@ -248,8 +254,18 @@ export class FakeApiServer {
     response.end(`${fullJson(collection.type, object)}\n`);
   }
 
+  /**
+   * Which version a list has is kube-apiserver's (GetList in k8s.io/apiserver/pkg/storage/cacher/delegator.go): without a
+   * version the present one, whatever the watch cache has; with "0" what the cache has, `limit` or not; with another
+   * one not older than that, or, when the server does not get there within 3 s, "Too large resource version"
+   * (waitUntilFreshAndBlock in watch_cache.go, NewTooLargeResourceVersionError in pkg/storage/errors.go), which is
+   * answered here at once.
+   */
   async #list({ query, collection, selector, fault, response, answer }: Context): Promise<void> {
-    const asked = Number(query.get('limit') ?? 0);
+    const version = query.get('resourceVersion') ?? '';
+    if (Number(version) > this.store.revision)
+      return answer(504, 'Timeout', tooLarge(version, this.store.revision), { 'retry-after': '1' });
+    const asked = version === '0' ? 0 : Number(query.get('limit') ?? 0);
     const limit = Math.min(asked === 0 ? Infinity : asked, this.#options.maxPage ?? Infinity);
     const token = query.get('continue') ?? '';
     const size = limit === Infinity ? 0 : limit;
@@ -288,6 +304,11 @@ export class FakeApiServer {
       body.write(errorLine(410, 'Expired', `too old resource version: ${revision} (${this.store.compactedRevision})`));
       return body.end();
     }
+    // Errors after the version was parsed come as an event (Watch in cacher.go).
+    if (isStreaming && revision > this.store.revision) {
+      body.write(errorLine(504, 'Timeout', tooLarge(version, this.store.revision)));
+      return body.end();
+    }
     const watch = new Watch(collection, selector, body, query.get('allowWatchBookmarks') === 'true');
     this.#track(watch, query);
     if (fault?.kind === 'garbage') watch.disturb('garbage');
@@ -323,6 +344,10 @@ interface Context {
   readonly fault: Fault | undefined;
   readonly response: ServerResponse;
   readonly answer: Answer;
+}
+
+function tooLarge(asked: string, current: number): string {
+  return `Too large resource version: ${asked}, current: ${current}`;
 }
 
 const EXPIRED_CONTINUE =

@@ -139,6 +139,7 @@ oomScoreAdj: -500
       serviceMetrics: 0,
       drainTimeout: '1m0s',
       events: 'none',
+      relistPeriod: '0s',
       acceptServiceTraffic: false,
       rules: 'auto',
       protectNodeAddresses: 'auto',

@@ -1,10 +1,10 @@
 /** An API server whose history went backwards (etcd restored from a backup), as a real kube-apiserver shows it. */
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { isOlderVersion } from '../../../src/kube/resource-version.js';
-import { startReflector } from '../../fakes/api-server-rig.js';
-import { type ApiObject, type Resource } from '../../fakes/api-server-store.js';
+import { type ReflectorRig, startReflector } from '../../fakes/api-server-rig.js';
+import { type ApiObject, type Backup, type Resource } from '../../fakes/api-server-store.js';
 import { testService, until } from '../../fakes/api-server-testing.js';
 
 test('versions are compared as integers of any size; what is no integer is never older', () => {
@@ -106,4 +106,85 @@ test('a server that goes backwards after every list is asked ever more slowly', 
   }
   await until('the waits', () => rig.clock.waits.length >= 8);
   assert.deepEqual(rig.clock.waits.slice(0, 8), [400, 800, 1600, 3200, 6400, 12_800, 15_000, 15_000]);
+});
+
+/** `a` and `b` at the backup; afterwards `ghost` came and `b` went, and the reflector has seen that. */
+async function beforeRestore(t: TestContext, relistMs = 0): Promise<ReflectorRig & { backup: Backup; known: number }> {
+  const rig = await startReflector(t, {
+    objects: [testService('a'), testService('b')],
+    reflector: { relistMs },
+  });
+  await rig.synced();
+  const backup = rig.server.store.backup();
+  for (let i = 0; i < 20; i++) rig.server.set(testService('ghost'), testService('a'));
+  rig.server.delete('services', 'default/b');
+  await until('the changes', () => rig.sink.keys.join() === 'default/a,default/ghost');
+  return { ...rig, backup, known: rig.server.store.revision };
+}
+
+const LOST_SPAN = 'default/a,default/b,default/new';
+
+test('etcd restored under an API server that runs on: its watches end, and it is noticed by the silence', async (t) => {
+  const rig = await beforeRestore(t);
+  rig.server.restore(rig.backup, true);
+  await until('a watch from the future is accepted', () => rig.reflector.state().watches === 2);
+  await nextTurn();
+  rig.server.set(testService('new'));
+  rig.clock.advance(rig.idleMs + 1);
+  await until('listed anew', () => rig.sink.keys.join() === LOST_SPAN);
+});
+
+test('restored, and beyond what was known when the API server began to serve: a 410, and listed anew', async (t) => {
+  const rig = await beforeRestore(t);
+  await rig.server.outage();
+  rig.server.restore(rig.backup);
+  rig.server.set(testService('new'));
+  while (rig.server.store.revision <= rig.known) rig.server.set(testService('new'));
+  rig.server.compact(); // what came before the API server's first list of etcd is no history to it
+  await rig.server.recover();
+  await until('listed anew', () => rig.sink.keys.join() === LOST_SPAN);
+  assert.match(rig.logged.join(), /history gone, listing anew/);
+});
+
+test('restored and gone on beyond what was known, all while this node was cut off: only a list shows it', async (t) => {
+  const relistMs = 4 * 3_600_000;
+  for (const period of [0, relistMs]) {
+    const rig = await beforeRestore(t, period);
+    await rig.server.outage();
+    rig.server.restore(rig.backup);
+    rig.server.set(testService('new'));
+    while (rig.server.store.revision <= rig.known) rig.server.set(testService('new'));
+    await rig.server.recover();
+    await until('a watch', () => rig.server.watches.size === 1 && rig.reflector.state().watches === 2);
+    rig.server.set(testService('live'));
+    await until('it is live', () => rig.sink.values.has('default/live'));
+    assert.ok(rig.sink.values.has('default/ghost') && !rig.sink.values.has('default/b'), 'nothing of it shows');
+    rig.clock.advance(relistMs - 60_000);
+    rig.server.disturb('end');
+    await until('another watch', () => rig.reflector.state().watches === 3 && rig.server.watches.size === 1);
+    assert.equal(rig.reflector.state().lists, 1, 'not before its time');
+    rig.clock.advance(relistMs / 2 + 60_001);
+    rig.server.disturb('end');
+    await until('one more', () => rig.reflector.state().watches === 4 && rig.server.watches.size === 1);
+    const expected =
+      period === 0
+        ? 'default/a,default/ghost,default/live,default/new'
+        : `default/a,default/b,default/live,default/new`;
+    await until(`relistPeriod ${period}`, () => rig.sink.keys.join() === expected);
+    assert.equal(rig.reflector.state().lists, period === 0 ? 1 : 2);
+  }
+});
+
+test('lists at a version: none is the present, "0" ignores the limit, one from the future is refused', async (t) => {
+  const rig = await startReflector(t, { objects: [testService('a'), testService('b')] });
+  await rig.synced();
+  const { revision } = rig.server.store;
+  const ask = async (query: string): Promise<{ code?: number; message?: string; items?: object[] }> =>
+    (await (await fetch(`${rig.server.url}/api/v1/services?${query}`)).json()) as object;
+  assert.equal((await ask('limit=1')).items?.length, 1);
+  assert.equal((await ask('limit=1&resourceVersion=0')).items?.length, 2);
+  assert.equal((await ask(`resourceVersion=${revision}`)).items?.length, 2);
+  const refused = await ask(`resourceVersion=${revision + 1}`);
+  assert.equal(refused.code, 504);
+  assert.equal(refused.message, `Too large resource version: ${revision + 1}, current: ${revision}`);
 });
