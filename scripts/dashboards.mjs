@@ -75,6 +75,13 @@ const fleet = [
     'They go on serving what they know.',
   ),
   stat('Refused configurations', 'none', nodes(`kubeproxy_ipvs_config_refused${FLEET} > 0`), 1),
+  stat(
+    'kube-proxy runs, too',
+    'none',
+    nodes(`kubeproxy_ipvs_kube_proxy_running${FLEET} > 0`),
+    1,
+    'Each undoes what the other does there.',
+  ),
   graph(
     'Red nodes, by reason',
     'none',
@@ -329,6 +336,7 @@ const node = [
     [`kubeproxy_ipvs_node_known${NODE} == bool 0`, '{{instance}} its Node object was not seen'],
     [`kubeproxy_ipvs_config_refused${NODE}`, '{{instance}} refused configuration'],
     [`kubeproxy_ipvs_family_served${NODE} == bool 0`, '{{instance}} leaves {{ip_family}} out'],
+    [`max without (seen_by) (kubeproxy_ipvs_kube_proxy_running${NODE})`, '{{instance}} kube-proxy runs, too'],
     [`kubeproxy_ipvs_unserved_services${NODE}`, '{{instance}} Services whose {{ip_family}} is not served'],
   ]),
   graph('Left out, how often', 'short', [

@@ -33,6 +33,7 @@ import {
   unloadedIptables,
 } from '../daemon/preflight-checks.js';
 import { describeConnectionTable } from '../daemon/connection-table.js';
+import { lookForKubeProxy } from '../daemon/kube-proxy-signs.js';
 import { sysctlsOf } from '../daemon/sysctls.js';
 
 const LABELS: Readonly<Record<CheckState, string>> = { ok: 'ok  ', todo: 'TODO', failed: 'FAIL' };
@@ -61,7 +62,16 @@ export async function checkNode(config: ProxyConfig, fix: boolean, environment: 
   const checks = await attempt('permissions', async () => (requireCapabilities(), 'CAP_NET_ADMIN, CAP_NET_RAW'));
   if (checks.every(({ state }) => state === 'ok')) checks.push(...(await (fix ? tryOut(inputs) : look(inputs))));
   const kernel: Check = { name: 'kernel', state: 'ok', detail: `Linux ${readKernelReleaseText().trim()}` };
-  return [kernel, ...checks, ...checkSysctls(sysctlsOf(config), fix), ...checkTables(config, fix)];
+  return [kernel, ...checks, await checkKubeProxy(config), ...checkSysctls(sysctlsOf(config), fix), ...checkTables(config, fix)];
+}
+
+/** One that runs on is no fault of the node: on the day of the switch it is still there. */
+async function checkKubeProxy(config: ProxyConfig): Promise<Check> {
+  const name = 'kube-proxy';
+  const signs = await lookForKubeProxy({ ...config, ownPorts: new Set() });
+  if (signs.length === 0) return { name, state: 'ok', detail: 'none is seen (its process only with hostPID)' };
+  const seen = signs.map(({ text }) => text).join('; ');
+  return { name, state: 'todo', detail: `runs on this node: ${seen}; take it off before the daemon starts` };
 }
 
 interface Inputs {

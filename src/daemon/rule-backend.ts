@@ -45,6 +45,8 @@ export interface RuleBackendParts {
 export interface OtherModes {
   readonly isServing: () => boolean;
   readonly remove: () => void;
+  /** Its tables were removed, or never there, and are there now. */
+  readonly isBack: () => boolean;
 }
 
 /** Opens what `iptables` says. Throws NetlinkError. */

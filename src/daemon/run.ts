@@ -16,6 +16,7 @@ import { startClusterEvents } from './cluster-events.js';
 import { type RulesChoice, chooseRules } from './choose-rules.js';
 import { ConfigChange } from './config-change.js';
 import { DataPlane } from './data-plane.js';
+import { type OtherModes } from './rule-backend.js';
 import { hasEarlierState } from './earlier-state.js';
 import { type Environment } from './environment.js';
 import { handoverTo } from './handover.js';
@@ -31,8 +32,10 @@ import {
   requiredModules,
   unloadedIptables,
 } from './preflight-checks.js';
+import { lookForKubeProxy } from './kube-proxy-signs.js';
+import { KubeProxyWatch } from './kube-proxy-watch.js';
 import { releaseAddresses } from './release-addresses.js';
-import { type NftablesMode, nftablesMode } from './leftovers.js';
+import { nftablesMode } from './leftovers.js';
 import { Servers } from './servers.js';
 import { Sources } from './sources.js';
 import { SyncReporter } from './sync-reporter.js';
@@ -100,7 +103,16 @@ async function serve(parts: ServeParts): Promise<void> {
     manifests: options.manifests,
     onReady: () => dataPlane.start(),
   });
+  const kubeProxy = new KubeProxyWatch({
+    look: () => lookForKubeProxy({ ...config, ownPorts: servers.ports }),
+    areTablesBack: () => dataPlane.options.otherModes?.isBack() === true,
+    clock: systemClock,
+    log,
+    metrics,
+  });
+  reporter.afterRules = (outcome) => kubeProxy.rulesChecked(outcome);
   const notes = (): string[] => [
+    ...(kubeProxy.note === undefined ? [] : [kubeProxy.note]),
     ...(dataPlane.options.leftOut ?? []),
     ...(configChange?.problem === undefined ? [] : [configChange.problem]),
     ...sources.notes,
@@ -110,6 +122,7 @@ async function serve(parts: ServeParts): Promise<void> {
   log.info({ node: nodeName, version: environment.version, scheduler: config.scheduler }, 'started');
   try {
     await servers.start();
+    kubeProxy.start();
     releaseAddresses(
       { links: dataPlane.clients.links, sets: dataPlane.sources.sets },
       await sources.apiServerAddresses(),
@@ -126,6 +139,7 @@ async function serve(parts: ServeParts): Promise<void> {
   } finally {
     const start = performance.now();
     await events?.close();
+    await kubeProxy.close();
     await sources.close();
     await dataPlane.stop();
     await servers.close();
@@ -211,7 +225,7 @@ function refuseToLoad(absent: readonly string[]): void {
   );
 }
 
-function dataPlaneOf(parts: OpeningParts, choice: Omit<RulesChoice, 'reason'>, otherModes?: NftablesMode): DataPlane {
+function dataPlaneOf(parts: OpeningParts, choice: Omit<RulesChoice, 'reason'>, otherModes?: OtherModes): DataPlane {
   const { iptables } = choice;
   const rules = iptables === undefined ? 'nftables' : 'iptables';
   const support = familySupport(choice, '/proc', parts.config.vips, iptables === undefined ? 'nf_tables' : 'iptables');

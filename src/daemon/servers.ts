@@ -84,6 +84,12 @@ export class Servers {
     this.#serviceHealth = new ServiceHealthServer({ log, isProxyHealthy: () => health.healthz().healthy });
   }
 
+  /** On which this process listens now. */
+  get ports(): ReadonlySet<number> {
+    const all = [this.options.health.port, ...this.#listeners.map(({ port }) => port)];
+    return new Set(all.filter((port) => port !== undefined));
+  }
+
   async start(): Promise<void> {
     await Promise.all(this.#listeners.map((listener) => listener.start()));
     this.options.dataPlane.options.reporter.afterSync = () => this.#updateHealthChecks();

@@ -108,7 +108,11 @@ export class SyncReporter {
     if (this.state.lastSuccess !== undefined) yield* this.events.serviceChanged(...change);
   }
 
+  /** Called with every outcome of a check of the rules. */
+  afterRules: (outcome: RulesOutcome) => void = () => undefined;
+
   rulesChecked(outcome: RulesOutcome): void {
+    this.afterRules(outcome);
     this.state.rulesChecked(outcome);
     this.#counted.rulesChecked(outcome);
     this.#logged.rulesChecked(outcome);

@@ -205,6 +205,11 @@ function ownInstruments(register: Registry) {
       'Objects that are skipped because the kernel keeps refusing them',
       ['object'],
     ),
+    kubeProxyRunning: make.gauge(
+      'kubeproxy_ipvs_kube_proxy_running',
+      'Whether a kube-proxy is seen beside this program (1): its process, its ports, or its rules that come back',
+      ['seen_by'],
+    ),
     familyServed: make.gauge(
       'kubeproxy_ipvs_family_served',
       'Whether this node serves Services of the family (1); not where its iptables, or IPv6 altogether, do not work',

@@ -175,6 +175,11 @@ export class Metrics {
     if (fill.conntrackLimit !== undefined) conntrackLimit.set(fill.conntrackLimit);
   }
 
+  /** `seenBy`: process, port or rules. */
+  kubeProxyRunning(seenBy: string, isSeen: boolean): void {
+    this.#instruments.kubeProxyRunning.set({ seen_by: seenBy }, isSeen ? 1 : 0);
+  }
+
   /** `unserved`: Services that have a cluster IP of a family that is not served; 0 for one that is. */
   familyServed(family: Family, isServed: boolean, unserved: number): void {
     this.#instruments.familyServed.set(byFamily(family), isServed ? 1 : 0);

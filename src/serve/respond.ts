@@ -43,9 +43,13 @@ export function sendJson(response: ServerResponse, status: number, value: unknow
   send(response, status, 'application/json', JSON.stringify(value));
 }
 
+/** By which this program is known from kube-proxy, whose ports it has. */
+export const OWN_SERVER = 'kube-proxy-ipvs';
+
 /** Sends a whole body with the headers that every answer of ours has. */
 export function send(response: ServerResponse, status: number, contentType: string, body: string): void {
   response.writeHead(status, {
+    Server: OWN_SERVER,
     'Content-Type': contentType,
     'Content-Length': Buffer.byteLength(body),
     'X-Content-Type-Options': 'nosniff',
