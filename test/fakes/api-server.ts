@@ -255,9 +255,9 @@ export class FakeApiServer {
   }
 
   /**
-   * Which version a list has is kube-apiserver's (GetList in k8s.io/apiserver/pkg/storage/cacher/delegator.go): without a
-   * version the present one, whatever the watch cache has; with "0" what the cache has, `limit` or not; with another
-   * one not older than that, or, when the server does not get there within 3 s, "Too large resource version"
+   * Which version a list has is kube-apiserver's (GetList in k8s.io/apiserver/pkg/storage/cacher/delegator.go):
+   * without a version the present one, whatever the watch cache has; with "0" what the cache has, `limit` or not; with
+   * another one not older than that, or, when the server does not get there within 3 s, "Too large resource version"
    * (waitUntilFreshAndBlock in watch_cache.go, NewTooLargeResourceVersionError in pkg/storage/errors.go), which is
    * answered here at once.
    */
