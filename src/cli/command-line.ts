@@ -248,5 +248,6 @@ Examples:
   kube-proxy-ipvs cleanup             take everything out of the kernel again
 
 All flags of kube-proxy 1.36 are accepted: \`help flags\` lists them. Commands other than \`run\` find their configuration
-as the DaemonSet's pods do: --config, else $KUBE_PROXY_CONFIG, else /var/lib/kube-proxy/config.conf.
+as the DaemonSet's pods do: --config, else $KUBE_PROXY_CONFIG, else /var/lib/kube-proxy/config.conf. \`verify\`, \`plan\` and
+\`explain\` ask the running daemon before they look for a file.
 `;

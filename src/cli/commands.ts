@@ -9,6 +9,7 @@ import { runDiag } from './diag.js';
 import { runEvents } from './events.js';
 import { runExplain } from './explain.js';
 import { runConnections } from './connections.js';
+import { withDaemonConfig } from './daemon-config.js';
 import { runMigrate } from './migrate.js';
 import { withNodeDefaults } from './node-defaults.js';
 import { type CommandHandlers, type OutputOptions } from './options.js';
@@ -23,12 +24,13 @@ import { runVerify } from './verify.js';
 /** One handler per command, bound to the outside world. */
 export function commandHandlers(environment: Environment): CommandHandlers {
   const here = <T extends DaemonOptions>(options: T): T => withNodeDefaults(options, environment);
-  const checked = async <T extends DaemonOptions>(options: T): Promise<T> => {
-    const found = here(options);
+  const checked = async <T extends DaemonOptions>(found: T): Promise<T> => {
     const { warnings } = await loadDaemonConfig(found);
     for (const warning of [...found.warnings, ...warnings]) environment.err(`warning: ${warning}\n`);
     return found;
   };
+  const inUse = async <T extends DaemonOptions>(options: T): Promise<T> =>
+    checked(await withDaemonConfig(options, environment));
   const file = <T extends DaemonOptions>(options: T): T =>
     withNodeDefaults(options, { ...environment, variables: { ...environment.variables, NODE_NAME: undefined } });
   /** Commands that print one JSON document print it as YAML without knowing. */
@@ -43,12 +45,12 @@ export function commandHandlers(environment: Environment): CommandHandlers {
     backends: (options) => runBackends(here(options), environment),
     connections: (options) => runConnections(here(options), environment),
     table: (options) => runTable(here(options), environment),
-    verify: async (options) => runVerify(await checked(options), inForm(options)),
-    plan: async (options) => runPlan(await checked(options), inForm(options)),
-    explain: async (options) => runExplain(await checked(options), environment),
-    migrate: async (options) => runMigrate(await checked(options), environment),
+    verify: async (options) => runVerify(await inUse(options), inForm(options)),
+    plan: async (options) => runPlan(await inUse(options), inForm(options)),
+    explain: async (options) => runExplain(await inUse(options), environment),
+    migrate: async (options) => runMigrate(await checked(here(options)), environment),
     diag: (options) => runDiag(here(options), environment),
-    preflight: async (options) => runPreflight(await checked(options), inForm(options)),
+    preflight: async (options) => runPreflight(await checked(here(options)), inForm(options)),
     configCheck: (options) => runConfigCheck(file(options), inForm(options)),
     configPrint: (options) => runConfigPrint(options.writeTo === undefined ? file(options) : options, inForm(options)),
   };

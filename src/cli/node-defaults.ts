@@ -22,13 +22,18 @@ export function withNodeDefaults<T extends DaemonOptions>(options: T, { variable
   const hostnameOverride = options.overrides.hostnameOverride ?? nonEmpty(variables.NODE_NAME);
   const overrides = { ...options.overrides, hostnameOverride };
   if (options.configFile !== undefined || hasFlags(options)) return { ...options, overrides };
-  const configFile = nonEmpty(variables.KUBE_PROXY_CONFIG) ?? USUAL_FILES.find(exists ?? existsSync);
+  const configFile = usualFile(variables, exists ?? existsSync);
   if (configFile !== undefined) err(`configuration: ${configFile} (--config chooses another)\n`);
   return { ...options, overrides, configFile };
 }
 
-/** `document` has apiVersion and kind in any case. */
-function hasFlags({ document }: DaemonOptions): boolean {
+/** Where the configuration of this node's daemon should be. */
+export function usualFile(variables: Surroundings['variables'], exists: (path: string) => boolean): string | undefined {
+  return nonEmpty(variables.KUBE_PROXY_CONFIG) ?? USUAL_FILES.find(exists);
+}
+
+/** Whether flags make a configuration; `document` has apiVersion and kind in any case. */
+export function hasFlags({ document }: DaemonOptions): boolean {
   return Object.keys(document).length > 2;
 }
 

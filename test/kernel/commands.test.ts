@@ -5,7 +5,7 @@
  * kube-proxy's recorded state.
  */
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { after, before } from 'node:test';
 import { parse } from 'yaml';
 import { REQUIRED_MODULES, schedulerModule } from '../../src/kernel/node/modules.js';
@@ -285,6 +285,46 @@ step(
     console.log(
       `takeover: ${planned.length} sets and ${entries.length} entries planned and made, ${table.length} IPVS lines kept`,
     );
+  },
+);
+
+step(
+  'verify and plan compare with what the daemon runs with, whatever the file says, and where it has none',
+  async () => {
+    await rig.stop();
+    await shell(`${PROGRAM} cleanup`);
+    const flags = [
+      ...['--kubeconfig', rig.kubeconfig, '--hostname-override', 'node-0', '--cluster-cidr', '10.128.0.0/9'],
+      ...[
+        '--ipvs-scheduler',
+        'lc',
+        '--masquerade-all',
+        '--iptables-masquerade-bit',
+        '15',
+        '--conntrack-max-per-core',
+        '0',
+      ],
+      ...['--nodeport-addresses', '10.200.0.0/16', '--ipvs-exclude-cidrs', '10.97.0.0/16', '--ipvs-strict-arp'],
+    ];
+    const asFlags = await rig.adopt(rig.launch(flags));
+    await rig.waitForRules();
+    await shell('ipvsadm -A -t 10.97.0.1:80 -s rr');
+    for (const place of ['with a file that says otherwise', 'without a file']) {
+      if (place === 'without a file') rmSync(PLACE);
+      for (const [command, nothing] of [
+        ['verify', 'the kernel is as desired\n'],
+        ['plan --exit-code', 'nothing to change\n'],
+      ] as const) {
+        const { code, out, err } = await type(command);
+        assert.deepEqual([code, out], [0, nothing], `${place}: ${err}`);
+        assert.match(err, /^configuration: that of the running daemon, http:\/\/127\.0\.0\.1:10249\/configz /m);
+      }
+    }
+    await shell('ipvsadm -D -t 10.96.0.10:80');
+    asFlags.signal('SIGSTOP');
+    const stuck = await type(`verify --config ${rig.config({ hostnameOverride: '' }, { scheduler: 'lc' })}`);
+    assert.match(stuck.out, /missing virtual_server/, 'a file that is named counts');
+    asFlags.signal('SIGCONT');
   },
 );
 
