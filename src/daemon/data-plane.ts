@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { type Logger } from 'pino';
 import { type Family } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
@@ -16,7 +17,7 @@ import { rotationOf } from '../plan/virtual-server-plan.js';
 import { AddressApplier } from '../reconcile/address-applier.js';
 import { ConntrackCleaner } from '../reconcile/conntrack-cleaner.js';
 import { DeletionBudget } from '../reconcile/deletion-budget.js';
-import { DesiredUpdater } from '../reconcile/desired-updater.js';
+import { type DesiredSettings, DesiredUpdater } from '../reconcile/desired-updater.js';
 import { DrainTracker } from '../reconcile/drain.js';
 import { EstimationKeeper, type EstimationState } from '../reconcile/estimation.js';
 import { IpvsApplier } from '../reconcile/ipvs-applier.js';
@@ -79,6 +80,7 @@ export class DataPlane {
   readonly #estimation: EstimationKeeper;
   #verifications = 0;
   #estimationState: EstimationState = { isRunning: undefined, note: undefined };
+  #config: ProxyConfig;
   readonly #stop = new StopFlag();
   readonly #monitor: LinkMonitor;
   readonly #uplinks = new Uplinks();
@@ -88,6 +90,7 @@ export class DataPlane {
   /** Opens the kernel's interfaces; throws the errors of `openKernelClients`. */
   constructor(readonly options: DataPlaneOptions) {
     const { world, config, families, log } = options;
+    this.#config = config;
     const { openNetlinkSocket, openOptionSocket, clock } = world;
     this.clients = openKernelClients(openNetlinkSocket, options.iptables ? undefined : NFTABLES_TABLE);
     this.table = new IpvsTable(this.clients.ipvs, world.table ?? { openOptionSocket });
@@ -108,7 +111,7 @@ export class DataPlane {
       config.vips,
     );
     this.reconciler = this.#newReconciler();
-    this.runner = new BoundedFrequencyRunner(async () => (await this.sync()).ok, runnerOptions(options), clock);
+    this.runner = new BoundedFrequencyRunner(async () => (await this.sync()).ok, this.#runnerOptions(), clock);
     const { refusal } = this.table;
     const noSockopt = refusal === undefined ? {} : { getsockoptRefused: errorMessage(refusal) };
     log.debug(
@@ -123,8 +126,13 @@ export class DataPlane {
 
   /** What the rules of each family depend on, as it is known now. */
   ruleConfigs(): RuleConfig[] {
-    const { config, families, iptables } = this.options;
-    return ruleConfigs(config, families, this.cluster.node, iptables?.randomFully ?? true, this.#uplinks);
+    const { families, iptables } = this.options;
+    return ruleConfigs(this.#config, families, this.cluster.node, iptables?.randomFully ?? true, this.#uplinks);
+  }
+
+  /** What it runs with now. */
+  get config(): ProxyConfig {
+    return this.#config;
   }
 
   get cluster(): ClusterState {
@@ -133,21 +141,32 @@ export class DataPlane {
 
   /** The scheduler is probed, sysctls and IPVS timeouts are set. Throws PreflightError, or NetlinkError. */
   prepare(): void {
-    const { config, reporter } = this.options;
-    const { scheduler } = config;
-    if (!hasScheduler(this.clients.ipvs, scheduler))
-      throw new PreflightError(
-        `the kernel has no IPVS scheduler "${scheduler}" (fix: modprobe ip_vs_${scheduler} on the node, or set ipvs.scheduler to one that it has)`,
-      );
-    reporter.sysctlsPrepared(this.sysctls.ensure('start'));
+    this.#probeScheduler(this.#config);
+    this.options.reporter.sysctlsPrepared(this.sysctls.ensure('start'));
     this.rules.prefetch();
-    const seconds = (ms: number): number => Math.round(ms / 1000);
-    const timeouts = {
-      tcp: seconds(config.ipvsTcpTimeoutMs),
-      tcpFin: seconds(config.ipvsTcpFinTimeoutMs),
-      udp: seconds(config.ipvsUdpTimeoutMs),
-    };
-    if (timeouts.tcp + timeouts.tcpFin + timeouts.udp > 0) this.clients.ipvs.setTimeouts(timeouts);
+    this.#setTimeouts(this.#config);
+  }
+
+  /**
+   * From now on it runs with `next`; what differs from before goes to the kernel with the next sync, and nothing else
+   * does. Throws PreflightError or NetlinkError, having changed nothing, when the kernel lacks the scheduler.
+   */
+  reconfigure(next: ProxyConfig): void {
+    const { families, world, reporter } = this.options;
+    const before = this.#config;
+    if (isDeepStrictEqual(before, next)) return;
+    if (next.scheduler !== before.scheduler) this.#probeScheduler(next);
+    if (!isDeepStrictEqual(timeoutsOf(before), timeoutsOf(next))) this.#setTimeouts(next);
+    this.#config = next;
+    const settings = desiredSettings(this.options, next);
+    if (!isDeepStrictEqual(settings, this.updater.settings)) this.updater.changeSettings(settings);
+    this.ipvs.excludeCIDRs = families.flatMap((family) => next.excludeCIDRs[family]);
+    this.sysctls.desired = sysctlsOf(next, world.sysctlRoot);
+    reporter.sysctlsPrepared(this.sysctls.ensure('start'));
+    if (this.reconciler.adopted) this.rules.desiredChanged();
+    // What is no longer excluded is looked at, and so is a period that is over by now.
+    if (!isDeepStrictEqual(before.excludeCIDRs, next.excludeCIDRs)) this.reconciler.pending.verification = true;
+    if (this.reconciler.adopted) this.runner.request();
   }
 
   /** Both caches have synced: from now on the kernel follows. */
@@ -204,6 +223,33 @@ export class DataPlane {
     });
   }
 
+  #probeScheduler({ scheduler }: ProxyConfig): void {
+    if (hasScheduler(this.clients.ipvs, scheduler)) return;
+    throw new PreflightError(
+      `the kernel has no IPVS scheduler "${scheduler}" (fix: modprobe ip_vs_${scheduler} on the node, or set ipvs.scheduler to one that it has)`,
+    );
+  }
+
+  /** 0 leaves the kernel's value as it is. */
+  #setTimeouts(config: ProxyConfig): void {
+    const timeouts = timeoutsOf(config);
+    if (timeouts.tcp + timeouts.tcpFin + timeouts.udp > 0) this.clients.ipvs.setTimeouts(timeouts);
+  }
+
+  #runnerOptions(): BoundedFrequencyRunner['options'] {
+    const config = (): ProxyConfig => this.#config;
+    return {
+      get minInterval() {
+        return config().minSyncPeriodMs;
+      },
+      retryInterval: RETRY_MS,
+      get maxRetryInterval() {
+        return Math.min(MAX_RETRY_MS, config().syncPeriodMs);
+      },
+      onError: (error) => this.options.reporter.syncCrashed(error),
+    };
+  }
+
   #newIpvsApplier(): IpvsApplier {
     const { config, families, nodeName, world } = this.options;
     const seed = rotationOf(FNV_OFFSET, nodeName as VirtualServerKey);
@@ -213,23 +259,26 @@ export class DataPlane {
   }
 
   #newDrainTracker(): DrainTracker {
-    const { config, world, reporter } = this.options;
+    const { world, reporter } = this.options;
+    const config = (): ProxyConfig => this.#config;
     return new DrainTracker({
       applier: this.ipvs,
       clock: world.clock,
-      timeout: config.drainTimeoutMs,
+      get timeout() {
+        return config().drainTimeoutMs;
+      },
       onEnd: (how, count) => reporter.metrics.drainFinished(how, count),
       connectionsOf: (server, expected) => this.table.connections(server, expected),
     });
   }
 
   #newReconciler(): Reconciler {
-    const { config, world, reporter } = this.options;
+    const { world, reporter } = this.options;
     const { clients, sources } = this;
     return new Reconciler({
       updater: this.updater,
       ipvs: this.ipvs,
-      addresses: new AddressApplier(clients.links, () => this.cluster.localAddresses, config.vips),
+      addresses: new AddressApplier(clients.links, () => this.cluster.localAddresses, this.#config.vips),
       sets: new IpsetApplier(sources.sets, sources.definitions),
       drains: this.drains,
       rules: this.rules,
@@ -241,30 +290,32 @@ export class DataPlane {
       }),
       sources,
       watchLink: (index, listener) => this.#monitor.watch(index, listener),
-      excludeCIDRs: this.ipvs.excludeCIDRs,
       clock: world.clock,
       stop: this.#stop,
       earlier: this.options.handover?.sets,
-      verifyInterval: config.syncPeriodMs,
-      minInterval: config.minSyncPeriodMs,
+      verifyInterval: () => this.#config.syncPeriodMs,
+      minInterval: () => this.#config.minSyncPeriodMs,
       onTaken: () => reporter.changesTaken(),
       onApplied: (interleaved) => reporter.changesApplied(interleaved),
     });
   }
 }
 
-function newUpdater({ config, nodeName, families, reporter, iptables }: DataPlaneOptions): DesiredUpdater {
-  const { scheduler, nodePortAddresses: nodePorts, nodeIP, allowsExternalIPs } = config;
-  const widestRangesOnly = iptables === undefined;
-  const settings = { nodeName, scheduler, families, nodePorts, nodeIP, allowsExternalIPs, widestRangesOnly };
-  return new DesiredUpdater(new ClusterState(), settings, reporter);
+function newUpdater(options: DataPlaneOptions): DesiredUpdater {
+  return new DesiredUpdater(new ClusterState(), desiredSettings(options, options.config), options.reporter);
 }
 
-function runnerOptions({ config, reporter }: DataPlaneOptions): BoundedFrequencyRunner['options'] {
-  return {
-    minInterval: config.minSyncPeriodMs,
-    retryInterval: RETRY_MS,
-    maxRetryInterval: Math.min(MAX_RETRY_MS, config.syncPeriodMs),
-    onError: (error) => reporter.syncCrashed(error),
-  };
+function desiredSettings(
+  { nodeName, families, iptables }: Pick<DataPlaneOptions, 'nodeName' | 'families' | 'iptables'>,
+  { scheduler, nodePortAddresses: nodePorts, nodeIP, allowsExternalIPs }: ProxyConfig,
+): DesiredSettings {
+  const widestRangesOnly = iptables === undefined;
+  return { nodeName, scheduler, families, nodePorts, nodeIP, allowsExternalIPs, widestRangesOnly };
+}
+
+/** In seconds, as the kernel counts them. */
+function timeoutsOf(config: ProxyConfig): { tcp: number; tcpFin: number; udp: number } {
+  const seconds = (ms: number): number => Math.round(ms / 1000);
+  const { ipvsTcpTimeoutMs, ipvsTcpFinTimeoutMs, ipvsUdpTimeoutMs } = config;
+  return { tcp: seconds(ipvsTcpTimeoutMs), tcpFin: seconds(ipvsTcpFinTimeoutMs), udp: seconds(ipvsUdpTimeoutMs) };
 }

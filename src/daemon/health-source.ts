@@ -17,7 +17,7 @@ export interface RulesProgress {
 
 export interface HealthInputs {
   readonly state: Readonly<SyncState>;
-  readonly syncPeriodMs: number;
+  readonly syncPeriodMs: () => number;
   readonly families: readonly Family[];
   /** Milliseconds since the kernel was last verified; undefined before the first time. */
   readonly verificationAge: () => number | undefined;
@@ -82,7 +82,7 @@ function reasonsNotToBeReady({ isSynced, state }: HealthInputs): HealthReason[] 
 }
 
 function behind({ state, syncPeriodMs, verificationAge }: HealthInputs, now: number): HealthReason[] {
-  const limit = 2 * syncPeriodMs;
+  const limit = 2 * syncPeriodMs();
   const waiting = since(state.waitingSince, now);
   const reasons: HealthReason[] = [];
   if (waiting > limit) {
@@ -99,7 +99,7 @@ function behind({ state, syncPeriodMs, verificationAge }: HealthInputs, now: num
 }
 
 function rulesBehind({ state, syncPeriodMs, rules }: HealthInputs, now: number): HealthReason[] {
-  const limit = 2 * syncPeriodMs;
+  const limit = 2 * syncPeriodMs();
   const { waitingSince, checkingSince } = rules();
   const failing = since(state.rulesFailingSince, now);
   const waiting = Math.max(since(waitingSince, now), since(checkingSince, now), failing);

@@ -122,6 +122,13 @@ async function serve(parts: ServeParts): Promise<void> {
   log.info({ node: nodeName, version: environment.version, scheduler: config.scheduler }, 'started');
   try {
     await servers.start();
+    configChange?.takeOverBy((next) => {
+      dataPlane.reconfigure(next.config);
+      servers.reconfigured(next.document);
+      setOomScore(next.config.oomScoreAdj, log);
+      log.level = next.config.logLevel;
+      for (const warning of next.warnings) log.warn(warning);
+    });
     kubeProxy.start();
     releaseAddresses(
       { links: dataPlane.clients.links, sets: dataPlane.sources.sets },
@@ -262,8 +269,8 @@ function setOomScore(score: number, log: Logger): void {
 }
 
 /**
- * Ends the daemon on the process's signals, and when the configuration file changes to another that can be used, as
- * kube-proxy's.
+ * Ends the daemon on the process's signals, and when the configuration file changes in what only the start can set, as
+ * kube-proxy does whatever changes.
  */
 async function watchForEnd(
   options: DaemonOptions,
@@ -282,7 +289,7 @@ async function watchForEnd(
     loaded,
     log,
     onRefused: (isRefused) => metrics.configRefused(isRefused),
-    onChanged: () => changed.abort(),
+    onRestart: () => changed.abort(),
   });
   await configChange.start();
   return { stop: AbortSignal.any([environment.stop, changed.signal]), configChange };

@@ -1,3 +1,4 @@
+import { type RequestListener } from 'node:http';
 import { FAMILIES } from '../values/address.js';
 import { type BindAddress } from '../config/bind-address.js';
 import { configz } from '../config/configz.js';
@@ -33,6 +34,9 @@ export interface ServersOptions {
 /** Everything that listens: health, metrics and status, and the health check node ports of Services. */
 export class Servers {
   readonly #listeners: Listener[] = [];
+  readonly #newPages: () => RequestListener;
+  #pages: RequestListener;
+  #document: Versioned;
   readonly #serviceHealth: ServiceHealthServer;
   readonly #kernelLook: KernelLook;
   readonly #scrape: Scrape;
@@ -43,10 +47,11 @@ export class Servers {
   constructor(readonly options: ServersOptions) {
     const { document, environment, dataPlane, sources } = options;
     const { config, nodeName, reporter, log } = dataPlane.options;
+    this.#document = document;
     const { metrics } = reporter;
     const health = healthSource({
       state: reporter.state,
-      syncPeriodMs: config.syncPeriodMs,
+      syncPeriodMs: () => dataPlane.config.syncPeriodMs,
       families: dataPlane.options.families,
       verificationAge: () => dataPlane.reconciler.verificationAge,
       rules: () => dataPlane.rules,
@@ -72,16 +77,26 @@ export class Servers {
     options.health.serve(healthHandler(health, metrics));
     this.#kernelLook = new KernelLook(dataPlane.options.world.openNetlinkSocket);
     this.#scrape = new Scrape({ dataPlane, metrics, health, collect: () => sources.report.collect() });
-    const metricsServer = metricsHandler({
-      metrics: { contentType: metrics.contentType, text: () => this.#scrape.text() },
-      status,
-      inspection: inspectionSource(dataPlane, () => reporter.state.refused.messages, this.#kernelLook),
-      configz: () => configz(document),
-      events: (sinceMs) => reporter.events.report(sinceMs),
-      access: config.statusAccess,
-    });
-    this.#add('metrics server', config.metricsBindAddress, metricsServer, 'metricsBindAddress');
+    const pages = (): RequestListener =>
+      metricsHandler({
+        metrics: { contentType: metrics.contentType, text: () => this.#scrape.text() },
+        status,
+        inspection: inspectionSource(dataPlane, () => reporter.state.refused.messages, this.#kernelLook),
+        configz: () => configz(this.#document),
+        events: (sinceMs) => reporter.events.report(sinceMs),
+        access: dataPlane.config.statusAccess,
+      });
+    this.#newPages = pages;
+    this.#pages = pages();
+    const answer: RequestListener = (request, response) => this.#pages(request, response);
+    this.#add('metrics server', config.metricsBindAddress, answer, 'metricsBindAddress');
     this.#serviceHealth = new ServiceHealthServer({ log, isProxyHealthy: () => health.healthz().healthy });
+  }
+
+  /** The data plane runs with another configuration, of which this is what /configz shows. */
+  reconfigured(document: Versioned): void {
+    this.#document = document;
+    this.#pages = this.#newPages();
   }
 
   /** On which this process listens now. */
@@ -111,8 +126,8 @@ export class Servers {
 
   /** Health check node ports follow the desired state, and listen on the addresses that serve NodePorts. */
   #updateHealthChecks(): void {
-    const { cluster, updater, options } = this.options.dataPlane;
-    const basis = [updater.desired.healthChecksRevision, cluster.localAddresses, cluster.node] as const;
+    const { cluster, updater, config } = this.options.dataPlane;
+    const basis = [updater.desired.healthChecksRevision, cluster.localAddresses, cluster.node, config] as const;
     if (basis.every((value, i) => value === this.#healthChecksBasis?.[i])) return;
     this.#healthChecksBasis = basis;
     const desired = new Map<number, ServiceHealth>();
@@ -122,7 +137,7 @@ export class Servers {
       if (check !== undefined) desired.set(check.port, { namespace, name, localEndpoints: check.localEndpoints });
     }
     const { nodePortAddresses } = updater.context;
-    const isEverywhere = FAMILIES.every((family) => options.config.nodePortAddresses[family].all);
+    const isEverywhere = FAMILIES.every((family) => config.nodePortAddresses[family].all);
     const addresses = isEverywhere ? ('all' as const) : [...nodePortAddresses[4], ...nodePortAddresses[6]];
     const identity = JSON.stringify([[...desired], isEverywhere ? 'all' : (addresses as string[]).map(String)]);
     if (identity === this.#lastHealthChecks) return;

@@ -52,16 +52,30 @@ export class DesiredUpdater {
   readonly claims = new Claims();
   readonly #refusals = new Map<string, readonly Refusal[]>();
 
+  #settings: DesiredSettings;
+
   constructor(
     readonly cluster: ClusterState,
-    readonly settings: DesiredSettings,
+    settings: DesiredSettings,
     readonly events: DesiredEvents,
   ) {
+    this.#settings = settings;
     cluster.decideNodePortsBy((address) => {
+      const { settings } = this;
       const family = familyOf(address);
       if (!settings.families.includes(family)) return false;
       return servesNodePorts(settings.nodePorts[family], address, this.#primary(family));
     });
+  }
+
+  get settings(): DesiredSettings {
+    return this.#settings;
+  }
+
+  /** Every Service is worked out anew by the next update; what comes out as it was costs the kernel nothing. */
+  changeSettings(settings: DesiredSettings): void {
+    this.#settings = settings;
+    this.cluster.markAllDirty();
   }
 
   /** What is left out now, by Service. */

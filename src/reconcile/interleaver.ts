@@ -24,7 +24,7 @@ export interface InterleaverOptions extends ChangeEvents {
   readonly conntrack: ConntrackCleaner;
   readonly clock: Clock;
   /** At least so long between two times that changes go to the kernel, ms (minSyncPeriod). */
-  readonly minInterval: number;
+  readonly minInterval: () => number;
 }
 
 /** What was changed in between. */
@@ -45,7 +45,7 @@ export class Interleaver {
   async run(record: SyncRecord): Promise<Interleaved | undefined> {
     const { clock, updater, ipvs, minInterval, changes, pending, conntrack, onTaken, onApplied } = this.options;
     const { dirtyCount } = updater.cluster;
-    if (dirtyCount === 0 || clock.now() - changes.appliedAt < minInterval) return undefined;
+    if (dirtyCount === 0 || clock.now() - changes.appliedAt < minInterval()) return undefined;
     record.servicesChanged += dirtyCount;
     onTaken();
     const touched = newTouched();

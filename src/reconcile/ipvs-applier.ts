@@ -31,7 +31,8 @@ export class IpvsApplier {
   constructor(
     readonly client: IpvsClient,
     readonly nodeSeed: number,
-    readonly excludeCIDRs: readonly Prefix[],
+    /** May be replaced. */
+    public excludeCIDRs: readonly Prefix[],
     readonly onChanged: (server: VirtualServerKey) => void,
     readonly budget: DeletionBudget,
   ) {}

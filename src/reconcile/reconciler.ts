@@ -1,6 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Touched, keepTouched } from '../desired/desired-state.js';
-import { type Prefix } from '../values/prefix.js';
 import { type AddressApplier } from './address-applier.js';
 import { adopt, touchAll } from './adopt.js';
 import { type Between, ChangeApplier } from './change-applier.js';
@@ -41,7 +40,6 @@ export interface ReconcilerOptions extends ChangeEvents {
   readonly conntrack: ConntrackCleaner;
   readonly sources: ObservedSources;
   readonly watchLink: PrerequisitesOptions['watchLink'];
-  readonly excludeCIDRs: readonly Prefix[];
   readonly clock: Clock;
   /** Set when the process is to end: the sync in flight breaks off, and what is in the kernel stays. */
   readonly stop: StopFlag;
@@ -51,9 +49,9 @@ export interface ReconcilerOptions extends ChangeEvents {
    */
   readonly earlier?: SetBackend | undefined;
   /** How often the whole kernel state is read back and repaired, ms (syncPeriod). */
-  readonly verifyInterval: number;
+  readonly verifyInterval: () => number;
   /** At least so long between two times that changes go to the kernel, ms (minSyncPeriod). */
-  readonly minInterval: number;
+  readonly minInterval: () => number;
 }
 
 /**

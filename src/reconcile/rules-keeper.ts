@@ -139,6 +139,12 @@ export class RulesKeeper<Desired extends { readonly family: Family } = { readonl
     cancel();
   }
 
+  /** What is desired has changed: that the kernel differs from it is nobody's doing. */
+  desiredChanged(): void {
+    this.#wereRight = false;
+    this.check();
+  }
+
   /** Everything else is in place: what another mode of kube-proxy left may go. */
   release(): void {
     if (!this.#isHeld) return;

@@ -110,7 +110,8 @@ export function ensureSysctls(
 export class SysctlKeeper {
   constructor(
     readonly sysctl: Sysctl,
-    readonly desired: readonly DesiredSysctl[],
+    /** May be replaced. */
+    public desired: readonly DesiredSysctl[],
   ) {}
 
   /** Sets what differs; never throws. */

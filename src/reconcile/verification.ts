@@ -1,6 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Address } from '../values/address.js';
-import { type Prefix } from '../values/prefix.js';
 import { mergeTouched, newTouched } from '../desired/desired-state.js';
 import { type AddressApplier } from './address-applier.js';
 import { type ChangeApplier } from './change-applier.js';
@@ -29,11 +28,10 @@ export interface VerificationOptions {
   readonly changes: ChangeApplier;
   readonly pending: PendingWork;
   readonly refusals: KernelRefusals;
-  readonly excludeCIDRs: readonly Prefix[];
   readonly clock: Clock;
   readonly stop: StopFlag;
   /** How often the whole kernel state is read back and repaired, ms (syncPeriod). */
-  readonly interval: number;
+  readonly interval: () => number;
   readonly interleaver: Interleaver;
 }
 
@@ -54,7 +52,7 @@ export class Verification {
 
   /** Milliseconds until the next one is due. */
   get dueIn(): number {
-    return this.options.pending.verification ? 0 : Math.max(0, this.options.interval - (this.age ?? Infinity));
+    return this.options.pending.verification ? 0 : Math.max(0, this.options.interval() - (this.age ?? Infinity));
   }
 
   /** All that is in the kernel is known and about to be made as desired: the interval begins. */
@@ -77,7 +75,8 @@ export class Verification {
 
   /** What an observation is compared by. */
   get comparison(): Comparison {
-    const { updater, ipvs, addresses, excludeCIDRs, refusals } = this.options;
+    const { updater, ipvs, addresses, refusals } = this.options;
+    const { excludeCIDRs } = ipvs;
     const { desired } = updater;
     const isDesired = (address: Address): boolean => addresses.isDesired(address, desired);
     const isNodeKnown = updater.cluster.node !== undefined;

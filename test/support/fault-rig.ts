@@ -69,7 +69,7 @@ export class FaultRig extends Rig {
   health(): StatusHealth {
     const report = healthSource({
       state: this.reporter.state,
-      syncPeriodMs: 0,
+      syncPeriodMs: () => 0,
       families: [4, 6],
       verificationAge: () => this.dataPlane.reconciler.verificationAge,
       rules: () => this.dataPlane.rules,

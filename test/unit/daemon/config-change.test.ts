@@ -1,6 +1,6 @@
 /**
- * A configuration file that changes under a running daemon: a typo ends nothing, a change ends it, and the same in
- * other words is no change.
+ * A configuration file that changes under a running daemon: a typo ends nothing, most changes are taken over, some end
+ * it, and the same in other words is no change.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -44,7 +44,7 @@ async function startWatch(t: TestContext): Promise<Rig> {
       loaded: await loadConfigFile(file),
       log: { info: log, error: log },
       onRefused: (isRefused) => refused.push(isRefused),
-      onChanged: () => rig.changed++,
+      onRestart: () => rig.changed++,
       settleMs: 1,
     }),
   };
@@ -74,7 +74,7 @@ test('a typo, a value that is not allowed, no YAML at all: reported, and what ru
   assert.equal(rig.changed, 0);
 });
 
-test('another configuration ends the daemon, also after one that was refused', async (t) => {
+test('before there is anybody to take it over, another configuration ends the daemon, also after one that was refused', async (t) => {
   const rig = await startWatch(t);
   rig.write(`${HEAD}ipvs: {scheduler: nonsense}\n`);
   await until('refused', () => rig.refused.length === 1);
@@ -101,16 +101,67 @@ test('what changed between the loading and the watching is seen', async (t) => {
   writeFileSync(file, GOOD.replace('rr', 'lc'));
   let changed = 0;
   const log = { info: () => undefined, error: () => undefined };
-  const onChanged = (): void => void changed++;
+  const onRestart = (): void => void changed++;
   const change = new ConfigChange({
     file,
     overrides: {},
     loaded,
     log,
     onRefused: () => undefined,
-    onChanged,
+    onRestart,
     settleMs: 1,
   });
   await change.start();
   await until('changed', () => changed === 1);
 });
+
+test('a change is handed over, again and again, and ends nothing', async (t) => {
+  const rig = await startWatch(t);
+  const taken: string[] = [];
+  rig.change.takeOverBy(({ config, document }) => {
+    taken.push(`${config.scheduler} ${config.masqueradeAll} ${JSON.stringify(document['featureGates'] ?? {})}`);
+  });
+  rig.write(`${HEAD}ipvs: {scheduler: lc}\n`);
+  await until('lc', () => taken.at(-1) === 'lc false {}');
+  rig.write(`${HEAD}ipvs: {scheduler: lc}\niptables: {masqueradeAll: true}\n`);
+  await until('masqueradeAll', () => taken.at(-1) === 'lc true {}');
+  rig.write(GOOD);
+  await until('back', () => taken.at(-1) === 'rr false {}');
+  rig.write(`${GOOD}featureGates: {AllAlpha: false}\n`);
+  await until('what is not heeded is shown', () => taken.at(-1) === 'rr false {"AllAlpha":false}');
+  assert.equal(rig.changed, 0);
+  assert.match(rig.logged.join('\n'), /taken over .*"fields":\["scheduler"\]/);
+});
+
+test('what cannot be taken over is refused and can be corrected', async (t) => {
+  const rig = await startWatch(t);
+  rig.change.takeOverBy(({ config }) => {
+    if (config.scheduler === 'ovf') throw new Error('the kernel has no IPVS scheduler "ovf"');
+  });
+  rig.write(`${HEAD}ipvs: {scheduler: ovf}\n`);
+  await until('refused', () => rig.refused.at(-1) === true);
+  assert.match(rig.change.problem!, /no IPVS scheduler "ovf"/);
+  rig.write(GOOD);
+  await until('in order again', () => rig.refused.at(-1) === false);
+  assert.equal(rig.change.problem, undefined);
+  assert.equal(rig.changed, 0);
+});
+
+for (const change of [
+  'healthzBindAddress: 127.0.0.1:10257',
+  'metricsBindAddress: 127.0.0.1:10250',
+  'bindAddress: 10.1.1.1',
+  'bindAddressHardFail: true',
+  'clientConnection: {kubeconfig: /other}',
+  'hostnameOverride: other',
+  'kubeProxyIpvs: {relistPeriod: 1h}',
+  'kubeProxyIpvs: {protectNodeAddresses: off}',
+])
+  test(`${change} ends the daemon, whatever else changed`, async (t) => {
+    const rig = await startWatch(t);
+    let taken = 0;
+    rig.change.takeOverBy(() => void taken++);
+    rig.write(`${HEAD}ipvs: {scheduler: lc}\n${change}\n`);
+    await until('the end', () => rig.changed === 1);
+    assert.equal(taken, 0);
+  });

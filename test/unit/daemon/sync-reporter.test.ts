@@ -103,7 +103,7 @@ test('a sync that breaks off by a fault of this program is logged, tried again, 
   let later = 0;
   const health = healthSource({
     state: reporter.state,
-    syncPeriodMs: 30_000,
+    syncPeriodMs: () => 30_000,
     families: [4],
     verificationAge: () => undefined,
     rules: () => dataPlane.rules,

@@ -52,7 +52,7 @@ class Node {
   source() {
     return healthSource({
       state: this.state,
-      syncPeriodMs: SYNC_PERIOD,
+      syncPeriodMs: () => SYNC_PERIOD,
       families: this.families,
       verificationAge: () => (this.verifiedAt === undefined ? undefined : this.now - this.verifiedAt),
       rules: () => this.rules,
@@ -162,7 +162,7 @@ describe('health server', () => {
     const { state } = node;
     let isBroken = true;
     const source = healthSource({
-      ...{ state, syncPeriodMs: SYNC_PERIOD, families: [4], verificationAge: () => 0, rules: () => node.rules },
+      ...{ state, syncPeriodMs: () => SYNC_PERIOD, families: [4], verificationAge: () => 0, rules: () => node.rules },
       ...{ isSynced: () => true, isNodeKnown: () => true, hadKernelState: true },
       isEligible: () => {
         if (isBroken) throw new Error('secret detail');
