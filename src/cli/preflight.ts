@@ -62,7 +62,13 @@ export async function checkNode(config: ProxyConfig, fix: boolean, environment: 
   const checks = await attempt('permissions', async () => (requireCapabilities(), 'CAP_NET_ADMIN, CAP_NET_RAW'));
   if (checks.every(({ state }) => state === 'ok')) checks.push(...(await (fix ? tryOut(inputs) : look(inputs))));
   const kernel: Check = { name: 'kernel', state: 'ok', detail: `Linux ${readKernelReleaseText().trim()}` };
-  return [kernel, ...checks, await checkKubeProxy(config), ...checkSysctls(sysctlsOf(config), fix), ...checkTables(config, fix)];
+  return [
+    kernel,
+    ...checks,
+    await checkKubeProxy(config),
+    ...checkSysctls(sysctlsOf(config), fix),
+    ...checkTables(config, fix),
+  ];
 }
 
 /** One that runs on is no fault of the node: on the day of the switch it is still there. */
