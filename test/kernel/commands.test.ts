@@ -8,7 +8,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { after, before } from 'node:test';
 import { parse } from 'yaml';
-import { REQUIRED_MODULES, schedulerModule } from '../../src/kernel/node/modules.js';
+import { requiredModules } from '../../src/daemon/preflight-checks.js';
 import { type Change } from '../../src/reconcile/change.js';
 import { ROOT } from './harness/agent.js';
 import { ipsets, ipvsRules, kubeIpvs0Addresses, loadModules, shell } from './harness/kernel-state.js';
@@ -29,7 +29,7 @@ let rig: Rig;
 
 before(async () => {
   // As preflight --fix leaves a node: commands that only look load nothing.
-  loadModules('ipv6', ...REQUIRED_MODULES, schedulerModule('rr'));
+  loadModules('ipv6', ...requiredModules('rr'));
   lab = await Lab.create({ pods: [] });
   rig = await Rig.create(fixtureCluster());
   mkdirSync('/var/lib/kube-proxy', { recursive: true });
