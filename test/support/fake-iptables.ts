@@ -26,7 +26,7 @@ export class FakeIptables {
     restoreWaits: true,
   };
 
-  readonly run: RunCommand = async (command, _args, options) => {
+  run: RunCommand = async (command, _args, options) => {
     this.calls.push(command);
     await this.before(command);
     options?.signal?.throwIfAborted();

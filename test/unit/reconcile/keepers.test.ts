@@ -6,7 +6,8 @@ import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { CommandError } from '../../../src/kernel/command.js';
 import { Sysctl } from '../../../src/kernel/node/sysctl.js';
-import { FakeIptables, RulesRig, rulesOf } from '../../support/rules-rig.js';
+import { FakeIptables } from '../../support/fake-iptables.js';
+import { RulesRig, rulesOf } from '../../support/rules-rig.js';
 import { parseSavedRules } from '../../../src/plan/iptables-save.js';
 import { type SysctlInputs, ensureSysctls, desiredSysctls } from '../../../src/reconcile/sysctl-keeper.js';
 
