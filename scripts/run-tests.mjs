@@ -50,13 +50,15 @@ process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
 const children = new Set();
 for (const signal of ['SIGINT', 'SIGTERM']) {
   process.on(signal, () => {
+    sources.length = 0; // what has not begun does not begin
+    process.exitCode = 130;
     for (const child of children) child.kill(signal);
   });
 }
 const total = kind === 'unit' ? await runUnit() : await runKernel();
 if (values.counts !== undefined) appendFileSync(values.counts, `${JSON.stringify(total)}\n`);
 console.log(`${kind} tests: ${total.pass} passed, ${total.fail} failed, ${total.skipped} skipped`);
-process.exitCode = total.fail > 0 ? 1 : 0;
+process.exitCode ??= total.fail > 0 ? 1 : 0;
 
 async function runUnit() {
   const counts = join(scratch, 'unit');
