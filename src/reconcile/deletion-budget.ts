@@ -6,8 +6,9 @@ import { type Clock } from '../time/clock.js';
  */
 const LISTED_MS = 180_000;
 /**
- * So many are deleted at once, whatever else goes on: to search past one takes some 6 ns, so an addition is 30 us longer
- * at most. Whatever but the largest clusters change in three minutes is deleted as soon as it is idle, as by kube-proxy.
+ * So many are deleted at once, whatever else goes on: to search past one takes some 6 ns, so that an addition takes
+ * 30 us longer at most. What all but the largest clusters change in three minutes goes as soon as it is idle, as by
+ * kube-proxy.
  */
 const AT_ONCE = 5000;
 /** So long the list may get when nothing is added, and its search still takes a part of a millisecond. */
