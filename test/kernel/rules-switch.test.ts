@@ -132,9 +132,9 @@ async function assertInNftables(): Promise<void> {
 }
 
 const nftStep = (name: string, action: () => Promise<void>): void =>
-  step(name, async () => {
-    if (missing === undefined) await action();
-    else console.log(missing);
+  step(name, async (context) => {
+    if (missing !== undefined) return context.skip(missing);
+    await action();
   });
 
 nftStep('the rules of kube-proxy’s IPVS mode are taken over into nf_tables, nothing lost', async () => {
