@@ -90,6 +90,10 @@ test('no rule of a family has an address of the other', () => {
       .join('\n');
   assert.match(rules(4), /-s 127\.0\.0\.0\/8 /);
   assert.match(rules(6), /-s ::1\/128 /);
+  assert.match(rules(4), /-p icmp -m icmp --icmp-type 8 .*-j ACCEPT/);
+  assert.match(rules(6), /-p ipv6-icmp -m icmp6 --icmpv6-type 128 .*-j ACCEPT/);
+  assert.doesNotMatch(rules(4), /icmpv6|ipv6-icmp/);
+  assert.doesNotMatch(rules(6), /-p icmp/);
   assert.doesNotMatch(rules(4), /(-s|-d) [0-9a-f]*:/);
   assert.doesNotMatch(rules(6), /\d\.\d+\.\d+\.\d/);
 });

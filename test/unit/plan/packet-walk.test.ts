@@ -186,7 +186,13 @@ test('every step of every case reads as a sentence, and names the rule that it f
   const world = await World.create(PHASES[1]!.config);
   for (const one of casesOf(PHASES[1]!.rows, SERVICES)) {
     if (!isProtocol(one.way)) continue;
-    for (const { at, text, rule } of world.walk(one, one.way, 'DROP').steps) {
+    const { verdict, steps } = world.walk(one, one.way, 'DROP');
+    if (verdict.kind === 'served')
+      assert.ok(
+        steps.some(({ at, text }) => at === 'IPVS' && /: \w+ chooses among /.test(text)),
+        JSON.stringify(steps),
+      );
+    for (const { at, text, rule } of steps) {
       assert.doesNotMatch(text, /undefined|KUBE-(?!MARK|LOAD|NODE|SOURCE|SERVICES)/, `${at}: ${text}`);
       if (/^(nat|filter|mangle) KUBE/.test(at)) assert.ok(rule?.includes('-j '), at);
     }
