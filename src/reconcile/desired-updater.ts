@@ -51,6 +51,7 @@ export class DesiredUpdater {
   readonly desired = new DesiredState();
   readonly claims = new Claims();
   readonly #refusals = new Map<string, readonly Refusal[]>();
+  #running: Promise<unknown> | undefined;
 
   #settings: DesiredSettings;
 
@@ -115,9 +116,17 @@ export class DesiredUpdater {
 
   /**
    * Brings every dirty Service up to date; returns how many there were. Cluster state may change meanwhile: what gets
-   * dirty then is left for the next call.
+   * dirty then is left for the next call. A call that is still at it is waited for, whatever comes of it: what it took
+   * is up to date, too, when this one resolves.
    */
   async updateDirty(touched: Touched, stop = new StopFlag()): Promise<number> {
+    while (this.#running !== undefined) await this.#running.catch(() => undefined);
+    const running = this.#updateDirty(touched, stop).finally(() => (this.#running = undefined));
+    this.#running = running;
+    return running;
+  }
+
+  async #updateDirty(touched: Touched, stop: StopFlag): Promise<number> {
     const dirty = this.cluster.takeDirty();
     const context = this.context;
     const pacer = stop.pacer();

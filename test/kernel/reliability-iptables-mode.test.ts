@@ -170,11 +170,13 @@ step('the start: both backends are served all the time, from everywhere; then it
   });
   await assertNothingFailed('the switch');
   assert.equal(weights('TCP 10.96.200.1:80').length, 2);
-  const held = rig.daemon.log.filter(({ msg }) => msg.includes('iptables mode serves until'));
-  assert.deepEqual(
-    held.map(({ families }) => families),
-    [[4]],
-  );
+  const { log } = rig.daemon;
+  // Where the first sync ends before the rules have been read, nothing has to be held back.
+  const held = log.filter(({ msg }) => msg.includes('iptables mode serves until'));
+  assert.ok(held.length <= 1 && held.every(({ families }) => String(families) === '4'), JSON.stringify(held));
+  const synced = log.findIndex(({ msg }) => msg.startsWith('took over the kernel state'));
+  const written = log.findLastIndex(({ msg }) => msg === 'iptables rules written');
+  assert.ok(synced >= 0 && written > synced, rig.daemon.tail(10));
 });
 
 step('from then on IPVS answers: what is opened shows in its table', async () => {
@@ -188,5 +190,6 @@ step('from then on IPVS answers: what is opened shows in its table', async () =>
   const outcome = await lab.agent.request('client', { protocol: 'TCP', address: EMPTY.address, port: 80 });
   assert.equal(outcome.result, 'refused');
   assert.match(await shell('ipvsadm -Lcn'), /10\.96\.200\.1:80/);
-  assert.equal((await rig.command('verify', '--config', rig.config({ clusterCIDR: '' }))).code, 0);
+  const verified = await rig.command('verify', '--config', rig.config({ clusterCIDR: '' }));
+  assert.equal(verified.code, 0, JSON.stringify(verified));
 });

@@ -107,3 +107,25 @@ test('a change of it in the middle is not lost', async () => {
   assert.equal(lines.length, TOTAL);
   for (const line of lines) assert.match(line, /-> 10\.0\.9\.9:8080$/);
 });
+
+test('whoever asks while it is worked out waits for that: verify does, while the lists are still worked out ahead', async () => {
+  const cluster = large();
+  const pacer = { isDue: true, yieldIfDue: () => nextTurn() };
+  const ahead = cluster.updater.updateDirty(newTouched(), { pacer: () => pacer } as never);
+  await nextTurn();
+  assert.ok(cluster.updater.desired.virtualServers.size < TOTAL, 'in the middle of it');
+  assert.equal(cluster.state.dirtyCount, 0);
+  assert.equal(await cluster.updater.updateDirty(newTouched()), 0);
+  assert.equal(cluster.updater.desired.virtualServers.size, TOTAL);
+  assert.equal(await ahead, 1);
+});
+
+test('a call that broke off is waited for, and made good by the next', async () => {
+  const cluster = large();
+  const broken = { isDue: true, yieldIfDue: () => nextTurn().then(() => Promise.reject(new Error('stopped'))) };
+  const ahead = cluster.updater.updateDirty(newTouched(), { pacer: () => broken } as never);
+  const rejected = assert.rejects(ahead, /stopped/);
+  assert.equal(await cluster.updater.updateDirty(newTouched()), 1);
+  await rejected;
+  assert.equal(cluster.updater.desired.virtualServers.size, TOTAL);
+});
