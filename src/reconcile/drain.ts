@@ -101,9 +101,15 @@ export class DrainTracker {
     const now = clock.now();
     const keys = realServerKeys(draining, virtualServerFamily(server));
     if (before !== undefined) this.#countRestored(before.since, keys);
-    const since = new Map(keys.map((real) => [real, before?.since.get(real) ?? now]));
+    const since = new Map<RealServerKey, number>();
+    let deadlineAt = Infinity;
+    for (const real of keys) {
+      const start = before?.since.get(real) ?? now;
+      since.set(real, start);
+      deadlineAt = Math.min(deadlineAt, this.#deadline(start));
+    }
     const connections = before?.connections ?? new Map<RealServerKey, number>();
-    this.#set(server, { since, connections, pollAt: now, deadlineAt: this.#deadline(Math.min(...since.values())) });
+    this.#set(server, { since, connections, pollAt: now, deadlineAt });
   }
 
   /**

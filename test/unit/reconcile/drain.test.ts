@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { NETLINK_GENERIC } from '../../../src/netlink/socket.js';
 import { parseAddress } from '../../../src/values/address.js';
-import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
+import { addressServerKey, realServerKey, realServerList } from '../../../src/values/virtual-server.js';
 import { TestCluster } from '../../support/desired-cluster.js';
 import { DRAIN_MS, ReconcileRig, web } from '../../support/reconcile-rig.js';
 import { testConfig } from '../../support/test-world.js';
@@ -204,6 +204,16 @@ describe('without a deadline', () => {
     const before = count();
     for (let second = 0; second < 3600; second++) await dueIn(1); // a change every second
     assert.ok(count() - before <= 61, `${count() - before} looks in an hour`);
+  });
+
+  test('150,000 of one virtual server are noted', async () => {
+    const rig = await running();
+    const gone = Array.from({ length: 150_000 }, (_, i) =>
+      realServerKey(ip(`10.${64 + (i >> 16)}.${(i >> 8) & 255}.${i & 255}`), 8080),
+    );
+    rig.ipvs.applied.set(WEB, { ...rig.ipvs.applied.get(WEB)!, draining: realServerList(gone) });
+    rig.drains.note(WEB);
+    assert.equal(rig.drains.size, 150_000);
   });
 
   test('10,000 of them are looked at in turn, some hundreds at a time', async () => {
