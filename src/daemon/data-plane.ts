@@ -183,8 +183,10 @@ export class DataPlane {
     if (record.adopted || record.verified !== undefined) this.#estimate();
     if (record.verified !== undefined && this.#verifications++ % RELEASE_EVERY === 0) world.releaseFreedMemory?.();
     // After a failure the runner's own retry comes first.
-    if (record.ok) this.runner.requestWithin(this.reconciler.dueIn);
-    if (record.ok) this.#handOver();
+    if (record.ok) {
+      this.runner.requestWithin(this.reconciler.dueIn);
+      this.#handOver();
+    }
     return record;
   }
 

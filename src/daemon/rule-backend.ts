@@ -1,5 +1,4 @@
 import { type ProxyConfig } from '../config/proxy-config.js';
-import { type RuleSet } from '../desired/iptables-rule-set.js';
 import { iptablesRules } from '../desired/iptables-rules.js';
 import { nftablesTable } from '../desired/nftables-rules.js';
 import { proxyRules } from '../desired/proxy-rules.js';
@@ -13,9 +12,9 @@ import { type Inspection } from '../reconcile/inspect.js';
 import { inspectNftables, inspectRules } from '../reconcile/inspect-node.js';
 import { IptablesWriter } from '../reconcile/iptables-writer.js';
 import { NftablesWriter } from '../reconcile/nftables-writer.js';
-import { type RuleBackendName, RulesKeeper } from '../reconcile/rules-keeper.js';
+import { type RuleBackendName, RulesKeeper, type RulesWriter } from '../reconcile/rules-keeper.js';
 import { type Family } from '../values/address.js';
-import { type NftTable, NFTABLES_TABLE } from '../values/nftables.js';
+import { NFTABLES_TABLE } from '../values/nftables.js';
 import { type SyncReporter } from './sync-reporter.js';
 import { type World } from './world.js';
 
@@ -54,35 +53,23 @@ export function openRuleBackend(parts: RuleBackendParts): RuleBackend {
   return parts.iptables === undefined ? openNftables(parts) : openIptables(parts, parts.iptables);
 }
 
-function openIptables(
-  { world, reporter, ruleConfigs, otherModes }: RuleBackendParts,
-  tools: IptablesTools,
-): RuleBackend {
+function openIptables(parts: RuleBackendParts, tools: IptablesTools): RuleBackend {
+  const { world, reporter, ruleConfigs, otherModes } = parts;
   const iptables = new Iptables(tools, world.runCommand);
   const fingerprints = openRuleFingerprints(tools.backend, {
     netlink: world.openNetlinkSocket,
     options: world.openOptionSocket,
   });
   const desired = () => ruleConfigs().map(iptablesRules);
-  const keeper: RulesKeeper<RuleSet> = new RulesKeeper({
-    writer: new IptablesWriter({
-      iptables,
-      onLockWait: (ms) => reporter.lockWaited(ms),
-      fingerprint: (family) => fingerprints?.read(family),
-      hasForeignTables: () => otherModes?.isServing() === true,
-    }),
-    desired,
-    clock: world.clock,
-    onOutcome: (outcome) => reporter.rulesChecked(outcome),
-    onInPlace: () => {
-      if (otherModes?.isServing() !== true) return;
-      otherModes.remove();
-      keeper.check();
-    },
+  const writer = new IptablesWriter({
+    iptables,
+    onLockWait: (ms) => reporter.lockWaited(ms),
+    fingerprint: (family) => fingerprints?.read(family),
+    hasForeignTables: () => otherModes?.isServing() === true,
   });
   return {
-    name: 'iptables',
-    keeper,
+    name: writer.backend,
+    keeper: keeperOf(parts, writer, desired),
     inspect: (found) => inspectRules(iptables, desired(), found),
     savedRules: async (family) => parseSavedRules(await iptables.save(family)),
     close: () => fingerprints?.close(),
@@ -90,11 +77,27 @@ function openIptables(
 }
 
 /** With a socket of its own: rules are read beside the sync, which reads sets through another. */
-function openNftables({ world, reporter, ruleConfigs, otherModes }: RuleBackendParts): RuleBackend {
-  const client = new NftClient(world.openNetlinkSocket, NFTABLES_TABLE);
-  const desired = () => ruleConfigs().map((config) => nftablesTable(proxyRules(config)));
-  const keeper: RulesKeeper<NftTable> = new RulesKeeper({
-    writer: new NftablesWriter(client),
+function openNftables(parts: RuleBackendParts): RuleBackend {
+  const client = new NftClient(parts.world.openNetlinkSocket, NFTABLES_TABLE);
+  const desired = () => parts.ruleConfigs().map((config) => nftablesTable(proxyRules(config)));
+  const writer = new NftablesWriter(client);
+  return {
+    name: writer.backend,
+    keeper: keeperOf(parts, writer, desired),
+    inspect: (found) => inspectNftables(client, desired(), found),
+    savedRules: () => Promise.resolve(new Map()),
+    close: () => client.close(),
+  };
+}
+
+/** What kube-proxy's nftables mode left goes once all is in place; then the rules are made those for without it. */
+function keeperOf<Desired extends { readonly family: Family }>(
+  { world, reporter, otherModes }: RuleBackendParts,
+  writer: RulesWriter<Desired>,
+  desired: () => readonly Desired[],
+): RulesKeeper<Desired> {
+  const keeper: RulesKeeper<Desired> = new RulesKeeper({
+    writer,
     desired,
     clock: world.clock,
     onOutcome: (outcome) => reporter.rulesChecked(outcome),
@@ -104,11 +107,5 @@ function openNftables({ world, reporter, ruleConfigs, otherModes }: RuleBackendP
       keeper.check();
     },
   });
-  return {
-    name: 'nftables',
-    keeper,
-    inspect: (found) => inspectNftables(client, desired(), found),
-    savedRules: () => Promise.resolve(new Map()),
-    close: () => client.close(),
-  };
+  return keeper;
 }
