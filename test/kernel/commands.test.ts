@@ -13,7 +13,8 @@ import { type Change } from '../../src/reconcile/change.js';
 import { ROOT } from './harness/agent.js';
 import { ipsets, ipvsRules, kubeIpvs0Addresses, loadModules, shell } from './harness/kernel-state.js';
 import { Lab } from './harness/lab.js';
-import { FIXTURES, Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
+import { restoreKubeProxyState } from './kube-proxy-state.js';
+import { Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
 import { waitUntil } from './harness/wait.js';
 import { steps } from './reliability-steps.js';
 
@@ -247,13 +248,8 @@ step('verify names one of every kind of thing that somebody changed, and plan sa
 step(
   "plan before a takeover from kube-proxy's recorded state has our own sets and rules, and nothing else",
   async () => {
-    await shell(`${PROGRAM} cleanup
-    ip link show kube-ipvs0 >/dev/null 2>&1 || ip link add kube-ipvs0 type dummy
-    ip -batch - <<'END'\n${fixtureLines('kube-proxy-1.36/kube-ipvs0.txt').map(addAddress).join('\n')}\nEND
-    ipset restore <<'END'\n${['create', 'add'].map((name) => fixture(`ipset-${name}.txt`)).join('')}\nEND
-    ipvsadm -R < ${FIXTURES}kube-proxy-1.36/ipvs.txt
-    $IPTABLES-restore --noflush < ${FIXTURES}kube-proxy-1.36/iptables.txt
-    $IP6TABLES-restore --noflush < ${FIXTURES}kube-proxy-1.36/ip6tables.txt`);
+    await shell(`${PROGRAM} cleanup`);
+    await restoreKubeProxyState();
     const before = await ipsets();
     const changes = await plannedChanges();
     const kinds = new Set(
@@ -351,12 +347,4 @@ async function migrateAsksForNothing(): Promise<void> {
   assert.deepEqual([rest.ready, changes.length, changes.every(({ object }) => object !== 'rule')], [false, 2, true]);
   await shell('ipvsadm -E -t 10.96.0.10:80 -s rr; ip addr add 10.96.0.11/32 dev kube-ipvs0');
   console.log(not.out);
-}
-
-function fixture(name: string): string {
-  return readFileSync(`${FIXTURES}kube-proxy-1.36/${name}`, 'utf8');
-}
-
-function addAddress(line: string): string {
-  return `addr add ${line.split(' ')[1]} dev kube-ipvs0${line.startsWith('inet6') ? ' nodad' : ''}`;
 }

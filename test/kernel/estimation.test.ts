@@ -9,15 +9,13 @@ import { after, before } from 'node:test';
 import { scaleCluster, scaleService, scaleSlices } from '../fakes/cluster-generator.js';
 import { type Connection } from './harness/agent.js';
 import { run } from './harness/kernel-state.js';
-import { Lab } from './harness/lab.js';
+import { Lab, ONE, TWO } from './harness/lab.js';
 import { waitUntil } from './harness/wait.js';
 import { type ServiceSpec, endpointSlice, node, serviceWithEndpoints } from './reliability-objects.js';
 import { Rig } from './reliability-rig.js';
 import { weights } from './reliability-state.js';
 import { steps } from './reliability-steps.js';
 
-const ONE = '10.128.0.11';
-const TWO = '10.128.0.12';
 const WEB: ServiceSpec = { name: 'web', address: '10.96.0.50', port: 80 };
 const SERVER = 'TCP 10.96.0.50:80';
 const TARGET = { protocol: 'TCP', address: WEB.address, port: WEB.port, reset: true } as const;
@@ -31,18 +29,7 @@ let lab: Lab;
 let rig: Rig;
 
 before(async () => {
-  lab = await Lab.create({
-    pods: [
-      { name: 'client', addresses: ['10.128.0.10'] },
-      { name: 'one', addresses: [ONE] },
-      { name: 'two', addresses: [TWO] },
-    ],
-  });
-  for (const [name, address] of [
-    ['one', ONE],
-    ['two', TWO],
-  ] as const)
-    await lab.agent.serve(name, { protocol: 'TCP', address, port: 8080, by: name });
+  lab = await Lab.withTwoBackends();
   rig = await Rig.create([node(), ...serviceWithEndpoints(WEB, [ONE, TWO])]);
 });
 

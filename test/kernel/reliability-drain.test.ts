@@ -7,15 +7,13 @@ import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { type Connection, type Target } from './harness/agent.js';
 import { ipvsRules, run, shell } from './harness/kernel-state.js';
-import { Lab } from './harness/lab.js';
+import { Lab, ONE, TWO } from './harness/lab.js';
 import { waitUntil } from './harness/wait.js';
 import { type ServiceSpec, endpointSlice, node, serviceWithEndpoints } from './reliability-objects.js';
 import { Rig } from './reliability-rig.js';
 import { steps } from './reliability-steps.js';
 import { boundAddresses, realServers, weights } from './reliability-state.js';
 
-const ONE = '10.128.0.11';
-const TWO = '10.128.0.12';
 const WEB: ServiceSpec = { name: 'web', address: '10.96.1.1', port: 80 };
 const STICKY: ServiceSpec = { name: 'sticky', address: '10.96.1.2', port: 80, affinitySeconds: 600 };
 const DNS: ServiceSpec = { name: 'dns', address: '10.96.1.3', port: 53, protocol: 'UDP' };
@@ -32,19 +30,7 @@ let rig: Rig;
 let config: string;
 
 before(async () => {
-  lab = await Lab.create({
-    pods: [
-      { name: 'client', addresses: ['10.128.0.10'] },
-      { name: 'one', addresses: [ONE] },
-      { name: 'two', addresses: [TWO] },
-    ],
-  });
-  for (const [name, address] of [
-    ['one', ONE],
-    ['two', TWO],
-  ] as const)
-    for (const protocol of ['TCP', 'UDP', 'SCTP'] as const)
-      await lab.agent.serve(name, { protocol, address, port: 8080, by: name });
+  lab = await Lab.withTwoBackends(['TCP', 'UDP', 'SCTP']);
   await shell(
     `modprobe ip_vs; ip link add kube-ipvs0 type dummy; ip addr add 10.97.0.1/32 dev kube-ipvs0; ipvsadm -R <<'END'\n${FOREIGN.join('\n')}\nEND`,
   );

@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs';
 import { after, before } from 'node:test';
 import { type Connection, type Load } from './harness/agent.js';
 import { ipvsRules, iptablesRules, loadModules, shell } from './harness/kernel-state.js';
-import { Lab } from './harness/lab.js';
+import { Lab, ONE, TWO } from './harness/lab.js';
 import { OTHER_NODE } from './harness/layout.js';
 import { patience, waitUntil } from './harness/wait.js';
 import { netlinkWrites } from './reliability-netlink.js';
@@ -13,7 +13,6 @@ import { type ServiceSpec, node, serviceWithEndpoints } from './reliability-obje
 import { Rig } from './reliability-rig.js';
 import { steps } from './reliability-steps.js';
 
-const [ONE, TWO] = ['10.128.0.11', '10.128.0.12'];
 const WEB: ServiceSpec = { name: 'web', address: '10.96.1.1', port: 80, nodePort: 30080 };
 /** Deleted by and by. */
 const OTHERS = Array.from({ length: 30 }, (_, i): ServiceSpec => ({
@@ -37,18 +36,7 @@ let fields: Record<string, unknown> = {};
 let ipvs: Record<string, unknown> = { syncPeriod: '60s' };
 
 before(async () => {
-  lab = await Lab.create({
-    pods: [
-      { name: 'client', addresses: ['10.128.0.10'] },
-      { name: 'one', addresses: [ONE] },
-      { name: 'two', addresses: [TWO] },
-    ],
-  });
-  for (const [name, address] of [
-    ['one', ONE],
-    ['two', TWO],
-  ] as const)
-    await lab.agent.serve(name, { protocol: 'TCP', address, port: 8080, by: name });
+  lab = await Lab.withTwoBackends();
   loadModules('ip_vs');
   rig = await Rig.create([
     node(),

@@ -4,7 +4,6 @@
  * may fail.
  */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import { after, before } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Load, type LoadCounts } from './harness/agent.js';
@@ -15,7 +14,8 @@ import { OTHER_NODE } from './harness/layout.js';
 import { patience, waitUntil } from './harness/wait.js';
 import { netlinkWrites } from './reliability-netlink.js';
 import { type ServiceSpec, endpointSlice, serviceWithEndpoints } from './reliability-objects.js';
-import { FIXTURES, Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
+import { restoreKubeProxyState } from './kube-proxy-state.js';
+import { Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
 import { steps } from './reliability-steps.js';
 import { connectionCounts, weights } from './reliability-state.js';
 
@@ -58,14 +58,8 @@ before(async () => {
   await Promise.all(serving);
   rig = await Rig.create(fixtureCluster());
   config = rig.config();
-  await shell(`
-    modprobe ip_vs; sysctl -qw net.ipv4.vs.conntrack=1 net.ipv4.vs.expire_nodest_conn=1
-    ip link add kube-ipvs0 type dummy
-    ip -batch - <<'END'\n${fixtureLines('kube-proxy-1.36/kube-ipvs0.txt').map(addAddress).join('\n')}\nEND
-    ipset restore <<'END'\n${['create', 'add'].map((name) => fixture(`ipset-${name}.txt`)).join('')}\nEND
-    ipvsadm -R < ${FIXTURES}kube-proxy-1.36/ipvs.txt
-    $IPTABLES-restore --noflush < ${FIXTURES}kube-proxy-1.36/iptables.txt
-    $IP6TABLES-restore --noflush < ${FIXTURES}kube-proxy-1.36/ip6tables.txt`);
+  await shell('modprobe ip_vs; sysctl -qw net.ipv4.vs.conntrack=1 net.ipv4.vs.expire_nodest_conn=1');
+  await restoreKubeProxyState();
   loads = await Promise.all([
     lab.agent.load('client', { ...WEB, rate: 200, connections: 20, interval: 200 }),
     lab.agent.load('client', { ...DNS, rate: 20, workers: 1, connections: 10, interval: 200 }),
@@ -77,14 +71,6 @@ after(async () => {
   await rig.close();
   lab.close();
 });
-
-function fixture(name: string): string {
-  return readFileSync(`${FIXTURES}kube-proxy-1.36/${name}`, 'utf8');
-}
-
-function addAddress(line: string): string {
-  return `addr add ${line.split(' ')[1]} dev kube-ipvs0${line.startsWith('inet6') ? ' nodad' : ''}`;
-}
 
 /** What the traffic has come to since the last call: nothing may have failed or been lost. */
 async function assertNothingLost(during: string): Promise<void> {

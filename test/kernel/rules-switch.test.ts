@@ -4,7 +4,6 @@
  * missing, under continuous traffic, of which nothing may fail.
  */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import { spawnSync } from 'node:child_process';
 import { after, before } from 'node:test';
 import { type Load } from './harness/agent.js';
@@ -12,7 +11,8 @@ import { ipsets, ipvsRules, iptablesRules, loadModules, run, shell } from './har
 import { Lab } from './harness/lab.js';
 import { OTHER_NODE } from './harness/layout.js';
 import { patience, waitUntil } from './harness/wait.js';
-import { FIXTURES, Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
+import { restoreKubeProxyState } from './kube-proxy-state.js';
+import { Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
 import { steps } from './reliability-steps.js';
 
 const PODS = [
@@ -49,14 +49,8 @@ before(async () => {
   );
   rig = await Rig.create(fixtureCluster());
   loadModules('ip_vs');
-  await shell(`
-    sysctl -qw net.ipv4.vs.conntrack=1 net.ipv4.vs.expire_nodest_conn=1
-    ip link add kube-ipvs0 type dummy
-    ip -batch - <<'END'\n${fixtureLines('kube-proxy-1.36/kube-ipvs0.txt').map(addAddress).join('\n')}\nEND
-    ipset restore <<'END'\n${['create', 'add'].map((name) => readFileSync(`${FIXTURES}kube-proxy-1.36/ipset-${name}.txt`, 'utf8')).join('')}\nEND
-    ipvsadm -R < ${FIXTURES}kube-proxy-1.36/ipvs.txt
-    $IPTABLES-restore --noflush < ${FIXTURES}kube-proxy-1.36/iptables.txt
-    $IP6TABLES-restore --noflush < ${FIXTURES}kube-proxy-1.36/ip6tables.txt`);
+  await shell('sysctl -qw net.ipv4.vs.conntrack=1 net.ipv4.vs.expire_nodest_conn=1');
+  await restoreKubeProxyState();
   loads = await Promise.all([
     lab.agent.load('client', { ...WEB, rate: 20, connections: 10, interval: 200 }),
     lab.agent.load(OTHER_NODE, { ...NODE_PORT, rate: 10, workers: 1, connections: 5, interval: 200 }),
@@ -68,10 +62,6 @@ after(async () => {
   await rig.close();
   lab.close();
 });
-
-function addAddress(line: string): string {
-  return `addr add ${line.split(' ')[1]} dev kube-ipvs0${line.startsWith('inet6') ? ' nodad' : ''}`;
-}
 
 /** Nothing may have failed or been lost, and there must have been traffic after what was done. */
 async function assertNothingLost(during: string): Promise<void> {

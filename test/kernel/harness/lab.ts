@@ -2,6 +2,7 @@
  * The laboratory: nodes, pods and an outside host as network namespaces (layout.ts draws it), each with hands
  * (agent.ts).
  */
+import { type Protocol } from '../../../src/values/protocol.js';
 import { Agent } from './agent.js';
 import { shell } from './kernel-state.js';
 import {
@@ -21,6 +22,10 @@ import {
 /** The namespace in which the daemon runs: the test kernel's own. */
 export const NODE = '';
 
+/** Of the backends of `withTwoBackends`. */
+export const ONE = '10.128.0.11';
+export const TWO = '10.128.0.12';
+
 export class Lab {
   readonly agent: Agent;
   readonly #spec: Required<LabSpec>;
@@ -29,6 +34,19 @@ export class Lab {
   private constructor(agent: Agent, spec: Required<LabSpec>) {
     this.agent = agent;
     this.#spec = spec;
+  }
+
+  /** A pod `client`, and two, `one` and `two`, that answer on port 8080 by each of `protocols`, saying who they are. */
+  static async withTwoBackends(protocols: readonly Protocol[] = ['TCP']): Promise<Lab> {
+    const backends = [
+      { name: 'one', address: ONE },
+      { name: 'two', address: TWO },
+    ];
+    const pods = backends.map(({ name, address }) => ({ name, addresses: [address] }));
+    const lab = await Lab.create({ pods: [{ name: 'client', addresses: ['10.128.0.10'] }, ...pods] });
+    for (const { name, address } of backends)
+      for (const protocol of protocols) await lab.agent.serve(name, { protocol, address, port: 8080, by: name });
+    return lab;
   }
 
   /** Builds the whole network; the test kernel must not have another laboratory in it. */

@@ -3,7 +3,7 @@
  * namespace of our own, read back by us and by the program nft.
  */
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import { readSets } from '../../../src/reconcile/ipset-keeper.js';
 import { openNetlinkSocket } from '../../../native/libc.js';
@@ -30,8 +30,8 @@ import { nftSet } from '../../../src/values/nftables-elements.js';
 import { NFTABLES_TABLE, type NftTable } from '../../../src/values/nftables.js';
 import { parsePrefix } from '../../../src/values/prefix.js';
 import { addressServerKey } from '../../../src/values/virtual-server.js';
+import { isInOwnNamespace, testInOwnNamespace } from '../../support/own-namespace.js';
 
-const INSIDE = 'NFTABLES_REAL_INSIDE';
 const FAMILIES: readonly Family[] = [4, 6];
 const ADDRESS = { 4: parseAddress('192.0.2.22')!, 6: parseAddress('2001:db8::22')! };
 const pause = (): Promise<void> => Promise.resolve();
@@ -65,7 +65,7 @@ function tableOf(family: Family, masqueradeMark = 0x4000): NftTable {
   );
 }
 
-if (process.env[INSIDE] === '1') {
+if (isInOwnNamespace) {
   const client = new NftClient(openNetlinkSocket, NFTABLES_TABLE);
   const sets = new NftSets(client);
   const nft = (...words: string[]): string => execFileSync('nft', words, { encoding: 'utf8' });
@@ -191,21 +191,4 @@ if (process.env[INSIDE] === '1') {
     client.commit(4, 'test', operations);
     assert.deepEqual(familiesWithTable(openNetlinkSocket, NFTABLES_TABLE), [4, 6]);
   });
-} else {
-  test('a real kernel takes rules and sets, and gives them back', (context) => {
-    const probe = spawnSync('unshare', ['-n', 'nft', 'add', 'table', 'ip', 'probe']);
-    if (probe.status !== 0) {
-      context.skip(
-        'NOT SHOWN HERE: this machine gives no network namespace with nf_tables (needs root, nft, the module)',
-      );
-      return;
-    }
-    const { status, stdout } = spawnSync(
-      'unshare',
-      ['-n', process.execPath, '--enable-source-maps', '--test-reporter=tap', process.argv[1]!],
-      { env: { ...process.env, [INSIDE]: '1', NODE_TEST_CONTEXT: '' }, encoding: 'utf8' },
-    );
-    assert.equal(status, 0, stdout);
-    assert.match(stdout, /^# pass 6$/m);
-  });
-}
+} else testInOwnNamespace('a real kernel takes rules and sets, and gives them back', 6);

@@ -3,16 +3,15 @@
  * namespace of our own, where this machine lets us.
  */
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
 import { openNetlinkSocket } from '../../../native/libc.js';
 import { type NetlinkSocket, NETLINK_NETFILTER, type OpenNetlinkSocket } from '../../../src/netlink/socket.js';
 import { NFTABLES_TABLE } from '../../../src/values/nftables.js';
 import { TestKernel } from '../../fakes/test-kernel.js';
 import { TestCluster } from '../../support/desired-cluster.js';
+import { isInOwnNamespace, testInOwnNamespace } from '../../support/own-namespace.js';
 import { ReconcileRig } from '../../support/reconcile-rig.js';
-
-const INSIDE = 'NFTABLES_RECONCILE_INSIDE';
 
 function nftKernel(): TestKernel {
   const kernel = new TestKernel();
@@ -52,7 +51,7 @@ function ruleset(): string {
   return nft('-s list ruleset');
 }
 
-if (process.env[INSIDE] === '1') {
+if (isInOwnNamespace) {
   const kernel = nftKernel();
   const rigOf = (made: TestCluster): ReconcileRig =>
     new ReconcileRig(made, kernel, [], undefined, { rules: 'nftables', nodePortAddresses: all() });
@@ -141,24 +140,7 @@ if (process.env[INSIDE] === '1') {
     assert.equal(next.reports[0]!.setEntries, 0);
     assert.equal(ruleset(), wanted);
   });
-} else {
-  test('the reconciler keeps rules and sets in a real kernel’s nf_tables', (context) => {
-    const probe = spawnSync('unshare', ['-n', 'nft', 'add', 'table', 'ip', 'probe']);
-    if (probe.status !== 0) {
-      context.skip(
-        'NOT SHOWN HERE: this machine gives no network namespace with nf_tables (needs root, nft, the module)',
-      );
-      return;
-    }
-    const { status, stdout } = spawnSync(
-      'unshare',
-      ['-n', process.execPath, '--enable-source-maps', '--test-reporter=tap', process.argv[1]!],
-      { env: { ...process.env, [INSIDE]: '1', NODE_TEST_CONTEXT: '' }, encoding: 'utf8' },
-    );
-    assert.equal(status, 0, stdout);
-    assert.match(stdout, /^# pass 5$/m);
-  });
-}
+} else testInOwnNamespace('the reconciler keeps rules and sets in a real kernel’s nf_tables', 5);
 
 /** Elements come in no order. */
 function sorted(text: string): string {
