@@ -1,6 +1,6 @@
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { type Environment } from '../daemon/environment.js';
-import { lookUpPodNames } from '../daemon/pod-names.js';
+import { lookUpPodNames } from '../daemon/cluster/pod-names.js';
 import { type DumpedRealServer } from '../kernel/ipvs/message.js';
 import { type BackendServer, type BackendsPage } from '../serve/inspection.js';
 import { errorMessage } from '../values/errors.js';

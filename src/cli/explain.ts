@@ -6,7 +6,7 @@ import {
   type WalkBackend,
   type WalkVerdict,
   explain,
-} from '../daemon/explain.js';
+} from '../daemon/answer/explain.js';
 import { parseAddress } from '../values/address.js';
 import { isProtocol } from '../values/protocol.js';
 import { type ExplainOptions } from './options.js';

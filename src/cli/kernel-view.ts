@@ -1,15 +1,12 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Environment } from '../daemon/environment.js';
 import { IpvsClient } from '../kernel/ipvs/client.js';
 import { type DumpedRealServer } from '../kernel/ipvs/message.js';
 import { type VirtualServerReport } from '../serve/inspection.js';
+import { STEPS_PER_READ, Turns } from '../time/turns.js';
 import { parseAddress } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
 import { isProtocol } from '../values/protocol.js';
 import { type VirtualServerKey, addressServerKey } from '../values/virtual-server.js';
-
-/** So many virtual servers are read before a signal can end it. */
-const TURN = 64;
 
 /**
  * The IPVS table of this node for a command that can do without: the first failure is kept and nothing more is asked.
@@ -19,7 +16,8 @@ export class KernelView {
   failure: string | undefined;
   readonly #client: IpvsClient | undefined;
   readonly #stop: AbortSignal;
-  #reads = 0;
+  /** A signal can end it in between. */
+  readonly #turns = new Turns();
 
   constructor({ openNetlinkSocket, stop }: Pick<Environment, 'openNetlinkSocket' | 'stop'>) {
     this.#stop = stop;
@@ -38,7 +36,7 @@ export class KernelView {
   /** The real servers of a virtual server; empty when there is none, undefined when the kernel cannot be read. */
   async realServers(key: VirtualServerKey): Promise<readonly DumpedRealServer[] | undefined> {
     if (this.failure !== undefined || this.#client === undefined) return undefined;
-    if (++this.#reads % TURN === 0) await nextTurn();
+    if (this.#turns.spend(STEPS_PER_READ)) await this.#turns.next();
     this.#stop.throwIfAborted();
     try {
       return this.#client.listRealServers(key);

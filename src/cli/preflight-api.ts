@@ -1,6 +1,6 @@
 /** What `preflight` says of the way to the API server. */
 import { type ProxyConfig } from '../config/proxy-config.js';
-import { checkApiServer } from '../daemon/api-check.js';
+import { checkApiServer } from '../daemon/cluster/api-check.js';
 import { errorMessage } from '../values/errors.js';
 import { type Check } from './preflight-check.js';
 

@@ -19,7 +19,7 @@ import { EstimationKeeper } from '../reconcile/estimation.js';
 import { type DesiredSysctl, ensureSysctls, isRight } from '../reconcile/sysctl-keeper.js';
 import { errorMessage } from '../values/errors.js';
 import { NFTABLES_TABLE } from '../values/nftables.js';
-import { type RulesChoice, chooseRules } from '../daemon/choose-rules.js';
+import { type RulesChoice, chooseRules } from '../daemon/rules/choose-rules.js';
 import { type Environment } from '../daemon/environment.js';
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { type PreflightOptions } from './options.js';
@@ -32,8 +32,8 @@ import {
   requiredModules,
   unloadedIptables,
 } from '../daemon/preflight-checks.js';
-import { describeConnectionTable } from '../daemon/connection-table.js';
-import { lookForKubeProxy } from '../daemon/kube-proxy-signs.js';
+import { describeConnectionTable } from '../daemon/answer/connection-table.js';
+import { lookForKubeProxy } from '../daemon/takeover/kube-proxy-signs.js';
 import { sysctlsOf } from '../daemon/sysctls.js';
 
 const LABELS: Readonly<Record<CheckState, string>> = { ok: 'ok  ', todo: 'TODO', failed: 'FAIL' };

@@ -1,8 +1,8 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { type Environment } from '../daemon/environment.js';
 import { IpvsClient } from '../kernel/ipvs/client.js';
 import { type ServiceReport } from '../serve/inspection.js';
+import { STEPS_PER_READ, Turns } from '../time/turns.js';
 import { errorMessage } from '../values/errors.js';
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { DaemonApi } from './daemon-api.js';
@@ -47,14 +47,12 @@ async function readTable(
   stop: AbortSignal,
 ): Promise<TableServer[]> {
   const table: TableServer[] = [];
+  const turns = new Turns(); // a signal can end it in between
   for (const server of client.listVirtualServers().servers) {
     if (wanted !== undefined && !wanted.has(server.key)) continue;
     table.push({ server, realServers: client.listRealServers(server.key) });
-    if (table.length % TURN === 0) await nextTurn();
+    if (turns.spend(STEPS_PER_READ)) await turns.next();
     stop.throwIfAborted();
   }
   return table;
 }
-
-/** So many virtual servers are read before a signal can end it. */
-const TURN = 64;

@@ -23,7 +23,7 @@ import { EstimationKeeper, type EstimationState } from '../reconcile/estimation.
 import { IpvsApplier } from '../reconcile/ipvs-applier.js';
 import { LinkMonitor } from '../reconcile/link-monitor.js';
 import { type ObservedSources } from '../reconcile/observe-kernel.js';
-import { StopFlag } from '../reconcile/pacer.js';
+import { StopFlag } from '../time/pacer.js';
 import { Reconciler } from '../reconcile/reconciler.js';
 import { type RulesKeeper } from '../reconcile/rules-keeper.js';
 import { BoundedFrequencyRunner } from '../reconcile/runner.js';
@@ -32,10 +32,10 @@ import { type SyncRecord } from '../reconcile/sync-record.js';
 import { SysctlKeeper } from '../reconcile/sysctl-keeper.js';
 import { PreflightError } from './preflight-checks.js';
 import { Uplinks } from '../kernel/node/uplinks.js';
-import { type Handover } from './handover.js';
-import { type OtherModes, type RuleBackend, openRuleBackend } from './rule-backend.js';
-import { ruleConfigs } from './rule-configs.js';
-import { type SyncReporter } from './sync-reporter.js';
+import { type Handover } from './rules/handover.js';
+import { type OtherModes, type RuleBackend, openRuleBackend } from './rules/rule-backend.js';
+import { ruleConfigs } from './rules/rule-configs.js';
+import { type SyncReporter } from './report/sync-reporter.js';
 import { type World } from './world.js';
 import { sysctlsOf } from './sysctls.js';
 

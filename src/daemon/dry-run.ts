@@ -10,8 +10,8 @@ import { type Environment } from './environment.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
 import { type DataPlane } from './data-plane.js';
 import { openDataPlaneToLook } from './run.js';
-import { Sources } from './sources.js';
-import { SyncReporter } from './sync-reporter.js';
+import { Sources } from './cluster/sources.js';
+import { SyncReporter } from './report/sync-reporter.js';
 
 /** Who asks what a sync would do wants to know soon that there is nobody to say. */
 const TIMEOUT_MS = 30_000;

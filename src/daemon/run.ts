@@ -12,14 +12,14 @@ import { familiesWithTable } from '../kernel/nftables/tables.js';
 import { systemClock } from '../time/clock.js';
 import { type HealthReport, healthHandler } from '../serve/health.js';
 import { Metrics } from '../serve/metrics.js';
-import { startClusterEvents } from './cluster-events.js';
-import { type RulesChoice, chooseRules } from './choose-rules.js';
+import { startClusterEvents } from './report/cluster-events.js';
+import { type RulesChoice, chooseRules } from './rules/choose-rules.js';
 import { ConfigChange } from './config-change.js';
 import { DataPlane } from './data-plane.js';
-import { type OtherModes } from './rule-backend.js';
-import { hasEarlierState } from './earlier-state.js';
+import { type OtherModes } from './rules/rule-backend.js';
+import { hasEarlierState } from './takeover/earlier-state.js';
 import { type Environment } from './environment.js';
-import { handoverTo } from './handover.js';
+import { handoverTo } from './rules/handover.js';
 import { HealthListener } from './health-listener.js';
 import { InstanceLock, holderName } from './instance-lock.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
@@ -32,13 +32,13 @@ import {
   requiredModules,
   unloadedIptables,
 } from './preflight-checks.js';
-import { lookForKubeProxy } from './kube-proxy-signs.js';
-import { KubeProxyWatch } from './kube-proxy-watch.js';
-import { releaseAddresses } from './release-addresses.js';
-import { nftablesMode } from './leftovers.js';
+import { lookForKubeProxy } from './takeover/kube-proxy-signs.js';
+import { KubeProxyWatch } from './takeover/kube-proxy-watch.js';
+import { releaseAddresses } from './takeover/release-addresses.js';
+import { nftablesMode } from './takeover/leftovers.js';
 import { Servers } from './servers.js';
-import { Sources } from './sources.js';
-import { SyncReporter } from './sync-reporter.js';
+import { Sources } from './cluster/sources.js';
+import { SyncReporter } from './report/sync-reporter.js';
 
 const ACCEPT_WITHOUT_EFFECT =
   'kubeProxyIpvs.acceptServiceTraffic has no effect with rules in nf_tables: there every table has its say, and a firewall that drops Service traffic has to accept it itself';

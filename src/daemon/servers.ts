@@ -9,14 +9,14 @@ import { metricsHandler } from '../serve/metrics-server.js';
 import { type ServiceHealth, ServiceHealthServer } from '../serve/service-health.js';
 import { type DataPlane } from './data-plane.js';
 import { type Environment } from './environment.js';
-import { hasEarlierState } from './earlier-state.js';
+import { hasEarlierState } from './takeover/earlier-state.js';
 import { type HealthListener } from './health-listener.js';
-import { healthSource } from './health-source.js';
-import { inspectionSource } from './inspection-source.js';
-import { KernelLook } from './kernel-look.js';
-import { type Sources } from './sources.js';
-import { drainingConnections, statusSource, versionsOf } from './status-source.js';
-import { Scrape } from './scrape.js';
+import { healthSource } from './answer/health-source.js';
+import { inspectionSource } from './answer/inspection-source.js';
+import { KernelLook } from './answer/kernel-look.js';
+import { type Sources } from './cluster/sources.js';
+import { drainingConnections, statusSource, versionsOf } from './answer/status-source.js';
+import { Scrape } from './answer/scrape.js';
 
 export interface ServersOptions {
   /** Configuration, Node name, log and reporter are its own. */

@@ -2,13 +2,13 @@ import { type Log } from '../values/log.js';
 import { type FSWatcher, watch } from 'node:fs';
 import { readFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { errorMessage } from '../values/errors.js';
 import { type WallClock, systemClock } from '../time/clock.js';
 import { toKubeError } from './errors.js';
 import { ObjectFeed, type ObjectFeedOptions } from './object-feed.js';
 import { type ManifestKind } from './manifest-defaults.js';
 import { type ManifestObject, parseManifest } from './manifest-file.js';
+import { Turns } from '../time/turns.js';
 
 export interface ManifestSourceOptions<Service, Slice, Node> {
   readonly directory: string;
@@ -46,8 +46,8 @@ export interface ManifestState {
   readonly brokenFiles: number;
 }
 
-/** Objects delivered before other work gets its turn. */
-const TURN_OBJECTS = 200;
+/** What it costs to deliver one object (time/turns.ts). */
+const STEPS_PER_OBJECT = 5;
 
 /** Editors and kubelet's atomic symlink swaps make several events for one change. */
 const SETTLE_MS = 50;
@@ -193,7 +193,7 @@ export class ManifestSource<Service, Slice, Node> {
       for (const manifest of objects) this.#claim(desired, name, manifest);
     }
     const delivered = new Map<string, string>();
-    let count = 0;
+    const turns = new Turns();
     for (const kind of ['Node', 'Service', 'EndpointSlice'] as const) {
       const feed = this.#feeds[kind];
       feed.beginList();
@@ -203,7 +203,7 @@ export class ManifestSource<Service, Slice, Node> {
         if (this.#delivered.get(identity) === json) feed.keep(key);
         else feed.put(JSON.parse(json));
         delivered.set(identity, json);
-        if (++count % TURN_OBJECTS === 0) await nextTurn();
+        if (turns.spend(STEPS_PER_OBJECT)) await turns.next();
         if (this.#isClosed) return;
       }
       feed.endList();

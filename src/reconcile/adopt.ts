@@ -2,7 +2,7 @@ import { type DesiredState, type Touched, newTouched, touchEntry } from '../desi
 import { allIpsetDefinitions, type IpsetName } from '../desired/ipset-definitions.js';
 import { type Comparison, isExtraAddress, mayFollowFromNode, ownershipAtStart } from './compare.js';
 import { type ObservedKernel } from './observe-kernel.js';
-import { Pacer } from './pacer.js';
+import { Pacer } from '../time/pacer.js';
 
 /**
  * Takes over what is in the kernel, this program's from an earlier run or kube-proxy's: afterwards `applied` knows it

@@ -22,7 +22,7 @@ import { type OwnershipTraces, isExcluded, leftByServiceProxy } from '../plan/ow
 import { type Drift } from './drift.js';
 import { type KernelRefusals } from './kernel-refusals.js';
 import { type ObservedKernel, ownershipTraces } from './observe-kernel.js';
-import { Pacer, type StopFlag } from './pacer.js';
+import { Pacer, type StopFlag } from '../time/pacer.js';
 
 export interface Comparison {
   readonly desired: DesiredState;

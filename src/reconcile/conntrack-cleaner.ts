@@ -4,7 +4,7 @@ import { type ConntrackClient, StaleFlows } from '../kernel/conntrack/client.js'
 import { type AppliedVirtualServer } from '../plan/applied.js';
 import { doubledWait } from '../time/backoff.js';
 import { type Clock } from '../time/clock.js';
-import { Pacer } from './pacer.js';
+import { Pacer } from '../time/pacer.js';
 import { type ConntrackCleanup, type StaleUdp, type SyncRecord } from './sync-record.js';
 
 const MAX_NAMED = 5;

@@ -13,7 +13,7 @@ import { type DesiredService, desiredServiceSteps } from '../desired/service.js'
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type EndpointSlice } from '../model/endpoint-slice.js';
 import { API_SERVER_SERVICE } from '../model/service.js';
-import { StopFlag } from './pacer.js';
+import { StopFlag } from '../time/pacer.js';
 
 /** What of the configuration decides desired state. */
 export interface DesiredSettings {

@@ -1,7 +1,7 @@
 import { type IpsetDefinition, type IpsetEntry } from '../values/ipset.js';
 import { type CodedError, type PresentSet, type SetBackend } from '../kernel/set-backend.js';
 import { type IpsetName, allIpsetDefinitions } from '../desired/ipset-definitions.js';
-import { READING_SLICE_MS, StopFlag } from './pacer.js';
+import { READING_SLICE_MS, StopFlag } from '../time/pacer.js';
 
 export interface EnsuredSets {
   readonly created: readonly string[];

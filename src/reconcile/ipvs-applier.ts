@@ -17,7 +17,7 @@ import { planVirtualServer, rotationOf } from '../plan/virtual-server-plan.js';
 import { type DeletionBudget } from './deletion-budget.js';
 import { observeVirtualServer } from './observe-ipvs.js';
 import { IpvsWriter } from './ipvs-writer.js';
-import { type StopFlag } from './pacer.js';
+import { type StopFlag } from '../time/pacer.js';
 import { type Round } from './round.js';
 
 /**

@@ -2,7 +2,7 @@ import { type NftClient } from '../kernel/nftables/client.js';
 import { type RuleDifference } from '../plan/iptables-rule-diff.js';
 import { planNftables } from '../plan/nftables-diff.js';
 import { type NftTable } from '../values/nftables.js';
-import { StopFlag } from './pacer.js';
+import { StopFlag } from '../time/pacer.js';
 import { type RuleWork, type RulesWriter } from './rules-keeper.js';
 
 /** Rules in a table of our own, read and written through netlink: no process is started, and no lock is waited for. */

@@ -2,7 +2,7 @@
 import { type Address, FAMILIES, isIpv6LinkLocal } from '../values/address.js';
 import { type VipForm } from '../values/vip-form.js';
 import { type LinkClient } from '../kernel/rtnetlink/client.js';
-import { type Pacer, READING_SLICE_MS, StopFlag } from './pacer.js';
+import { type Pacer, READING_SLICE_MS, StopFlag } from '../time/pacer.js';
 
 /** The VIPs: addresses on the dummy link, or local routes. */
 export interface BoundAddresses {

@@ -16,7 +16,7 @@ import { type DesiredServer } from '../plan/virtual-server-plan.js';
 import { type IpsetName, ipsetDefinitions, ipsetName } from '../desired/ipset-definitions.js';
 import { observeTableEntry } from './observe-ipvs.js';
 import { type BoundAddresses, type DesiredAddresses, readAddresses } from './observe-addresses.js';
-import { StopFlag } from './pacer.js';
+import { StopFlag } from '../time/pacer.js';
 import { type SetEntries, joinSets, readSets } from './ipset-keeper.js';
 
 const EMPTY = '' as RealServerList;

@@ -7,7 +7,7 @@ import { type DesiredUpdater } from './desired-updater.js';
 import { type KernelRefusals } from './kernel-refusals.js';
 import { type LinkListener } from './link-monitor.js';
 import { type DesiredAddresses, readAddresses } from './observe-addresses.js';
-import { type StopFlag } from './pacer.js';
+import { type StopFlag } from '../time/pacer.js';
 import { type PendingWork } from './pending-work.js';
 import { type EnsuredSets, ensureSets } from './ipset-keeper.js';
 import { type SyncRecord } from './sync-record.js';

@@ -11,7 +11,7 @@ import { type ChangeEvents, Interleaver } from './interleaver.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { KernelRefusals } from './kernel-refusals.js';
 import { type ObservedSources } from './observe-kernel.js';
-import { type StopFlag, WorkStopped } from './pacer.js';
+import { type StopFlag, WorkStopped } from '../time/pacer.js';
 import { PendingWork } from './pending-work.js';
 import { Prerequisites, type PrerequisitesOptions } from './prerequisites.js';
 import { type RulesKeeper } from './rules-keeper.js';

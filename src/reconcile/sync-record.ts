@@ -2,7 +2,7 @@ import { type Family } from '../values/address.js';
 import { type RealServerKey, type VirtualServerKey } from '../values/virtual-server.js';
 import { Drift } from './drift.js';
 import { type Failure } from './failures.js';
-import { StopFlag } from './pacer.js';
+import { StopFlag } from '../time/pacer.js';
 import { type SysctlOutcome } from './sysctl-keeper.js';
 
 export interface IpvsCounts {

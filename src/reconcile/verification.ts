@@ -10,7 +10,7 @@ import { type Interleaver } from './interleaver.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { type KernelRefusals } from './kernel-refusals.js';
 import { type Interruption, type ObservedKernel, type ObservedSources, observeKernel } from './observe-kernel.js';
-import { type StopFlag } from './pacer.js';
+import { type StopFlag } from '../time/pacer.js';
 import { type PendingWork } from './pending-work.js';
 import { type Prerequisites } from './prerequisites.js';
 import { type RulesKeeper } from './rules-keeper.js';

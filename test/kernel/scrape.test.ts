@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { openNetlinkSocket } from '../../native/libc.js';
 import { openOptionSocket } from '../../native/option-socket.js';
-import { ServiceTrafficReader } from '../../src/daemon/service-traffic.js';
+import { ServiceTrafficReader } from '../../src/daemon/answer/service-traffic.js';
 import { CommandRunner } from '../../src/kernel/command.js';
 import { detectIptables } from '../../src/kernel/iptables/detect.js';
 import { SavedCounters, openRuleCounters } from '../../src/kernel/iptables/rule-counters.js';

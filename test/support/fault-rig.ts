@@ -1,5 +1,5 @@
 /** The data plane over a fake kernel to which things happen: everything between API objects and sockets. */
-import { healthSource } from '../../src/daemon/health-source.js';
+import { healthSource } from '../../src/daemon/answer/health-source.js';
 import { ipsetDefinitions } from '../../src/desired/ipset-definitions.js';
 import { IpsetClient } from '../../src/kernel/ipset/client.js';
 import { NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE } from '../../src/netlink/socket.js';

@@ -1,7 +1,7 @@
 /**
  * A cluster fed to the pure core as the daemon feeds it, and its desired state printed as the tools print the kernel.
  */
-import { ClusterFeed } from '../../src/daemon/cluster-feed.js';
+import { ClusterFeed } from '../../src/daemon/cluster/cluster-feed.js';
 import { type IpsetName, allIpsetDefinitions } from '../../src/desired/ipset-definitions.js';
 import { type Touched, newTouched } from '../../src/desired/desired-state.js';
 import { ClusterState } from '../../src/model/cluster-state.js';

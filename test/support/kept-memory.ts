@@ -3,7 +3,7 @@
  *
  *   node --expose-gc build/test/support/kept-memory.js [SERVICES]
  */
-import { ClusterFeed, type FeedEvents } from '../../src/daemon/cluster-feed.js';
+import { ClusterFeed, type FeedEvents } from '../../src/daemon/cluster/cluster-feed.js';
 import { newTouched } from '../../src/desired/desired-state.js';
 import { ObjectFeed } from '../../src/kube/object-feed.js';
 import { parseJson } from '../../src/kube/wire.js';

@@ -1,8 +1,8 @@
 /** The status page over a data plane of fakes, put together as the daemon does it, and served on loopback. */
 import { type TestContext } from 'node:test';
-import { inspectionSource } from '../../src/daemon/inspection-source.js';
-import { KernelLook } from '../../src/daemon/kernel-look.js';
-import { statusSource } from '../../src/daemon/status-source.js';
+import { inspectionSource } from '../../src/daemon/answer/inspection-source.js';
+import { KernelLook } from '../../src/daemon/answer/kernel-look.js';
+import { statusSource } from '../../src/daemon/answer/status-source.js';
 import { type HealthReport } from '../../src/serve/health.js';
 import { metricsHandler } from '../../src/serve/metrics-server.js';
 import { type StatusSource } from '../../src/serve/status.js';

@@ -2,7 +2,7 @@
 import { pino } from 'pino';
 import { type ProxyConfig } from '../../src/config/proxy-config.js';
 import { type DataPlane } from '../../src/daemon/data-plane.js';
-import { SyncReporter } from '../../src/daemon/sync-reporter.js';
+import { SyncReporter } from '../../src/daemon/report/sync-reporter.js';
 import { type IpvsTableOptions } from '../../src/kernel/ipvs/table.js';
 import { messagesSent } from '../../src/kernel/clients.js';
 import { type DesiredUpdater } from '../../src/reconcile/desired-updater.js';

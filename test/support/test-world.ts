@@ -10,7 +10,7 @@ import { loadConfigDocument } from '../../src/config/load.js';
 import { type ProxyConfig } from '../../src/config/proxy-config.js';
 import { DataPlane, type DataPlaneOptions } from '../../src/daemon/data-plane.js';
 import { type World } from '../../src/daemon/world.js';
-import { SyncReporter } from '../../src/daemon/sync-reporter.js';
+import { SyncReporter } from '../../src/daemon/report/sync-reporter.js';
 import { type Clock } from '../../src/time/clock.js';
 import { Metrics } from '../../src/serve/metrics.js';
 import { FAMILIES } from '../../src/values/address.js';

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { formatExplanation, parseQuestion } from '../../../src/cli/explain.js';
-import { type Explanation } from '../../../src/daemon/explain.js';
+import { type Explanation } from '../../../src/daemon/answer/explain.js';
 import { formatAddress } from '../../../src/values/address.js';
 
 test('a destination has an address, a port and a protocol, TCP unless it is said', () => {

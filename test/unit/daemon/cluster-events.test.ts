@@ -4,9 +4,14 @@ import { createServer } from 'node:http';
 import { type AddressInfo } from 'node:net';
 import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { startClusterEvents } from '../../../src/daemon/cluster-events.js';
-import { EventPublisher, eventOf } from '../../../src/daemon/event-publisher.js';
-import { type FactInputs, type OperatorFact, clusterFacts, nodeFacts } from '../../../src/daemon/operator-facts.js';
+import { startClusterEvents } from '../../../src/daemon/report/cluster-events.js';
+import { EventPublisher, eventOf } from '../../../src/daemon/report/event-publisher.js';
+import {
+  type FactInputs,
+  type OperatorFact,
+  clusterFacts,
+  nodeFacts,
+} from '../../../src/daemon/report/operator-facts.js';
 import { KubeClient } from '../../../src/kube/client.js';
 import { KubeError } from '../../../src/kube/errors.js';
 import { type EventObject, type EventOutcome, EventWriter } from '../../../src/kube/event-writer.js';

@@ -1,7 +1,7 @@
 /** What the feeds make of what comes, and of what comes again. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ClusterFeed } from '../../../src/daemon/cluster-feed.js';
+import { ClusterFeed } from '../../../src/daemon/cluster/cluster-feed.js';
 import { ClusterState } from '../../../src/model/cluster-state.js';
 import { formatAddress } from '../../../src/values/address.js';
 

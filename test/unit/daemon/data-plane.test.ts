@@ -4,7 +4,7 @@ import { describe, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { pino } from 'pino';
 import { type DataPlane } from '../../../src/daemon/data-plane.js';
-import { SyncReporter } from '../../../src/daemon/sync-reporter.js';
+import { SyncReporter } from '../../../src/daemon/report/sync-reporter.js';
 import { type SyncRecord } from '../../../src/reconcile/sync-record.js';
 import { Metrics } from '../../../src/serve/metrics.js';
 import { parseAddress } from '../../../src/values/address.js';

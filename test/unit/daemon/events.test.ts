@@ -1,8 +1,8 @@
 /** What the daemon writes down of changes: which, with which words, how many, and at which cost. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { EventRecorder } from '../../../src/daemon/event-recorder.js';
-import { RepairLog } from '../../../src/daemon/repair-log.js';
+import { EventRecorder } from '../../../src/daemon/report/event-recorder.js';
+import { RepairLog } from '../../../src/daemon/report/repair-log.js';
 import { Drift } from '../../../src/reconcile/drift.js';
 import { TestCluster, type TestEndpoint } from '../../support/desired-cluster.js';
 

@@ -1,7 +1,7 @@
 /** A family that the node does not serve: how many Services have addresses of it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { unservedServices } from '../../../src/daemon/sync-report.js';
+import { unservedServices } from '../../../src/daemon/report/sync-report.js';
 import { Metrics } from '../../../src/serve/metrics.js';
 import { FAMILIES } from '../../../src/values/address.js';
 import { TestCluster } from '../../support/desired-cluster.js';

@@ -4,7 +4,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
-import { lookUpPodNames } from '../../../src/daemon/pod-names.js';
+import { lookUpPodNames } from '../../../src/daemon/cluster/pod-names.js';
 import { type ApiObject } from '../../fakes/api-server-store.js';
 import { FakeApiServer } from '../../fakes/api-server.js';
 

@@ -1,7 +1,7 @@
 /** Packets refused, counted on over what happens to the kernel's own counters; and which rules those are. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { RefusedPackets } from '../../../src/daemon/refused-packets.js';
+import { RefusedPackets } from '../../../src/daemon/rules/refused-packets.js';
 import { proxyRules } from '../../../src/desired/proxy-rules.js';
 import { refusalRules } from '../../../src/desired/refusal-rules.js';
 import { type RuleConfig } from '../../../src/desired/rule-config.js';

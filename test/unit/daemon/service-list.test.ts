@@ -1,8 +1,8 @@
 /** Lists of Services at 50,000: the work between two turns of the event loop is bounded, whatever is asked. */
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { listServices } from '../../../src/daemon/service-list.js';
-import { Turns, sortInTurns } from '../../../src/daemon/turns.js';
+import { listServices } from '../../../src/daemon/answer/service-list.js';
+import { Turns, sortInTurns } from '../../../src/time/turns.js';
 import { type ServicesQuery } from '../../../src/serve/inspection.js';
 import { fetchText } from '../../support/http.js';
 import { TestCluster } from '../../support/desired-cluster.js';

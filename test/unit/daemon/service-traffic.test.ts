@@ -1,7 +1,7 @@
 /** Metrics by Service from what IPVS counts: added up by port, the busiest ones, each scrape in place of the last. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ServiceTrafficReader } from '../../../src/daemon/service-traffic.js';
+import { ServiceTrafficReader } from '../../../src/daemon/answer/service-traffic.js';
 import { Metrics } from '../../../src/serve/metrics.js';
 import { formatVirtualServer } from '../../../src/values/virtual-server.js';
 import { TestCluster } from '../../support/desired-cluster.js';

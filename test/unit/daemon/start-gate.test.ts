@@ -1,7 +1,7 @@
 /** When what is known of the cluster is enough to begin with. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { StartGate, type StartGateOptions } from '../../../src/daemon/start-gate.js';
+import { StartGate, type StartGateOptions } from '../../../src/daemon/cluster/start-gate.js';
 import { type NodeInfo } from '../../../src/model/node.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { parsePrefix } from '../../../src/values/prefix.js';

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { type ProxyConfig } from '../../../src/config/proxy-config.js';
 import { loadConfigDocument } from '../../../src/config/load.js';
-import { ruleConfigs } from '../../../src/daemon/rule-configs.js';
+import { ruleConfigs } from '../../../src/daemon/rules/rule-configs.js';
 import { iptablesRules } from '../../../src/desired/iptables-rules.js';
 import { newTouched } from '../../../src/desired/desired-state.js';
 import { Uplinks } from '../../../src/kernel/node/uplinks.js';

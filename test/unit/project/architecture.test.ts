@@ -19,7 +19,7 @@ interface Allowed {
 
 const ALLOWED: Readonly<Record<string, Allowed>> = {
   values: { folders: [] },
-  time: { folders: [] },
+  time: { folders: [], node: ['node:timers/promises'] },
   model: { folders: ['values'] },
   desired: { folders: ['values', 'model'] },
   plan: { folders: ['values', 'model', 'desired'] },
@@ -40,7 +40,7 @@ const ALLOWED: Readonly<Record<string, Allowed>> = {
     node: 'any',
   },
   cli: {
-    folders: ['values', 'config', 'daemon', 'kernel', 'reconcile', 'serve'],
+    folders: ['values', 'time', 'config', 'daemon', 'kernel', 'reconcile', 'serve'],
     packages: ['commander', 'yaml'],
     node: 'any',
   },

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Sysctl } from '../../../src/kernel/node/sysctl.js';
 import { countRealServers, readTableFill } from '../../../src/kernel/node/table-fill.js';
-import { describeConnectionTable } from '../../../src/daemon/connection-table.js';
+import { describeConnectionTable } from '../../../src/daemon/answer/connection-table.js';
 import { EstimationKeeper, type EstimationMode } from '../../../src/reconcile/estimation.js';
 
 interface Node {

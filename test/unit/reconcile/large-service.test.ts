@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { EventRecorder } from '../../../src/daemon/event-recorder.js';
+import { EventRecorder } from '../../../src/daemon/report/event-recorder.js';
 import { newTouched } from '../../../src/desired/desired-state.js';
 import { TestCluster } from '../../support/desired-cluster.js';
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type SyncRecord } from '../../../src/reconcile/sync-record.js';
-import { WorkStopped } from '../../../src/reconcile/pacer.js';
+import { WorkStopped } from '../../../src/time/pacer.js';
 import { TestCluster } from '../../support/desired-cluster.js';
 import { TestKernel } from '../../fakes/test-kernel.js';
 import { ReconcileRig } from '../../support/reconcile-rig.js';

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { pino } from 'pino';
-import { type HealthInputs, healthSource } from '../../../src/daemon/health-source.js';
-import { SyncReporter } from '../../../src/daemon/sync-reporter.js';
-import { type SyncState } from '../../../src/daemon/sync-state.js';
+import { type HealthInputs, healthSource } from '../../../src/daemon/answer/health-source.js';
+import { SyncReporter } from '../../../src/daemon/report/sync-reporter.js';
+import { type SyncState } from '../../../src/daemon/report/sync-state.js';
 import { allReasons, formatReason, healthHandler } from '../../../src/serve/health.js';
 import { Metrics } from '../../../src/serve/metrics.js';
 import { type Answer, fetchText, serve } from '../../support/http.js';

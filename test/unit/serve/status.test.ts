@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { pino } from 'pino';
-import { statusNotes } from '../../../src/daemon/status-notes.js';
-import { syncSentence } from '../../../src/daemon/sync-report.js';
-import { SyncReporter } from '../../../src/daemon/sync-reporter.js';
+import { statusNotes } from '../../../src/daemon/answer/status-notes.js';
+import { syncSentence } from '../../../src/daemon/report/sync-report.js';
+import { SyncReporter } from '../../../src/daemon/report/sync-reporter.js';
 import { Claims } from '../../../src/desired/claims.js';
 import { lastOf } from '../../../src/desired/steps.js';
 import { ObjectFeed } from '../../../src/kube/object-feed.js';

@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Pacer } from '../../../src/time/pacer.js';
+
+/** A clock that stands still unless told, and counts how often it is looked at. */
+function handClock() {
+  const clock = { ms: 0, looks: 0, now: (): number => (clock.looks++, clock.ms) };
+  return clock;
+}
+
+/** How long each slice of work took before the pacer gave way, for steps of the given lengths. */
+async function slices(steps: readonly number[]): Promise<{ longest: number; turns: number; looks: number }> {
+  const clock = handClock();
+  const pacer = new Pacer(4, clock.now);
+  let [longest, turns, since] = [0, 0, 0];
+  for (const step of steps) {
+    clock.ms += step;
+    longest = Math.max(longest, clock.ms - since);
+    const before = clock.looks;
+    await pacer.yieldIfDue();
+    if (clock.looks - before < 2) continue; // a second look is made after giving way
+    turns++;
+    since = clock.ms;
+  }
+  return { longest, turns, looks: clock.looks };
+}
+
+test('cheap steps: few looks at the clock, slices of the right length', async () => {
+  const { looks, turns, longest } = await slices(Array.from({ length: 100_000 }, () => 0.002));
+  assert.ok(looks < 2500, `${looks} looks`);
+  assert.ok(turns >= 40 && turns <= 50, `${turns} turns in 200 ms`);
+  assert.ok(longest < 4.6, `${longest} ms`);
+});
+
+test('dear steps: gives way after each, once the clock runs', async () => {
+  const { turns } = await slices(Array.from({ length: 50 }, () => 5));
+  assert.equal(turns, 46);
+});
+
+test('a few steps need no clock', async () => {
+  const { looks } = await slices([0.1, 0.1, 0.1]);
+  assert.equal(looks, 0);
+});
+
+test('due stays due until it gives way', async () => {
+  const clock = handClock();
+  const pacer = new Pacer(4, clock.now);
+  for (let i = 0; i < 4; i++) assert.equal(pacer.isDue, false);
+  clock.ms += 5;
+  assert.equal(pacer.isDue, true);
+  assert.equal(pacer.isDue, true);
+  await pacer.yieldIfDue();
+  assert.equal(pacer.isDue, false);
+});
+
+test('steps that get dearer are noticed within a few of them', async () => {
+  const steps = [...Array.from({ length: 1000 }, () => 0.001), ...Array.from({ length: 200 }, () => 1)];
+  const { turns, longest } = await slices(steps);
+  assert.ok(longest <= 70, `${longest} ms`);
+  assert.ok(turns >= 30, `${turns} turns`);
+});
