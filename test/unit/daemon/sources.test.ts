@@ -262,3 +262,18 @@ test('an EndpointSlice that was triggered before this process gives no latency s
   await until('all three', () => rig.cluster.sliceCount === 3);
   assert.deepEqual(triggered, [now]);
 });
+
+test('metrics count watches begun again and lists taken again, by the way they ended; the first are none', async (t) => {
+  const rig = await start(t, [testService('a'), NODE]);
+  const services = async (): Promise<string[]> => {
+    rig.sources.report.collect();
+    const lines = (await rig.metrics.text()).split('\n');
+    return lines.filter((line) => /^kubeproxy_ipvs_(watch_restarts|relists)_total\{resource="services"/.test(line));
+  };
+  await until('begun', () => rig.ready === 1 && rig.server.watches.size >= 2);
+  assert.deepEqual(await services(), []);
+  rig.server.disturb('end');
+  await until('watched anew', () => rig.server.watches.size === 3);
+  assert.deepEqual(await services(), ['kubeproxy_ipvs_watch_restarts_total{resource="services",reason="ended"} 1']);
+  assert.deepEqual((await services()).length, 1, 'counted once');
+});

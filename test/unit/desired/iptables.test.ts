@@ -94,6 +94,11 @@ test('no rule of a family has an address of the other', () => {
   assert.match(rules(6), /-p ipv6-icmp -m icmp6 --icmpv6-type 128 .*-j ACCEPT/);
   assert.doesNotMatch(rules(4), /icmpv6|ipv6-icmp/);
   assert.doesNotMatch(rules(6), /-p icmp/);
+  const answers = (family: 4 | 6): string[] => {
+    return [...new Set([...rules(family).matchAll(/--reject-with (\S+)/g)].map(([, answer]) => answer!))].sort();
+  };
+  assert.deepEqual(answers(4), ['icmp-port-unreachable', 'tcp-reset']);
+  assert.deepEqual(answers(6), ['icmp6-port-unreachable', 'tcp-reset']);
   assert.doesNotMatch(rules(4), /(-s|-d) [0-9a-f]*:/);
   assert.doesNotMatch(rules(6), /\d\.\d+\.\d+\.\d/);
 });

@@ -85,6 +85,8 @@ test('a clean end of the watch goes on from the last version, losing nothing', a
   assert.deepEqual(rig.requestKinds(), ['watchlist', 'watch']);
   assert.deepEqual(rig.clock.waits, [], 'no back-off after a long watch');
   assert.equal(rig.reflector.state().failures, 0);
+  const asked = rig.server.requests.map(({ query }) => query.get('timeoutSeconds'));
+  assert.deepEqual(asked, ['450', '450'], 'five to ten minutes, as client-go asks for; the clock’s chance is a half');
 });
 
 test('a server that ends every watch at once is asked ever more slowly', async (t) => {

@@ -88,6 +88,17 @@ test('a truncated list leaves an envelope that does not parse', () => {
   }
 });
 
+test('elements that are no objects are left out, wherever the chunks are cut, and spoil none of the others', () => {
+  const body = Buffer.from('{"items":[[1,[2]],{"a":1},"text",3,[{}],{"b":[4]},[5]],"metadata":{},"items":[{"c":6}]}');
+  for (const size of [1, 2, 3, 5, 8, body.length]) {
+    const splitter = new ListSplitter();
+    const found: string[] = [];
+    for (let at = 0; at < body.length; at += size)
+      for (const item of splitter.push(body.subarray(at, at + size))) found.push(item.toString());
+    assert.deepEqual(found, ['{"a":1}', '{"b":[4]}', '{"c":6}'], `in pieces of ${size}`);
+  }
+});
+
 test('random bytes never make the splitters throw anything but their size limit', () => {
   const bytes = fc.array(fc.constantFrom(...Buffer.from('{}[],:"\\ns items1\n')), { maxLength: 300 });
   fc.assert(

@@ -303,6 +303,23 @@ test('shared values are bounded by their cost, and equal what was given', () => 
   }
 });
 
+test('slices share the lists of ports and zones that they have in common, and no more of them than some megabytes', () => {
+  const slice = (name: string): EndpointSlice => {
+    const endpoints = [{ addresses: ['10.0.0.1'], hints: { forZones: [{ name }] } }];
+    const metadata = { namespace: 'n', name: 'x', labels: { 'kubernetes.io/service-name': 'x' } };
+    const object = { metadata, addressType: 'IPv4', ports: [{ name, port: 80 }], endpoints };
+    return parseEndpointSlice(object, 'node-0', assert.fail)!;
+  };
+  const first = slice('a');
+  assert.equal(slice('a').ports, first.ports, 'one list');
+  assert.equal(slice('a').zoneHints![0], first.zoneHints![0], 'one list');
+  // Each is counted as more than 128 bytes, so that 62,500 fill the 8 MB; by its text alone it would have a dozen.
+  for (let i = 0; i < 63_000; i++) slice(`b${i}`);
+  assert.notEqual(slice('a').ports, first.ports, 'forgotten, for there were too many others');
+  assert.notEqual(slice('a').zoneHints![0], first.zoneHints![0], 'forgotten, for there were too many others');
+  assert.deepEqual(slice('a'), first);
+});
+
 test('bad values are shown short', () => {
   assert.equal(shown(undefined), 'undefined');
   assert.equal(shown({ a: 1 }), '{"a":1}');

@@ -10,6 +10,7 @@ import { loadConfigDocument } from '../../../src/config/load.js';
 import { ruleConfigs } from '../../../src/daemon/rules/rule-configs.js';
 import { iptablesRules } from '../../../src/desired/iptables-rules.js';
 import { newTouched } from '../../../src/desired/desired-state.js';
+import { type IpsetName, allIpsetDefinitions } from '../../../src/desired/ipset-definitions.js';
 import { Uplinks } from '../../../src/kernel/node/uplinks.js';
 import { ClusterState } from '../../../src/model/cluster-state.js';
 import { parseEndpointSlice } from '../../../src/model/endpoint-slice.js';
@@ -18,6 +19,7 @@ import { parseService } from '../../../src/model/service.js';
 import { type Packet, type PacketWalk, type WalkVerdict, walkPacket } from '../../../src/plan/walk/packet-walk.js';
 import { DesiredUpdater } from '../../../src/reconcile/desired-updater.js';
 import { type Address, parseAddress } from '../../../src/values/address.js';
+import { formatIpsetEntry } from '../../../src/values/ipset.js';
 import { type Protocol, isProtocol } from '../../../src/values/protocol.js';
 import { PHASES, type Phase } from '../../kernel/traffic-cases.js';
 import { formatExpectation } from '../../kernel/traffic-table.js';
@@ -197,4 +199,30 @@ test('every step of every case reads as a sentence, and names the rule that it f
       if (/^(nat|filter|mangle) KUBE/.test(at)) assert.ok(rule?.includes('-j '), at);
     }
   }
+});
+
+test('a step names the entries by which sets hold the packet, as the desired sets have them', async () => {
+  const world = await World.create(PHASES[0]!.config);
+  const saved = new Map<string, Set<string>>();
+  for (const { name, type } of allIpsetDefinitions().values()) {
+    const entries = [...world.updater.desired.entries(name as IpsetName).keys()];
+    saved.set(name, new Set(entries.map((entry) => formatIpsetEntry(type, entry))));
+  }
+  const met = new Set<string>();
+  for (const one of casesOf(PHASES[0]!.rows, SERVICES)) {
+    if (!isProtocol(one.way)) continue;
+    for (const { rule = '', entries = [] } of world.walk(one, one.way, 'DROP').steps) {
+      const sets = [...rule.matchAll(/(! )?--match-set (\S+)/g)].filter(([, negated]) => negated === undefined);
+      assert.deepEqual(
+        entries.map(({ set }) => set),
+        sets.map(([, , set]) => set),
+        rule,
+      );
+      for (const { set, entry } of entries) {
+        assert.ok(saved.get(set)?.has(entry), `${set}: ${entry}`);
+        met.add(set);
+      }
+    }
+  }
+  assert.ok(met.size >= 6, [...met].join());
 });

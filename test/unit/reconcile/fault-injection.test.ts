@@ -178,6 +178,22 @@ test('ipset: elements that the kernel refuses are named and tried again, the oth
   await assertRecovered(rig, 'element');
 });
 
+test('ipset: a change that finds its set gone brings back all that was in it, and in one made of another type', async () => {
+  const rig = await adopted();
+  addCluster(rig);
+  assert.equal(await rig.sync(), true);
+  const { sets } = rig.kernel.netfilter.ipset!;
+  sets.delete('KUBE-CLUSTER-IP');
+  sets.get('KUBE-EXTERNAL-IP')!.type = 'hash:ip';
+  for (const object of scaleCluster({ ...SERVICES, services: 41 })) rig.core.set(object);
+  assert.equal(await rig.sync(), false);
+  assert.equal(rig.lastReport.failures[0]!.code, 'ENOENT');
+  assert.equal(await rig.sync(), true);
+  assert.deepEqual(rig.drift(), []);
+  assert.equal(rig.verifiedDrift, 40, 'missing was what the change had not brought');
+  assert.equal(sets.get('KUBE-EXTERNAL-IP')!.type, 'hash:ip,port');
+});
+
 test('ipset: a truncated answer leaves nothing undone', async () => {
   const rig = await adopted();
   addCluster(rig);

@@ -96,6 +96,9 @@ describe('metrics', () => {
     metrics.unhealthy(new Set(['rules']));
     metrics.tableSize(4, 10, 100, 9);
     metrics.objectSkipped('services', 'bad "quoted" reason\n');
+    metrics.watchRestarted('services', 'failed');
+    metrics.relisted('endpointslices', 'ended');
+    metrics.watchHeard('nodes', 1_700_000_000_500);
     const text = await metrics.text();
     for (const line of [
       'kubeproxy_sync_proxy_rules_endpoint_changes_pending 2',
@@ -109,6 +112,9 @@ describe('metrics', () => {
       'kubeproxy_ipvs_unhealthy{category="rules"} 1',
       'kubeproxy_ipvs_unhealthy{category="node"} 0',
       'kubeproxy_ipvs_skipped_objects_total{resource="services",reason="bad \\"quoted\\" reason\\n"} 1',
+      'kubeproxy_ipvs_watch_restarts_total{resource="services",reason="failed"} 1',
+      'kubeproxy_ipvs_relists_total{resource="endpointslices",reason="ended"} 1',
+      'kubeproxy_ipvs_watch_last_event_timestamp_seconds{resource="nodes"} 1700000000.5',
     ]) {
       assert.ok(text.split('\n').includes(line), `missing: ${line}`);
     }
