@@ -70,8 +70,8 @@ const FAULTS: Readonly<Record<string, readonly (readonly [series: string, values
 };
 
 /**
- * A cluster in which the first `ill` of all nodes have the faults. After so many minutes each fault is one alert per ill
- * node, or one alert that names none.
+ * A cluster in which the first `ill` of all nodes have the faults. After so many minutes each fault is one alert per
+ * ill node, or one alert that names none.
  */
 function scenario(faults: readonly string[], nodes: number, ill: number, told: 'by node' | 'once', after = 60): object {
   const names = Array.from({ length: nodes }, (_, number) => `node-${number}`);

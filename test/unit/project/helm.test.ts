@@ -1,4 +1,4 @@
-/** The Helm chart says what deploy/base says: rendered with its defaults it makes the same objects. */
+/** The Helm chart says what deploy/base and deploy/components say: rendered it makes the same objects. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFileSync, readdirSync } from 'node:fs';
@@ -7,6 +7,7 @@ import { describe, test } from 'node:test';
 import { parse, parseAllDocuments } from 'yaml';
 import { loadConfigText } from '../../../src/config/load.js';
 import { renderTemplate } from '../../support/helm-template.js';
+import { schemaErrors } from '../../support/json-schema.js';
 
 type Tree = Record<string, unknown>;
 const CHART = 'deploy/helm/kube-proxy-ipvs';
@@ -45,6 +46,43 @@ function base(): Tree[] {
 
 function daemonSet(values: Tree): { spec: { template: { spec: Tree } } } {
   return render(values).find(({ kind }) => kind === 'DaemonSet') as unknown as { spec: { template: { spec: Tree } } };
+}
+
+/** The patch of deploy/components/NAME on the DaemonSet of the base, merged as Kubernetes merges such patches. */
+function baseWith(component: string): Tree {
+  const { patches } = parse(readFileSync(`deploy/components/${component}/kustomization.yaml`, 'utf8')) as {
+    patches: [{ patch: string }];
+  };
+  const daemonSetOfBase = base().find(({ kind }) => kind === 'DaemonSet')!;
+  return merged(daemonSetOfBase, parse(patches[0].patch)) as Tree;
+}
+
+/** A strategic merge: null removes, lists with a merge key (containers, mounts) are merged by it, others replaced. */
+function merged(into: unknown, patch: unknown): unknown {
+  if (Array.isArray(patch)) {
+    const key = ['mountPath', 'name'].find((name) => patch.every((item) => Object.hasOwn(Object(item) as Tree, name)));
+    if (key === undefined || !Array.isArray(into)) return patch as unknown;
+    const [old, fresh] = [into, patch].map((items) => new Map((items as Tree[]).map((item) => [item[key], item])));
+    return [...new Map([...fresh!, ...old!]).keys()].map((name) =>
+      fresh!.has(name) ? merged(old!.get(name), fresh!.get(name)) : old!.get(name),
+    );
+  }
+  if (typeof patch !== 'object' || patch === null) return patch;
+  const result: Tree = { ...(into as Tree | undefined) };
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete result[name];
+    else result[name] = merged(result[name], value);
+  }
+  return result;
+}
+
+/** Without what only the chart says, and mounts in one order: a merge says nothing of it. */
+function comparable(object: Tree): unknown {
+  return JSON.parse(JSON.stringify(object), (key, value: unknown) => {
+    if (key === 'imagePullPolicy') return undefined;
+    if (key !== 'volumeMounts') return value;
+    return (value as Tree[]).sort((a, b) => (String(a['mountPath']) < String(b['mountPath']) ? -1 : 1));
+  });
 }
 
 /** The configuration inside the ConfigMap as data, not as text: comments and order are the base's own. */
@@ -103,6 +141,70 @@ describe('the Helm chart', () => {
     const [container] = spec['containers'] as Tree[];
     assert.equal(container!['image'], `r/k:0.1.0@sha256:${'0'.repeat(64)}`);
     assert.equal(container!['imagePullPolicy'], 'Always');
+  });
+
+  test('switches the right to create Events as the component does', () => {
+    const names = (all: readonly Tree[]): unknown[] => all.map(({ metadata }) => (metadata as Tree)['name']);
+    assert.equal(names(render({})).includes('kube-proxy-ipvs-events'), false);
+    const added = render({ rbac: { events: true } }).filter(
+      (object) => names([object])[0] === 'kube-proxy-ipvs-events',
+    );
+    assert.deepEqual(added, objects(readFileSync('deploy/components/events/rbac.yaml', 'utf8')));
+    assert.equal(added.length, 2);
+  });
+
+  test('checks before a migration, and moves node by node, as the components do', () => {
+    const values: Readonly<Record<string, Tree>> = {
+      check: { check: true },
+      'by-node': { nodeSelector: { 'service-proxy': 'kube-proxy-ipvs' } },
+    };
+    for (const [component, value] of Object.entries(values)) {
+      const ours = comparable(daemonSet(value));
+      assert.deepEqual(ours, comparable(baseWith(component)), component);
+      assert.notDeepEqual(ours, comparable(daemonSet({})), component);
+    }
+    assert.deepEqual(
+      readdirSync('deploy/components').sort(),
+      [...Object.keys(values), 'events'].sort(),
+      'a component without a value of the chart',
+    );
+  });
+
+  test('says beside each value of a component whose it is', () => {
+    const text = readFileSync(join(CHART, 'values.yaml'), 'utf8');
+    for (const component of readdirSync('deploy/components'))
+      assert.ok(text.includes(`deploy/components/${component}`));
+  });
+
+  test('has a schema that takes its defaults and refuses what is wrong', () => {
+    const schema = JSON.parse(readFileSync(join(CHART, 'values.schema.json'), 'utf8')) as Tree;
+    assert.deepEqual(schemaErrors(schema, defaults), []);
+    const volume = { configMap: { name: 'kube-proxy' } };
+    assert.deepEqual(
+      schemaErrors(schema, {
+        ...defaults,
+        ...{ rbac: { events: true }, check: true, maxUnavailable: 1, existingConfig: { volume } },
+      }),
+      [],
+    );
+    const wrong: readonly [Tree, RegExp][] = [
+      [{ rbac: { events: 'true' } }, /^\.rbac\.events: not of type boolean$/],
+      [{ rbac: { event: true } }, /^\.rbac\.event: unknown$/],
+      [{ check: 'yes' }, /^\.check: not of type boolean$/],
+      [{ events: true }, /^\.events: unknown$/],
+      [{ image: { tag: 'x' } }, /^\.image\.repository: missing$/],
+      [{ image: { repository: 'r', digest: 'sha256:1' } }, /^\.image\.digest: not as/],
+      [{ config: { ...(defaults['config'] as Tree), mode: 'iptables' } }, /^\.config\.mode: none of/],
+      [{ apiServer: '10.0.0.1' }, /^\.apiServer: not as/],
+      [{ maxUnavailable: 'ten' }, /^\.maxUnavailable: not as/],
+      [{ nodeSelector: { a: 1 } }, /^\.nodeSelector\.a: not of type string$/],
+      [{ tolerations: ['x'] }, /^\.tolerations\[0\]: not of type object$/],
+    ];
+    for (const [values, message] of wrong) {
+      const errors = schemaErrors(schema, { ...defaults, ...values });
+      assert.equal(errors.length, 1, errors.join());
+      assert.match(errors[0]!, message);
+    }
   });
 
   test('has a schema that names every value and no other', () => {
