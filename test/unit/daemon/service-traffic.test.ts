@@ -70,8 +70,11 @@ test('a series that is told no more is gone; two scrapers share a read; a kernel
     [web(3, 443)],
   );
   rig.kernel.ipvs.loaded = false;
+  const sockets = rig.kernel.openSockets;
   assert.equal(await reader.read(20_000), undefined);
+  assert.equal(rig.kernel.openSockets, sockets - 1, 'its socket is closed');
   rig.kernel.ipvs.loaded = true;
   assert.ok((await reader.read(30_000)) !== undefined);
+  assert.equal(rig.kernel.openSockets, sockets);
   metrics.close();
 });

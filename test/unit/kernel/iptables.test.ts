@@ -97,6 +97,16 @@ test('a backend that the kernel lacks is passed over when asked to try', async (
   assert.equal((await detectIptables(programs(known).run, { backend: 'nft' })).backend, 'nft');
 });
 
+test('a backend of which a program is missing is none, whatever the other programs say', async () => {
+  for (const absent of ['iptables-nft-save', 'ip6tables-nft-save']) {
+    const { [absent]: _, ...known } = both({ nft: KUBELET, nft6: KUBELET });
+    const { backend, reason } = await detectIptables(programs(known).run);
+    assert.deepEqual([backend, reason], ['legacy', 'the only one installed'], absent);
+    const failing = { ...known, [absent]: { exit: 1, stderr: 'no IPv6 here' } };
+    assert.equal((await detectIptables(programs(failing).run)).backend, 'nft', 'one that fails is one without rules');
+  }
+});
+
 test('the trial does not wait for the xtables lock: who holds it, or tables that can be read, are proof enough', async () => {
   const locked = { exit: 4, stderr: 'Another app is currently holding the xtables lock; waiting for it to exit...' };
   const known = both(

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type RuleSet } from '../../../src/desired/iptables-rule-set.js';
-import { planRules } from '../../../src/plan/iptables-rule-diff.js';
+import { planRules, removeChains } from '../../../src/plan/iptables-rule-diff.js';
 import { parseSavedRules } from '../../../src/plan/iptables-save.js';
 
 const DESIRED: RuleSet = {
@@ -51,4 +51,29 @@ test('a chain that is left of kube-proxy is a difference by itself, and goes', (
   const { differences, text } = plan(':KUBE-SERVICES -', ':KUBE-SVC-AAAAAAAAAAAAAAAA - [0:0]\n:KUBE-SERVICES -');
   assert.deepEqual(differences, [{ kind: 'extra', table: 'nat', chain: 'KUBE-SVC-AAAAAAAAAAAAAAAA', what: 'chain' }]);
   assert.match(text, /^-X KUBE-SVC-AAAAAAAAAAAAAAAA$/m);
+});
+
+test('to remove one chain of several takes away the jumps that lead to it, and no other', () => {
+  const jumps = {
+    PREROUTING: '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES',
+    POSTROUTING: '-m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING',
+  };
+  const saved = `*nat
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-POSTROUTING - [0:0]
+-A PREROUTING ${jumps.PREROUTING}
+-A POSTROUTING ${jumps.POSTROUTING}
+COMMIT
+`;
+  const { text, busy } = removeChains(parseSavedRules(saved), 4, ({ chain }) => chain === 'KUBE-POSTROUTING');
+  assert.deepEqual(text.trim().split('\n'), [
+    '*nat',
+    ':KUBE-POSTROUTING - [0:0]',
+    `-D POSTROUTING ${jumps.POSTROUTING}`,
+    '-X KUBE-POSTROUTING',
+    'COMMIT',
+  ]);
+  assert.deepEqual(busy, []);
 });
