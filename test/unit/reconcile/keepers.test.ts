@@ -348,7 +348,9 @@ describe('sysctls', () => {
       'net.netfilter.nf_conntrack_tcp_be_liberal=1',
     ]);
     assert.deepEqual(wanted({ conntrack, cores: 8 })[4], 'net.netfilter.nf_conntrack_max=262144');
-    const required = desiredSysctls(inputs({ strictARP: true, connReuseMode: 0, conntrack })).map((one) => one.required);
+    const required = desiredSysctls(inputs({ strictARP: true, connReuseMode: 0, conntrack })).map(
+      (one) => one.required,
+    );
     assert.deepEqual(required, [...Array<true>(7).fill(true), ...Array<false>(6).fill(false)], 'conntrack’s are not');
     // As kube-proxy 1.36: what the cores make is capped, seconds are cut.
     for (const cores of [33, 64, 128])
