@@ -23,10 +23,13 @@ const CANARY = 'KUBE-PROXY-CANARY';
 
 /**
  * Notices a kube-proxy that runs beside this program: each undoes what the other does. Said once in the log, and by a
- * metric and a note for as long as it lasts. Looks at start and about once a minute.
+ * metric and a note for as long as it lasts. Looks at start and about once a minute; what the rules show is told when
+ * they are checked.
  */
 export class KubeProxyWatch {
   readonly #options: KubeProxyWatchOptions;
+  /** What the last look saw, and all that is known. */
+  #seen: readonly Sign[] = [];
   #signs: readonly Sign[] = [];
   #cancel: () => void = () => undefined;
   #isClosed = false;
@@ -61,17 +64,23 @@ export class KubeProxyWatch {
     // What was there before this program's first rules is what was left behind.
     if (drift.total === 0 || !differences.some(({ chain, kind }) => chain === CANARY && kind === 'extra')) return;
     this.#canaries = [...this.#canaries.slice(-1), this.#options.clock.now()];
+    if (!this.#isClosed) this.#tell();
   }
 
   async #look(): Promise<void> {
     const { look, clock, random = Math.random } = this.#options;
     const signs = await look();
     if (this.#isClosed) return;
+    this.#seen = signs;
+    this.#tell();
+    this.#cancel = clock.after(LOOK_MS * (0.8 + 0.4 * random()), () => void (this.#looking = this.#look()));
+  }
+
+  #tell(): void {
     const before = this.note;
-    this.#signs = [...signs, ...this.#ruleSigns()];
+    this.#signs = [...this.#seen, ...this.#ruleSigns()];
     this.#report();
     this.#log(before);
-    this.#cancel = clock.after(LOOK_MS * (0.8 + 0.4 * random()), () => void (this.#looking = this.#look()));
   }
 
   /** Once may be somebody who loaded an old dump of the rules. */

@@ -245,12 +245,28 @@ describe('what an operator hears', () => {
     await rig.clock.advance(60_000);
     assert.equal(rig.seenBy, '', 'somebody loaded an old dump, perhaps');
     rig.watch.rulesChecked(canary(true));
+    assert.equal(rig.seenBy, 'rules', 'at once');
+    assert.match(rig.watch.note!, /KUBE-PROXY-CANARY comes back/);
+    assert.deepEqual(rig.logged, [rig.watch.note]);
     await rig.clock.advance(60_000);
     assert.equal(rig.seenBy, 'rules');
-    assert.match(rig.watch.note!, /KUBE-PROXY-CANARY comes back/);
     await rig.clock.advance(400_000);
     assert.equal(rig.seenBy, '', 'it came back no more');
     await rig.watch.close();
+  });
+
+  test('what a look saw stays when the rules tell, too, and is not said again', async () => {
+    const rig = new WatchRig();
+    rig.seen = [{ source: 'process', text: 'process 4711 (kube-proxy)' }];
+    rig.watch.start();
+    await rig.clock.advance(0);
+    rig.watch.rulesChecked(canary(true));
+    assert.equal(rig.seenBy, 'process');
+    rig.watch.rulesChecked(canary(true));
+    assert.equal(rig.seenBy, 'process,rules');
+    assert.equal(rig.logged.length, 1, 'said once');
+    await rig.watch.close();
+    rig.watch.rulesChecked(canary(true));
   });
 
   test('the tables of its nftables mode are one when they are back', async () => {
