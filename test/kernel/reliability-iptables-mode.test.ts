@@ -6,10 +6,10 @@
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { scaleCluster } from '../fakes/cluster-generator.js';
-import { type Load, type LoadCounts } from './harness/agent.js';
 import { iptablesRules, loadModules, shell } from './harness/kernel-state.js';
 import { Lab, NODE } from './harness/lab.js';
 import { OUTSIDE } from './harness/layout.js';
+import { Loads } from './harness/loads.js';
 import { patience, waitUntil } from './harness/wait.js';
 import { type ServiceSpec, endpointSlice, node, service, serviceWithEndpoints } from './reliability-objects.js';
 import { Rig } from './reliability-rig.js';
@@ -87,7 +87,7 @@ const LEFT = /KUBE-(SVC|SEP|EXT)-|KUBE-NODEPORTS|KUBE-EXTERNAL-SERVICES|KUBE-PRO
 const step = steps();
 let lab: Lab;
 let rig: Rig;
-let loads: Record<string, Load> = {};
+let loads: Loads;
 
 before(async () => {
   lab = await Lab.create({
@@ -116,12 +116,12 @@ before(async () => {
   const vip = { protocol: 'TCP', address: WEB.address, port: 80, timeout: patience(15_000) } as const;
   const nodePort = { ...vip, address: '10.200.0.2', port: 30080 };
   const load = { rate: 60, workers: 6, connections: 4, interval: 100 };
-  loads = {
+  loads = new Loads({
     'a pod': await lab.agent.load('client', { ...vip, ...load }),
     'the node itself': await lab.agent.load(NODE, { ...vip, ...load }),
     'a backend of it': await lab.agent.load('near', { ...vip, ...load, rate: 20 }),
     'outside, by NodePort': await lab.agent.load(OUTSIDE, { ...nodePort, ...load }),
-  };
+  });
 });
 
 after(async () => {
@@ -135,30 +135,8 @@ function withNodes(slice: object): object {
   return { ...rest, endpoints: endpoints.map((one, i) => ({ ...one, nodeName: `node-${i}` })) };
 }
 
-async function countAll(): Promise<Record<string, LoadCounts>> {
-  const counted: Record<string, LoadCounts> = {};
-  for (const [name, load] of Object.entries(loads)) counted[name] = await load.counts();
-  return counted;
-}
-
-/** After more traffic of each sort, nothing has failed so far. */
-async function assertNothingFailed(during: string): Promise<void> {
-  const before = await countAll();
-  await waitUntil(
-    'more traffic',
-    async () =>
-      Object.entries(await countAll()).every(([name, { answered }]) => answered > before[name]!.answered + 20),
-    60_000,
-    async () => JSON.stringify(await countAll()),
-  );
-  for (const [name, { sent, asked, failed, lost, first }] of Object.entries(await countAll())) {
-    console.log(`${during}, ${name}: ${sent} new connections, ${asked} requests on long-lived ones`);
-    assert.deepEqual([failed, lost], [{}, {}], `${during}, from ${name}: ${JSON.stringify(first)}`);
-  }
-}
-
 step('its rules serve, nobody running', async () => {
-  await assertNothingFailed('before');
+  await loads.assertNothingLost('before', 20);
 });
 
 step('the start: both backends are served all the time, from everywhere; then its chains are gone', async () => {
@@ -168,7 +146,7 @@ step('the start: both backends are served all the time, from everywhere; then it
     const rules = await iptablesRules(4);
     return !rules.some((line) => LEFT.test(line)) && rules.some((line) => line.includes('KUBE-CLUSTER-IP'));
   });
-  await assertNothingFailed('the switch');
+  await loads.assertNothingLost('the switch', 20);
   assert.equal(weights('TCP 10.96.200.1:80').length, 2);
   const { log } = rig.daemon;
   // Where the first sync ends before the rules have been read, nothing has to be held back.
@@ -180,13 +158,10 @@ step('the start: both backends are served all the time, from everywhere; then it
 });
 
 step('from then on IPVS answers: what is opened shows in its table', async () => {
-  const counts = await countAll();
-  await waitUntil('answers of both backends by way of IPVS', async () => {
-    const now = await countAll();
-    return Object.keys(loads).every((name) =>
-      ['near', 'far'].every((by) => (now[name]!.by[by] ?? 0) > (counts[name]!.by[by] ?? 0)),
-    );
-  });
+  const counts = await loads.counts();
+  await loads.waitFor('answers of both backends by way of IPVS', (now, name) =>
+    ['near', 'far'].every((by) => (now.by[by] ?? 0) > (counts[name]!.by[by] ?? 0)),
+  );
   const outcome = await lab.agent.request('client', { protocol: 'TCP', address: EMPTY.address, port: 80 });
   assert.equal(outcome.result, 'refused');
   assert.match(await shell('ipvsadm -Lcn'), /10\.96\.200\.1:80/);

@@ -1,4 +1,4 @@
-// test-kernel: timeout=900
+// test-kernel: timeout=900 seconds=55
 /**
  * Takeover from kube-proxy, restarts, kills, two instances and API outages under continuous traffic, of which nothing
  * may fail.
@@ -6,11 +6,11 @@
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Load, type LoadCounts } from './harness/agent.js';
 import { type Daemon } from './harness/daemon.js';
 import { ipvsRules, iptablesRules, shell } from './harness/kernel-state.js';
 import { Lab } from './harness/lab.js';
 import { OTHER_NODE } from './harness/layout.js';
+import { Loads, failures, sums } from './harness/loads.js';
 import { patience, waitUntil } from './harness/wait.js';
 import { netlinkWrites } from './reliability-netlink.js';
 import { type ServiceSpec, endpointSlice, serviceWithEndpoints } from './reliability-objects.js';
@@ -43,8 +43,7 @@ const step = steps();
 let lab: Lab;
 let rig: Rig;
 let config: string;
-let loads: Load[] = [];
-let seen = { sent: 0, asked: 0 };
+let loads: Loads;
 let generation = 0;
 
 before(async () => {
@@ -60,41 +59,17 @@ before(async () => {
   config = rig.config();
   await shell('modprobe ip_vs; sysctl -qw net.ipv4.vs.conntrack=1 net.ipv4.vs.expire_nodest_conn=1');
   await restoreKubeProxyState();
-  loads = await Promise.all([
-    lab.agent.load('client', { ...WEB, rate: 200, connections: 20, interval: 200 }),
-    lab.agent.load('client', { ...DNS, rate: 20, workers: 1, connections: 10, interval: 200 }),
-    lab.agent.load(OTHER_NODE, { ...NODE_PORT, rate: 20, workers: 1, connections: 5, interval: 200 }),
-  ]);
+  loads = new Loads({
+    web: await lab.agent.load('client', { ...WEB, rate: 200, connections: 20, interval: 200 }),
+    dns: await lab.agent.load('client', { ...DNS, rate: 20, workers: 1, connections: 10, interval: 200 }),
+    port: await lab.agent.load(OTHER_NODE, { ...NODE_PORT, rate: 20, workers: 1, connections: 5, interval: 200 }),
+  });
 });
 
 after(async () => {
   await rig.close();
   lab.close();
 });
-
-/** What the traffic has come to since the last call: nothing may have failed or been lost. */
-async function assertNothingLost(during: string): Promise<void> {
-  const before = await Promise.all(loads.map((load) => load.counts()));
-  // Some traffic must also have come after what was done.
-  await waitUntil('more traffic', async () => {
-    const now = await Promise.all(loads.map((load) => load.counts()));
-    return now.every((counts, i) => counts.answered > before[i]!.answered && counts.asked > before[i]!.asked);
-  });
-  const now = await Promise.all(loads.map((load) => load.counts()));
-  const total = (field: 'sent' | 'asked'): number => now.reduce((sum, counts) => sum + counts[field], 0);
-  const held = now.reduce((sum, counts) => sum + counts.held, 0);
-  console.log(
-    `${during}: ${total('sent') - seen.sent} new connections, ${total('asked') - seen.asked} requests on ${held} ` +
-      `long-lived ones, ${failures(now)} failed`,
-  );
-  seen = { sent: total('sent'), asked: total('asked') };
-  for (const counts of now) assert.deepEqual([counts.failed, counts.lost], [{}, {}], JSON.stringify(counts.first));
-}
-
-function failures(counts: readonly LoadCounts[]): number {
-  const each = counts.flatMap(({ failed, lost }) => [...Object.values(failed), ...Object.values(lost)]);
-  return each.reduce((sum, count) => sum + count, 0);
-}
 
 /** Every churning Service gets other endpoints. */
 function churn(): void {
@@ -122,11 +97,8 @@ async function waitUntilConverged(): Promise<void> {
 }
 
 step("kube-proxy's state is taken over without removing and adding anything again", async () => {
-  await waitUntil('traffic through what kube-proxy made', async () => {
-    const now = await Promise.all(loads.map((load) => load.counts()));
-    return now.every(({ answered, asked }) => answered > 5 && asked > 10);
-  });
-  await assertNothingLost("kube-proxy's state, nobody running");
+  await loads.waitFor('traffic through what kube-proxy made', ({ answered, asked }) => answered > 5 && asked > 10);
+  await loads.assertNothingLost("kube-proxy's state, nobody running");
   const counts = await connectionCounts();
   const writes = await netlinkWrites(async () => {
     await rig.start(config);
@@ -146,7 +118,7 @@ step("kube-proxy's state is taken over without removing and adding anything agai
   );
   for (const [entry, count] of await connectionCounts())
     assert.ok(count >= (counts.get(entry) ?? Infinity), `${entry} was made anew`);
-  await assertNothingLost('takeover from kube-proxy');
+  await loads.assertNothingLost('takeover from kube-proxy');
 });
 
 step('SIGTERM and start', async () => {
@@ -158,7 +130,7 @@ step('SIGTERM and start', async () => {
   await sleep(1000);
   await rig.start(config);
   await waitUntilConverged();
-  await assertNothingLost('SIGTERM and start');
+  await loads.assertNothingLost('SIGTERM and start');
 });
 
 step('kill -9 at random moments, changes under way', async () => {
@@ -177,7 +149,7 @@ step('kill -9 at random moments, changes under way', async () => {
   console.log(`killed ${moments.join(', ')} ms after start or change`);
   await rig.start(config);
   await waitUntilConverged();
-  await assertNothingLost(`${KILLS + 1} x kill -9 and start`);
+  await loads.assertNothingLost(`${KILLS + 1} x kill -9 and start`);
 });
 
 step('a second instance waits for the first to end, then takes over', async () => {
@@ -195,7 +167,7 @@ step('a second instance waits for the first to end, then takes over', async () =
   await rig.adopt(second);
   churn();
   await waitUntilConverged();
-  await assertNothingLost('two instances');
+  await loads.assertNothingLost('two instances');
 });
 
 step('the API server goes away and comes back with changes', async () => {
@@ -207,7 +179,7 @@ step('the API server goes away and comes back with changes', async () => {
   assert.equal((await rig.health('/livez')).status, 200);
   await rig.api.recover();
   await waitUntilConverged();
-  await assertNothingLost('API server away');
+  await loads.assertNothingLost('API server away');
 });
 
 step('the API server restarts with its history compacted: lists anew, nothing lost', async () => {
@@ -220,7 +192,7 @@ step('the API server restarts with its history compacted: lists anew, nothing lo
   const writes = await netlinkWrites(() => sleep(1500));
   assert.deepEqual(writes, {}, 'a list anew that changes nothing writes nothing');
   console.log(`lists taken anew: ${(await rig.scrape()).sum('kubeproxy_ipvs_relists_total') - before}`);
-  await assertNothingLost('history compacted');
+  await loads.assertNothingLost('history compacted');
 });
 
 function isRunning(daemon: Daemon): boolean {
@@ -228,12 +200,12 @@ function isRunning(daemon: Daemon): boolean {
 }
 
 step('the traffic of the whole test: nothing failed, nothing was reset', async () => {
-  const all = await Promise.all(loads.map((load) => load.stop()));
-  const sum = (field: 'sent' | 'asked' | 'held'): number => all.reduce((total, counts) => total + counts[field], 0);
+  const all = await loads.stop();
+  const { sent, asked, held } = sums(all);
   console.log(
-    `restart: ${sum('sent')} new connections and ${sum('asked')} requests on ${sum('held')} long-lived ones, ${failures(all)} failed or reset`,
+    `restart: ${sent} new connections and ${asked} requests on ${held} long-lived ones, ${failures(all)} failed or reset`,
   );
   assert.equal(failures(all), 0);
-  assert.equal(sum('held'), 35);
-  assert.ok(sum('sent') > 2000 && sum('asked') > 1000, 'that was hardly any traffic');
+  assert.equal(held, 35);
+  assert.ok(sent > 2000 && asked > 1000, 'that was hardly any traffic');
 });

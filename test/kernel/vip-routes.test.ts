@@ -1,13 +1,13 @@
-// test-kernel: timeout=900
+// test-kernel: timeout=900 seconds=35
 /**
  * VIPs as routes: from kube-proxy's addresses to routes, to addresses and back under continuous traffic; what others do
  * to the routes is repaired at once, what they have of their own is left alone, and clean-up leaves nothing.
  */
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
-import { type Load } from './harness/agent.js';
 import { kubeIpvs0Addresses, shell } from './harness/kernel-state.js';
 import { Lab } from './harness/lab.js';
+import { Loads } from './harness/loads.js';
 import { patience, waitUntil } from './harness/wait.js';
 import { Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
 import { steps } from './reliability-steps.js';
@@ -31,7 +31,7 @@ let lab: Lab;
 let rig: Rig;
 let routes: string;
 let addresses: string;
-let loads: Load[] = [];
+let loads: Loads;
 
 before(async () => {
   lab = await Lab.create({ pods: PODS });
@@ -69,24 +69,11 @@ async function foreignRoutes(): Promise<string[]> {
 }
 
 async function startTraffic(): Promise<void> {
-  loads = [await lab.agent.load('client', { ...WEB, rate: 100, connections: 10, interval: 200 })];
+  loads = new Loads({ web: await lab.agent.load('client', { ...WEB, rate: 100, connections: 10, interval: 200 }) });
 }
 
 async function stopTraffic(): Promise<void> {
-  for (const load of loads.splice(0)) await load.stop();
-}
-
-/** Nothing failed since the loads began, and some of it came after this was called. */
-async function assertNothingLost(): Promise<void> {
-  const before = await Promise.all(loads.map((load) => load.counts()));
-  await waitUntil('more traffic', async () => {
-    const now = await Promise.all(loads.map((load) => load.counts()));
-    return now.every((counts, i) => counts.answered > before[i]!.answered && counts.asked > before[i]!.asked);
-  });
-  for (const load of loads) {
-    const { failed, lost, first } = await load.counts();
-    assert.deepEqual([failed, lost], [{}, {}], JSON.stringify(first));
-  }
+  await loads.stop();
 }
 
 async function driftOf(object: string, kind: string): Promise<number> {
@@ -99,7 +86,7 @@ step('addresses as kube-proxy has them', async () => {
   assert.deepEqual(await kubeIpvs0Addresses(), ADDRESSES);
   assert.deepEqual(await vipRoutes(), []);
   await startTraffic();
-  await assertNothingLost();
+  await loads.assertNothingLost('addresses as kube-proxy has them');
 });
 
 step('become routes at a restart, and addresses again, without a request lost', async () => {
@@ -111,7 +98,7 @@ step('become routes at a restart, and addresses again, without a request lost', 
       const [there, gone] = form === 'routes' ? [routed, bound] : [bound, routed];
       return gone.length === 0 && String(there) === String(ADDRESSES);
     });
-    await assertNothingLost();
+    await loads.assertNothingLost(`VIPs as ${form}`);
     await rig.waitUntilVerified(form === 'routes' ? routes : addresses);
     assert.equal(await driftOf('address', 'missing'), 0);
     assert.equal((await foreignRoutes()).length, FOREIGN.length);
@@ -163,7 +150,7 @@ step('way back: kube-proxy binds its addresses, and cleanup --own-only takes the
   const { output } = await rig.command('cleanup', '--own-only', '--config', routes);
   assert.deepEqual(await vipRoutes(), [], output);
   assert.deepEqual(await kubeIpvs0Addresses(), ADDRESSES);
-  await assertNothingLost();
+  await loads.assertNothingLost('kube-proxy again');
 });
 
 step('clean-up takes both and leaves what is not ours', async () => {
