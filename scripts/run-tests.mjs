@@ -6,7 +6,9 @@
  *   node scripts/run-tests.mjs kernel           test/kernel, each file in a test kernel of its own, two at a time
  *   node scripts/run-tests.mjs kernel traffic   only files whose name contains "traffic"
  *
- * A kernel test may say what it needs in a line of its source: `// test-kernel: mem=4G timeout=600`.
+ * A kernel test may say what it needs in a line of its source: `// test-kernel: mem=4G timeout=600 seconds=90 waits`.
+ * `seconds` is how long it takes, about, until a run here has measured it: the longest begin first, so that none is
+ * left alone at the end. `waits`: it mostly waits for intervals and time-outs, so it runs beside the two.
  * With `--counts FILE` the counts are added to the file, for a sum over several runs; `--results FILE` gets one JSON
  * line per file. KERNEL=qemu:NAME takes another kernel (test/kernel/harness/run.mjs). Exit code 1 when a test failed.
  */
@@ -34,6 +36,8 @@ const { values, positionals } = parseArgs({
 });
 /** An emulated machine has two CPUs for itself and needs several times the time. */
 const isEmulated = (process.env.KERNEL ?? '').startsWith('qemu:');
+/** Of a kernel test that does not say. */
+const USUAL_SECONDS = 25;
 const [kind, ...patterns] = positionals;
 if (kind !== 'unit' && kind !== 'kernel')
   throw new Error('usage: run-tests.mjs unit|kernel [--counts FILE] [pattern...]');
@@ -62,38 +66,58 @@ process.exitCode ??= total.fail > 0 ? 1 : 0;
 
 async function runUnit() {
   const counts = join(scratch, 'unit');
-  const code = await run(process.execPath, testArguments(counts, sources.map(compiled)), 'inherit');
+  // By itself the runner leaves one CPU to others, which is half of a small machine.
+  const concurrency = `--test-concurrency=${availableParallelism()}`;
+  const code = await run(process.execPath, [concurrency, ...testArguments(counts, sources.map(compiled))], 'inherit');
   return readCounts(counts, code);
 }
 
 async function runKernel() {
   const times = readTimes();
-  const waiting = sources.sort((a, b) => (times[basename(b)] ?? 1e9) - (times[basename(a)] ?? 1e9)); // long ones first
+  const seconds = (source) => times[basename(source)] ?? Number(needsOf(source, 'seconds') ?? USUAL_SECONDS);
+  sources.sort((a, b) => seconds(b) - seconds(a));
   const total = { pass: 0, fail: 0, skipped: 0 };
-  const worker = async (_, cpu) => {
-    for (let source = waiting.shift(); source !== undefined; source = waiting.shift()) {
+  /** `first` is what it takes as long as there is some, `others` whether it goes on with the rest then. */
+  const worker = async ({ cpu, first, others }) => {
+    for (let source = take(first, others); source !== undefined; source = take(first, others)) {
       const begun = performance.now();
       const { code, output, counts } = await runInKernel(source, cpu);
-      const seconds = (performance.now() - begun) / 1000;
-      times[basename(source)] = seconds;
-      console.log(`== ${basename(source, '.ts')}: exit ${code}, ${seconds.toFixed(0)} s\n${output.trimEnd()}\n`);
+      const took = (performance.now() - begun) / 1000;
+      times[basename(source)] = took;
+      console.log(`== ${basename(source, '.ts')}: exit ${code}, ${took.toFixed(0)} s\n${output.trimEnd()}\n`);
       for (const name of Object.keys(total)) total[name] += counts[name];
       if (values.results !== undefined)
         appendFileSync(
           values.results,
-          `${JSON.stringify({ file: basename(source, '.test.ts'), seconds, ...counts })}\n`,
+          `${JSON.stringify({ file: basename(source, '.test.ts'), seconds: took, ...counts })}\n`,
         );
     }
   };
-  await Promise.all(Array.from({ length: isEmulated ? 1 : Math.min(2, availableParallelism()) }, worker));
+  const works = (source) => needsOf(source, 'waits') === undefined;
+  const atOnce = isEmulated ? 1 : Math.min(2, availableParallelism());
+  const workers = Array.from({ length: atOnce }, (_, cpu) => ({ cpu, first: works, others: true }));
+  if (!isEmulated) workers.push({ cpu: atOnce, first: (source) => !works(source), others: false });
+  await Promise.all(workers.map(worker));
   mkdirSync(join(root, 'build'), { recursive: true });
   writeFileSync(timesFile(), JSON.stringify(times, null, 1));
   return total;
 }
 
-async function runInKernel(source, cpu) {
+/** Takes the first of the sources that `first` is true for, or else, with `others`, the first of all. */
+function take(first, others) {
+  const index = sources.findIndex(first);
+  return index >= 0 ? sources.splice(index, 1)[0] : others ? sources.shift() : undefined;
+}
+
+/** What the file's line says of `name`: a value, '' for a word without one, undefined when it is not there. */
+function needsOf(source, name) {
   const needs = /^\/\/ test-kernel:(.*)$/m.exec(readFileSync(source, 'utf8'))?.[1] ?? '';
-  const [mem, timeout] = ['mem', 'timeout'].map((name) => new RegExp(`${name}=(\\S+)`).exec(needs)?.[1]);
+  const found = new RegExp(`(?:^| )${name}(?:=(\\S+))?(?: |$)`).exec(needs);
+  return found === null ? undefined : (found[1] ?? '');
+}
+
+async function runInKernel(source, cpu) {
+  const [mem, timeout] = ['mem', 'timeout'].map((name) => needsOf(source, name));
   const name = basename(source, '.ts');
   const directory = join(scratch, name);
   mkdirSync(directory);

@@ -1,4 +1,4 @@
-// test-kernel: timeout=1500
+// test-kernel: timeout=1500 seconds=62
 /**
  * A short chaos: one seed that is always the same, one that is new; `npm run chaos` has no end but the one it is given.
  */

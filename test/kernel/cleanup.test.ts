@@ -1,4 +1,4 @@
-// test-kernel: timeout=300
+// test-kernel: timeout=300 seconds=29
 /**
  * What kube-proxy's iptables mode leaves behind goes at start; cleanup keeps off a running daemon, and needs no IPVS.
  */

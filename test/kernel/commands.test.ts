@@ -1,4 +1,4 @@
-// test-kernel: timeout=600
+// test-kernel: timeout=600 seconds=105
 /**
  * `plan`, `verify`, `explain`, `events` and `status` typed as a person types them in the DaemonSet's pod, without
  * options and through pipes: on an empty node, beside the daemon, after somebody meddled, and before a takeover from

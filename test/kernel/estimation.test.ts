@@ -1,4 +1,4 @@
-// test-kernel: timeout=600
+// test-kernel: timeout=600 seconds=70 waits
 /**
  * kubeProxyIpvs.estimation: without the kernel's estimates, schedulers that go by connections and drains do what they
  * always do; `auto` switches them off for many real servers where they would stall a CPU, and on again.

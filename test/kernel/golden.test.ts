@@ -1,4 +1,4 @@
-// test-kernel: timeout=900
+// test-kernel: timeout=900 seconds=28
 /**
  * The recorded cluster through the fake API server and the shipped daemon into the kernel, compared with what
  * kube-proxy 1.36 made of it.

@@ -1,4 +1,4 @@
-// test-kernel: timeout=600
+// test-kernel: timeout=600 seconds=75 waits
 /**
  * Flows that outlive a change, as test/e2e/network/{conntrack,service,loadbalancer}.go of Kubernetes have them: UDP
  * clients that keep their source port while backends come, go and move, and session affinity that sticks, is switched

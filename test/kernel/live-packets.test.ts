@@ -1,4 +1,4 @@
-// test-kernel: timeout=600
+// test-kernel: timeout=600 seconds=35
 /**
  * Packets that are not the usual ones, as test/e2e/network/{networking,conntrack,kube_proxy,hostport}.go of Kubernetes
  * have them and a few that its packet filters' own tests have: datagrams in fragments, a smaller MTU on the way (ICMP

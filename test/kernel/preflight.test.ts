@@ -1,4 +1,4 @@
-// test-kernel: timeout=300
+// test-kernel: timeout=300 seconds=30
 /**
  * A node as it boots: what preflight and plan say of it without touching it, what --fix does, what the daemon then may
  * lack.

@@ -1,4 +1,4 @@
-// test-kernel: timeout=900
+// test-kernel: timeout=900 seconds=34
 /**
  * Removed endpoints: live connections go on, no new ones come, and the real server goes when they have, across restarts
  * too.

@@ -1,4 +1,4 @@
-// test-kernel: timeout=900
+// test-kernel: timeout=900 seconds=35
 /**
  * Everything that the daemon keeps in the kernel is damaged behind its back: repaired in one pass, counted, named;
  * others' entries stay.

@@ -1,4 +1,4 @@
-// test-kernel: timeout=900
+// test-kernel: timeout=900 seconds=120 waits
 /**
  * A held xtables lock delays rules and nothing else; /healthz is red exactly when what is known is not in the kernel,
  * or the node is going, and never for an API server that is away.

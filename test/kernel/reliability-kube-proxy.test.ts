@@ -1,4 +1,4 @@
-// test-kernel: timeout=400
+// test-kernel: timeout=400 seconds=75 waits
 /** A kube-proxy that runs on the node, too: seen by its process, and by the chain that it makes again and again. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';

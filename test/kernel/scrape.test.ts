@@ -1,4 +1,4 @@
-// test-kernel: timeout=600
+// test-kernel: timeout=600 seconds=44
 /**
  * What /metrics counts of packets: those that our rules refuse or drop, by why, and what IPVS forwards, by Service.
  * With real packets, beside the shipped daemon.

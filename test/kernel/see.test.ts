@@ -1,4 +1,4 @@
-// test-kernel: timeout=600
+// test-kernel: timeout=600 seconds=48
 /**
  * `services`, `backends`, `connections`, `table` and `completion` typed as a person types them in the DaemonSet's
  * pod, beside

@@ -1,4 +1,4 @@
-// test-kernel: timeout=1200
+// test-kernel: timeout=1200 seconds=77
 /**
  * The same packets with VIPs as routes: who answers, from which address, and who answers ARP must not depend on it. The
  * phases that differ in their scheduler alone are left out.
