@@ -37,7 +37,8 @@ export const ffiInside = {
 
 /**
  * @kubernetes/client-node is used for KubeConfig and credentials only, requests are src/kube's own: no generated API
- * classes, and Node's own fetch types; 5 MB.
+ * classes, and Node's own fetch types; 5 MB. Node loads those when they are first named, so not even that is done
+ * before they are used; 3 MB, and some time of every start.
  */
 export const clientWithoutApi = {
   name: 'client-without-api',
@@ -49,7 +50,12 @@ export const clientWithoutApi = {
       /client-node\/dist\/config\.js$/,
       `export function createConfiguration() { ${unused}; }\nexport class ServerConfiguration { constructor() { ${unused}; } }`,
     );
-    replace(build, /^node-fetch$/, /client-node/, 'export const Headers = globalThis.Headers;');
+    replace(
+      build,
+      /^node-fetch$/,
+      /client-node/,
+      'export class Headers { constructor(init) { return new globalThis.Headers(init); } }',
+    );
   },
 };
 
