@@ -1,4 +1,4 @@
-// test-kernel: timeout=600 seconds=52
+// test-kernel: timeout=600 seconds=52 waits
 /**
  * What comes between a node and its API server: VIPs on the API server's address, before and after the start; a Node
  * that cannot be listed; a configuration with a typo; an API server that is away. The API server is another host, as on

@@ -1,4 +1,4 @@
-// test-kernel: timeout=300
+// test-kernel: timeout=300 seconds=29 waits
 /**
  * The last backend, and the last one on this node, drain like any other: whoever is connected stays connected,
  * whoever comes anew is refused (or, by policy Local, dropped) at once. Every kind of address, both families, from

@@ -1,4 +1,4 @@
-// test-kernel: timeout=900 seconds=34
+// test-kernel: timeout=900 seconds=34 waits
 /**
  * Removed endpoints: live connections go on, no new ones come, and the real server goes when they have, across restarts
  * too.
