@@ -194,7 +194,12 @@ test('a count that is refused holds nobody up, and is asked for again', async (t
   const client = new KubeClient({ master: await server.start() });
   const cluster = new ClusterState();
   const protect = (source: string, protection: unknown): void => void cluster.protect(source, protection as never);
-  const clock: WallClock = { ...systemClock, random: () => 0.01 };
+  let askAgain = (): void => assert.fail('it does not wait before it asks again');
+  const after: WallClock['after'] = (_ms, callback) => {
+    askAgain = callback;
+    return () => undefined;
+  };
+  const clock: WallClock = { ...systemClock, after };
   const nodes = new NodeAddresses({ mode: 'auto', nodeName: 'node-0', client, protect, clock, log });
   t.after(async () => {
     await nodes.close();
@@ -203,5 +208,7 @@ test('a count that is refused holds nobody up, and is asked for again', async (t
   });
   nodes.start();
   await nodes.ready;
+  assert.equal(server.requests.length, 1, 'ready while it waits');
+  askAgain();
   await until('asked again', () => cluster.protectedAddresses.size === 1);
 });

@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { CommandError, type CommandOptions, CommandRunner, type RunCommand } from '../../../src/kernel/command.js';
 import { Iptables } from '../../../src/kernel/iptables/iptables.js';
 import { type Clock } from '../../../src/time/clock.js';
 import { isLockHeld } from '../../../src/kernel/iptables/xtables-lock.js';
+import { programPath } from '../../../src/kernel/program-path.js';
 import { IptablesMissingError, type IptablesTools, detectIptables } from '../../../src/kernel/iptables/detect.js';
 
 /**
@@ -95,6 +99,18 @@ test('a backend that the kernel lacks is passed over when asked to try', async (
   );
   await assert.rejects(detectIptables(programs(known).run, { probe: true, backend: 'nft' }), IptablesMissingError);
   assert.equal((await detectIptables(programs(known).run, { backend: 'nft' })).backend, 'nft');
+});
+
+test('a program is found where the first directory of PATH that has it leads', (t) => {
+  const root = realpathSync(mkdtempSync(join(tmpdir(), 'path-')));
+  t.after(() => rmSync(root, { recursive: true, force: true }));
+  for (const name of ['empty', 'one', 'two', 'alternatives']) mkdirSync(join(root, name));
+  const path = ['empty', 'nowhere', 'one', 'two'].map((name) => join(root, name)).join(':');
+  assert.equal(programPath('iptables', path), undefined);
+  writeFileSync(join(root, 'alternatives/xtables-nft-multi'), '');
+  symlinkSync('../alternatives/xtables-nft-multi', join(root, 'one/iptables'));
+  writeFileSync(join(root, 'two/iptables'), '');
+  assert.equal(programPath('iptables', path), join(root, 'alternatives/xtables-nft-multi'));
 });
 
 test('a backend of which a program is missing is none, whatever the other programs say', async () => {

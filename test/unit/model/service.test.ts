@@ -1,7 +1,7 @@
 /** Services into the compact model: every field that decides packets, and bad ones left out alone. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { type Service, parseService } from '../../../src/model/service.js';
+import { type Service, isSameService, parseService } from '../../../src/model/service.js';
 import { type Address, formatAddress } from '../../../src/values/address.js';
 import { formatPrefix } from '../../../src/values/prefix.js';
 
@@ -41,6 +41,63 @@ test('addresses of old objects are read as kube-proxy reads them', () => {
     '192.0.2.0/24',
     '198.51.100.1/32',
   ]);
+});
+
+describe('a Service that is sent again', () => {
+  const SPEC = {
+    type: 'LoadBalancer',
+    clusterIPs: ['10.96.0.1', 'fd00::1'],
+    externalIPs: ['198.51.100.1'],
+    ports: [
+      { name: 'a', port: 80, nodePort: 30080 },
+      { name: 'b', port: 443, nodePort: 30443 },
+    ],
+    sessionAffinity: 'ClientIP',
+    externalTrafficPolicy: 'Local',
+    healthCheckNodePort: 32000,
+    loadBalancerSourceRanges: ['10.0.0.0/8', '192.0.2.0/24'],
+  };
+  const STATUS = { loadBalancer: { ingress: [{ ip: '203.0.113.1' }] } };
+  const known = good(SPEC, { status: STATUS });
+
+  test('is the same as long as all that decides packets is', () => {
+    assert.ok(isSameService(known, good(SPEC, { status: STATUS })));
+    const unmoved = { selector: { app: 'x' }, allocateLoadBalancerNodePorts: false };
+    const labels = { namespace: 'default', name: 'web', creationTimestamp: '2024-03-01T00:00:10Z', labels: { a: 'b' } };
+    assert.ok(isSameService(known, good({ ...SPEC, ...unmoved }, { status: STATUS, metadata: labels })));
+  });
+
+  const [first, second] = SPEC.ports;
+  const changes: [string, Fields, Fields?][] = [
+    ['another name', {}, { metadata: { namespace: 'default', name: 'x', creationTimestamp: '2024-03-01T00:00:10Z' } }],
+    ['another age', {}, { metadata: { namespace: 'default', name: 'web', creationTimestamp: '2024-03-01T00:00:11Z' } }],
+    ['another time of affinity', { sessionAffinityConfig: { clientIP: { timeoutSeconds: 60 } } }],
+    ['no affinity', { sessionAffinity: 'None' }],
+    ['externalTrafficPolicy', { externalTrafficPolicy: 'Cluster', healthCheckNodePort: 0 }],
+    ['internalTrafficPolicy', { internalTrafficPolicy: 'Local' }],
+    ['another health check node port', { healthCheckNodePort: 32001 }],
+    ['one cluster IP less', { clusterIPs: ['10.96.0.1'] }],
+    ['another cluster IP', { clusterIPs: ['10.96.0.1', 'fd00::2'] }],
+    ['another external IP', { externalIPs: ['198.51.100.2'] }],
+    ['no external IP', { externalIPs: [] }],
+    ['another address of its load balancer', {}, { status: { loadBalancer: { ingress: [{ ip: '203.0.113.2' }] } } }],
+    ['no address of its load balancer', {}, { status: {} }],
+    ['a narrower source range at the same address', { loadBalancerSourceRanges: ['10.0.0.0/16', '192.0.2.0/24'] }],
+    ['another source range as wide', { loadBalancerSourceRanges: ['10.0.0.0/8', '192.0.3.0/24'] }],
+    ['one source range more', { loadBalancerSourceRanges: ['10.0.0.0/8', '192.0.2.0/24', '192.0.3.0/24'] }],
+    ['another port', { ports: [first, { ...second, port: 444 }] }],
+    ['another node port', { ports: [first, { ...second, nodePort: 30444 }] }],
+    ['another name of a port', { ports: [first, { ...second, name: 'c' }] }],
+    ['another protocol', { ports: [first, { ...second, protocol: 'UDP' }] }],
+    ['one port less', { ports: [first] }],
+  ];
+  for (const [what, spec, more] of changes)
+    test(`is another with ${what}`, () => {
+      const changed = good({ ...SPEC, ...spec }, { status: STATUS, ...more });
+      assert.ok(!isSameService(known, changed));
+      assert.ok(!isSameService(changed, known));
+      assert.ok(isSameService(changed, changed));
+    });
 });
 
 describe('a Service with more than a node should hold', () => {
