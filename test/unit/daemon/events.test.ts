@@ -67,6 +67,16 @@ test('an update that changes nothing is no event; a ready endpoint that is not c
   assert.equal(texts(recorder)[1], 'default/web lost 10.0.0.1:8080: left out here by policy, hints or port');
 });
 
+test('a Service that never had anything to serve comes and goes without an event', async () => {
+  const { cluster, recorder } = recorded();
+  cluster.service('web', { ports: [] });
+  cluster.slice('web', ['10.0.0.1']);
+  await cluster.update();
+  cluster.state.deleteService('default/web');
+  await cluster.update();
+  assert.equal(recorder.ring.total, 0);
+});
+
 test('words are made when somebody asks: then connections that still drain are counted, and the log has them at debug only', async () => {
   const { cluster, recorder, log } = recorded();
   cluster.service('web');
