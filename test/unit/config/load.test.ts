@@ -346,6 +346,13 @@ conntrack:
     assert.deepEqual(['0.0.0.0', '::', ''].map(nodeIP), [undefined, undefined, undefined]);
   });
 
+  it('takes numbers as far as the API, int32, and no further', () => {
+    const burst = (value: string) => load(`clusterCIDR: 10.0.0.0/8\nclientConnection: {burst: ${value}}`);
+    assert.deepEqual(burst('2147483647').warnings, []);
+    for (const value of ['2147483648', '-1', '1.5'])
+      assert.throws(() => burst(value), /clientConnection\.burst/, value);
+  });
+
   it('knows the gate AllowServiceExternalIPs', () => {
     const gates = (text: string) => load(`clusterCIDR: 10.0.0.0/8\nfeatureGates: {${text}}`);
     const { config, warnings } = gates('AllowServiceExternalIPs: false');

@@ -114,6 +114,21 @@ describe('internal policy Local', () => {
     assert.deepEqual([counts.withoutLocal(4).internal, counts.withoutLocal(6).internal], [1, 0]);
   });
 
+  test('is not said to lack one on this node where no other node has a usable one either', async () => {
+    const cluster = new TestCluster();
+    cluster.service('web', local);
+    for (const [endpoint, count] of [
+      [{ ip: '10.0.0.2', ready: false }, 0],
+      [{ ip: '10.0.0.2', ...TERMINATING, serving: false }, 0],
+      [{ ip: '10.0.0.2', ...TERMINATING }, 1],
+      ['10.0.0.2', 1],
+    ] as const) {
+      cluster.slice('web', [endpoint]);
+      await cluster.update();
+      assert.equal(cluster.updater.desired.withoutLocal(4).internal, count, JSON.stringify(endpoint));
+    }
+  });
+
   test('prefers ready ones, then those that terminate, on this node alone', async () => {
     assert.equal(await backends([here('10.0.0.1', TERMINATING), here('10.0.0.2')], local), '10.0.0.2');
     assert.equal(await backends([here('10.0.0.1', TERMINATING), there('10.0.0.2')], local), '10.0.0.1');

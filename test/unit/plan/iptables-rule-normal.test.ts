@@ -53,6 +53,17 @@ describe('rules are not the same', () => {
     test(`when ${what}`, () => assert.ok(!areSame(rule, other)));
   }
 
+  test('when a mark is looked at through another mask', () => {
+    const marks = ['0x4000', '0x4000/0x4000', '0x4000/0xc000', '0x4000/0xffff'];
+    const rules = marks.map((mark) => `-m mark --mark ${mark} -j RETURN`);
+    for (const one of rules) assert.equal(rules.filter((other) => areSame(one, other)).length, 1, one);
+  });
+
+  test('when they have different values of an option that nobody knows', () => {
+    assert.ok(areSame('-j MARK --set-later 1', '-j MARK --set-later 1'));
+    assert.ok(!areSame('-j MARK --set-later 1', '-j MARK --set-later 2'));
+  });
+
   test('when one names an address that nobody can read, or one of the other family', () => {
     for (const source of ['somewhere.example', 'fd00::1', '10.0.0.0/33']) {
       assert.ok(!areSame(`-s ${source} -j RETURN`, '-j RETURN'), source);

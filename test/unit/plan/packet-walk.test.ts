@@ -185,21 +185,28 @@ describe('the walk of a packet says what real packets met', () => {
 });
 
 test('every step of every case reads as a sentence, and names the rule that it follows from', async () => {
-  const world = await World.create(PHASES[1]!.config);
-  for (const one of casesOf(PHASES[1]!.rows, SERVICES)) {
-    if (!isProtocol(one.way)) continue;
-    const { verdict, steps } = world.walk(one, one.way, 'DROP');
-    if (verdict.kind === 'served')
-      assert.ok(
-        steps.some(({ at, text }) => at === 'IPVS' && /: \w+ chooses among /.test(text)),
-        JSON.stringify(steps),
-      );
-    for (const { at, text, rule } of steps) {
-      assert.doesNotMatch(text, /undefined|KUBE-(?!MARK|LOAD|NODE|SOURCE|SERVICES)/, `${at}: ${text}`);
-      if (/^(nat|filter|mangle) KUBE/.test(at)) assert.ok(rule?.includes('-j '), at);
-    }
+  const ends = new Set<string>();
+  for (const { config, rows } of PHASES) {
+    const world = await World.create(config);
+    for (const one of casesOf(rows, SERVICES)) if (isProtocol(one.way)) readSteps(world, one, one.way, ends);
   }
+  for (const end of ['dropped without a word', 'refused with a TCP reset', 'refused with "port unreachable"'])
+    assert.ok(ends.has(end), end);
 });
+
+function readSteps(world: World, one: Case, protocol: Protocol, ends: Set<string>): void {
+  const { verdict, steps } = world.walk(one, protocol, 'DROP');
+  if (verdict.kind === 'served')
+    assert.ok(
+      steps.some(({ at, text }) => at === 'IPVS' && /: \w+ chooses among /.test(text)),
+      JSON.stringify(steps),
+    );
+  for (const { at, text, rule } of steps) {
+    ends.add(text.replace(/^.*: /, ''));
+    assert.doesNotMatch(text, /undefined|KUBE-(?!MARK|LOAD|NODE|SOURCE|SERVICES)/, `${at}: ${text}`);
+    if (/^(nat|filter|mangle) KUBE/.test(at)) assert.ok(rule?.includes('-j '), at);
+  }
+}
 
 test('a step names the entries by which sets hold the packet, as the desired sets have them', async () => {
   const world = await World.create(PHASES[0]!.config);
