@@ -199,7 +199,9 @@ function judge({ directory }) {
   const found = ['usr/local/bin/npm', 'usr/local/include/node', 'usr/bin/gcc', 'usr/bin/g++', 'usr/bin/python3'].filter(
     (path) => existsSync(join(directory, path)),
   );
-  const raw = execFileSync('chroot', [directory, 'kube-proxy-ipvs', '--version=raw'], { encoding: 'utf8' });
+  // As a container has it: nothing of this machine's environment, whose paths are not in there.
+  const env = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' };
+  const raw = execFileSync('chroot', [directory, 'kube-proxy-ipvs', '--version=raw'], { encoding: 'utf8', env });
   const { gitCommit, buildDate } = JSON.parse(raw);
   const [commit, epoch] = ['GIT_COMMIT', 'SOURCE_DATE_EPOCH'].map((name) => buildArguments.get(name));
   if (gitCommit !== commit || buildDate !== new Date(Number(epoch) * 1000).toISOString())

@@ -2,13 +2,15 @@
 /**
  * Beside what else lives on a node: NodeLocal DNSCache, a load balancer that answers ARP in layer 2 (MetalLB,
  * kube-vip's services), and one that puts the VIP on the node's own link (keepalived, kube-vip's control plane). Their
- * state is made by hand as their documentation has it; what counts is the kernel's state and the packets.
+ * state is made by hand as their documentation has it, and so are the rules of flannel; systemd-networkd is the real
+ * program. What counts is the kernel's state and the packets.
  */
 import assert from 'node:assert/strict';
-import { after, before } from 'node:test';
+import { after, before, test } from 'node:test';
 import { kubeIpvs0Addresses, shell } from './harness/kernel-state.js';
 import { Lab, NODE } from './harness/lab.js';
 import { OTHER_NODE, ROUTER } from './harness/layout.js';
+import { Networkd, networkdMissing } from './harness/networkd.js';
 import { waitUntil } from './harness/wait.js';
 import { type ServiceSpec, endpointSlice, node, service } from './reliability-objects.js';
 import { Rig } from './reliability-rig.js';
@@ -20,6 +22,7 @@ const [CACHE, VIP] = ['169.254.20.10', '10.200.0.50'] as const;
 const [DNS_POD, WEB_POD] = ['10.128.0.53', '10.128.0.11'] as const;
 
 const step = steps();
+const networkd = new Networkd();
 let lab: Lab;
 let rig: Rig;
 let config: string;
@@ -45,6 +48,7 @@ before(async () => {
 });
 
 after(async () => {
+  await networkd.stop();
   await rig.close();
   lab.close();
 });
@@ -127,5 +131,103 @@ step("a VIP that moves onto the node's own link and away again is served all the
   await shell(`ip addr del ${VIP}/32 dev eth0`);
   await waitUntil('the address to come back', () => isBound(VIP));
   await answers(ROUTER, VIP, 'web', LB);
-  await rig.waitUntilVerified(config);
 });
+
+/** What flannel 0.2x writes for IPv4, with its comments left out. */
+const FLANNEL = `*nat
+:FLANNEL-POSTRTG - [0:0]
+-A POSTROUTING -j FLANNEL-POSTRTG
+-A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -j RETURN
+-A FLANNEL-POSTRTG -s 10.128.0.0/24 -d 10.128.0.0/9 -j RETURN
+-A FLANNEL-POSTRTG -s 10.128.0.0/9 -d 10.128.0.0/24 -j RETURN
+-A FLANNEL-POSTRTG ! -s 10.128.0.0/9 -d 10.128.0.0/24 -j RETURN
+-A FLANNEL-POSTRTG -s 10.128.0.0/9 ! -d 224.0.0.0/4 -j MASQUERADE --random-fully
+-A FLANNEL-POSTRTG ! -s 10.128.0.0/9 -d 10.128.0.0/9 -j MASQUERADE --random-fully
+COMMIT
+*filter
+:FLANNEL-FWD - [0:0]
+-A FORWARD -j FLANNEL-FWD
+-A FLANNEL-FWD -s 10.128.0.0/9 -j ACCEPT
+-A FLANNEL-FWD -d 10.128.0.0/9 -j ACCEPT
+COMMIT`;
+
+step(
+  "flannel's rules and ours: clients keep their addresses where they should, and nobody's rules change",
+  async () => {
+    const theirs = (): Promise<string> =>
+      shell('for table in nat filter; do $IPTABLES-save -t $table; done | grep -- "-A .*FLANNEL"');
+    await shell(`$IPTABLES-restore -n <<'END'\n${FLANNEL}\nEND`);
+    const before = await theirs();
+    const seen = async (from: string, address: string, port: number): Promise<string> => {
+      const outcome = await lab.agent.request(from, { protocol: 'TCP', address, port, timeout: 3000 });
+      return outcome.result === 'answered' ? String(outcome.seen) : outcome.result;
+    };
+    assert.equal(await seen('client', LB.address, 80), '10.128.0.10', 'a pod');
+    assert.equal(await seen(ROUTER, VIP, 80), '10.200.0.1', 'from outside, policy Local');
+    const met = await shell('$IPTABLES-save -c -t nat | grep -- "-A FLANNEL-POSTRTG .*RETURN"');
+    assert.match(met, /^\[[1-9]\d*:\d+\] .* -s 10\.128\.0\.0\/24 -d 10\.128\.0\.0\/9/m, 'the pod met their rules');
+    await rig.waitUntilVerified(config);
+    assert.equal(await theirs(), before);
+  },
+);
+
+/** Every link whose name begins so, as a file for all links does it; the lab's own are left out. */
+const ALL_LINKS = { 'network/50-all.network': '[Match]\nName=kube-*\n[Network]\nLinkLocalAddressing=no' };
+/** A file for lo, as people have it who announce an address of the node by BGP. */
+const LOOPBACK = { 'network/20-lo.network': '[Match]\nName=lo\n[Network]\nAddress=192.0.2.77/32' };
+const REMOVES = /^(kube-ipvs0|lo): Removing foreign/m;
+
+const missing = networkdMissing();
+if (missing !== undefined) test(`systemd-networkd: NOT RUN, ${missing}`, { skip: true });
+else besideNetworkd();
+
+function besideNetworkd(): void {
+  const repaired = async (): Promise<number> => (await rig.scrape()).drift('address', 'missing');
+  const isRouted = async (): Promise<boolean> =>
+    (await shell('ip route show table local proto 75')).includes(`local ${DNS.address} dev lo`);
+
+  step('systemd-networkd without a file for kube-ipvs0 leaves it alone', async () => {
+    await networkd.start(['kube-ipvs0'], {});
+    assert.doesNotMatch(networkd.log, REMOVES);
+    await networkd.stop();
+    assert.equal(await repaired(), 0);
+  });
+
+  step('with one that matches it takes the VIPs away at its start; they are back at once', async () => {
+    await networkd.start(['kube-ipvs0'], ALL_LINKS);
+    assert.match(networkd.log, /^kube-ipvs0: Removing foreign address .*10\.96\.0\.10\/32/m);
+    await waitUntil('the repair to be counted', async () => (await repaired()) >= 3);
+    for (const address of [DNS.address, LB.address, VIP]) assert.ok(await isBound(address), address);
+    await answers('client', DNS.address, 'coredns', DNS);
+    await networkd.stop();
+  });
+
+  step('with Unmanaged=yes for kube-ipvs0 it does not', async () => {
+    const before = await repaired();
+    const own = { 'network/10-kube-ipvs0.network': '[Match]\nName=kube-ipvs0\n[Link]\nUnmanaged=yes' };
+    await networkd.start(['kube-ipvs0'], { ...ALL_LINKS, ...own });
+    assert.doesNotMatch(networkd.log, REMOVES);
+    await networkd.stop();
+    assert.equal(await repaired(), before);
+  });
+
+  step('VIPs as routes: a file for lo may cost them (systemd 257), not with ManageForeignRoutes=no', async () => {
+    await rig.stop();
+    config = rig.config({ kubeProxyIpvs: { vips: 'routes' } });
+    await rig.start(config);
+    await networkd.start(['lo'], LOOPBACK);
+    const removes = REMOVES.test(networkd.log);
+    console.log(`networkd ${removes ? 'removes' : 'keeps'} the routes of VIPs on lo`);
+    await waitUntil('the repair to be counted', async () => (await repaired()) === (removes ? 3 : 0));
+    await waitUntil('the routes', isRouted);
+    await answers('client', DNS.address, 'coredns', DNS);
+    await networkd.stop();
+    const before = await repaired();
+    const keep = { 'networkd.conf.d/keep.conf': '[Network]\nManageForeignRoutes=no' };
+    await networkd.start(['lo'], { ...LOOPBACK, ...keep });
+    assert.doesNotMatch(networkd.log, REMOVES);
+    await networkd.stop();
+    assert.equal(await repaired(), before);
+    assert.ok(await isRouted());
+  });
+}
