@@ -150,3 +150,22 @@ test('a Service whose Local policy finds nothing here counts once per family, wh
   await cluster.update();
   assert.deepEqual(desired.withoutLocal(4), { internal: 1, external: 0 });
 });
+
+test('whether a Service is reached from outside is asked family by family', async () => {
+  for (const [externalIPs, balancers, counts] of [
+    [['192.0.2.1'], [], [1, 0]],
+    [['2001:db8::1'], [], [0, 1]],
+    [[], ['192.0.2.1'], [1, 0]],
+    [[], ['2001:db8::1'], [0, 1]],
+    [['2001:db8::1'], ['192.0.2.1'], [1, 1]],
+  ] as const) {
+    const cluster = new TestCluster();
+    const spec = { type: 'LoadBalancer', externalTrafficPolicy: 'Local', clusterIPs: ['10.96.0.1', 'fd00:96::1'] };
+    cluster.service('web', { ...spec, externalIPs }, { ingress: balancers.map((ip) => ({ ip })) });
+    cluster.slice('web', ['10.0.0.2'], { name: 'four' });
+    cluster.slice('web', ['fd00::2'], { name: 'six' });
+    await cluster.update();
+    const { desired } = cluster.updater;
+    assert.deepEqual([desired.withoutLocal(4).external, desired.withoutLocal(6).external], counts);
+  }
+});

@@ -2,7 +2,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Address, formatAddress, parseAddress } from '../../../src/values/address.js';
-import { addressPortNetEntry } from '../../../src/values/ipset.js';
+import {
+  addressEntry,
+  addressPortAddressEntry,
+  addressPortEntry,
+  addressPortNetEntry,
+  portEntry,
+} from '../../../src/values/ipset.js';
 import { ipsetEntry, nftElement } from '../../../src/values/nftables-elements.js';
 import { formatPrefix, parsePrefix, prefixOf } from '../../../src/values/prefix.js';
 import { addressServerKey } from '../../../src/values/virtual-server.js';
@@ -33,6 +39,25 @@ for (const [prefix, first, last] of [
       'bytes',
     );
   });
+
+test('entries of every type of set are read back as they were written', () => {
+  for (const [address, other, family] of [
+    ['10.96.0.1', '10.0.0.7', 4],
+    ['fd00::1', 'fd00:1::7', 6],
+  ] as const) {
+    const server = addressServerKey('SCTP', ip(address), 0x1234);
+    for (const [type, entry] of [
+      ['bitmap:port', portEntry(30080)],
+      ['hash:ip', addressEntry(ip(address))],
+      ['hash:ip,port', addressPortEntry(server)],
+      ['hash:ip,port,ip', addressPortAddressEntry(server, ip(other))],
+    ] as const) {
+      const element = nftElement(type, entry);
+      assert.equal(element.end, undefined, 'no range');
+      assert.equal(ipsetEntry({ name: 'set', type, family }, element), entry, type);
+    }
+  }
+});
 
 test('ranges of every length are read back as they were written', () => {
   for (const [text, family] of [
