@@ -240,3 +240,14 @@ test('bit 31 makes an unsigned mark', () => {
   const rules = rulesOf(4, { masqueradeMark: 1 << 31 });
   assert.deepEqual(chainOf(rules, 'nat', 'KUBE-MARK-MASQ'), ['-j MARK --set-xmark 0x80000000/0x80000000']);
 });
+
+test('the node’s own connections to nothing are sent to a port where they, and only they, are reset', () => {
+  for (const family of FAMILIES) {
+    const set = rulesOf(family);
+    const [sent] = chainOf(set, 'nat', 'KUBE-SERVICES').filter((rule) => rule.includes('-j DNAT'));
+    const [, port] = /--match-set \S*NO-ENDPOINTS dst,dst .*-j DNAT --to-destination :(\d+)$/.exec(sent ?? '') ?? [];
+    const reset = `-i lo -p tcp -m tcp --dport ${port} -m conntrack --ctstate DNAT -j REJECT --reject-with tcp-reset`;
+    assert.ok(chainOf(set, 'filter', 'KUBE-PROXY-FIREWALL').includes(reset), `${sent} ... ${reset}`);
+    for (const rule of allRules(set)) assert.doesNotMatch(rule, /undefined|NaN/);
+  }
+});

@@ -34,6 +34,11 @@ describe('rules are the same', () => {
   });
 });
 
+test('rules are the same with a full mask written out', () => {
+  assert.ok(areSame('-m mark --mark 0x4000/0xffffffff -j RETURN', '-m mark --mark 0x4000 -j RETURN'));
+  assert.ok(areSame('-m mark --mark 0xc0000000/0xffffffff -j RETURN', '-m mark --mark 3221225472 -j RETURN'));
+});
+
 describe('rules are not the same', () => {
   const rule = `-s 10.0.0.0/8 ${SET} ${MARK} -j RETURN`;
   for (const [what, other] of [

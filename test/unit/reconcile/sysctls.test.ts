@@ -76,6 +76,8 @@ describe('sysctls', () => {
     const large = { ...conntrack, min: 2_000_000, tcpEstablishedTimeoutMs: 1999 };
     assert.ok(wanted({ conntrack: large, cores: 2 }).includes('net.netfilter.nf_conntrack_max=2000000'));
     assert.ok(wanted({ conntrack: large }).includes('net.netfilter.nf_conntrack_tcp_timeout_established=1'));
+    const least = wanted({ conntrack: { ...conntrack, tcpEstablishedTimeoutMs: 1, udpTimeoutMs: 0 } });
+    assert.ok(least.includes('net.netfilter.nf_conntrack_tcp_timeout_established=0'), 'whatever is not 0 is written');
     assert.ok(!wanted({ conntrack: { ...conntrack, maxPerCore: 0 } }).some((line) => /max|hashsize/.test(line)));
   });
 
