@@ -119,7 +119,8 @@ export class Rig {
   /** Makes `daemon` the one that this rig speaks of, once it has taken the kernel over. */
   async adopt(daemon: Daemon): Promise<Daemon> {
     this.#daemon = daemon;
-    await daemon.waitForLog('the first sync', ({ msg }) => msg === TOOK_OVER);
+    // On a busy machine traffic that goes on meanwhile takes most of the test kernel's one CPU.
+    await daemon.waitForLog('the first sync', ({ msg }) => msg === TOOK_OVER, 180_000);
     return daemon;
   }
 
