@@ -14,6 +14,7 @@ import {
   eventText,
 } from './event-ring.js';
 import { RepairLog } from './repair-log.js';
+import { systemClock } from '../../time/clock.js';
 import { serviceEvents } from './service-change.js';
 
 /** Of one sync: the ring is for other things, too. */
@@ -49,7 +50,7 @@ export class EventRecorder {
 
   constructor(
     readonly log: Pick<Logger, 'isLevelEnabled' | 'debug'>,
-    readonly now: () => number = Date.now,
+    readonly now: () => number = () => systemClock.wall(),
   ) {}
 
   /** In steps, as a Service may be large. */

@@ -4,6 +4,7 @@ import { type Drift } from '../../reconcile/drift.js';
 import { type RulesOutcome } from '../../reconcile/rules-keeper.js';
 import { type SyncRecord } from '../../reconcile/sync-record.js';
 import { type Metrics } from '../../serve/metrics.js';
+import { systemClock } from '../../time/clock.js';
 import { ProgrammingLatency } from './programming-latency.js';
 import { type ReportedDataPlane } from './sync-report.js';
 
@@ -24,7 +25,7 @@ export class SyncMetrics {
   /** `arrivedAt` as for SyncReporter. */
   changeQueued(arrivedAt: number | undefined): void {
     if (arrivedAt !== undefined) this.#latency.arrived(arrivedAt);
-    this.#metrics.syncQueued(Date.now());
+    this.#metrics.syncQueued(systemClock.wall());
   }
 
   endpointsTriggered(family: Family, triggeredAt: number): void {
@@ -58,12 +59,12 @@ export class SyncMetrics {
     for (const cleanup of conntrack)
       if (cleanup.error === undefined)
         this.#metrics.conntrackCleaned(cleanup.family, cleanup.ms / 1000, cleanup.deleted);
-    if (verified !== undefined) this.#metrics.verified(verified.ms / 1000, Date.now());
+    if (verified !== undefined) this.#metrics.verified(verified.ms / 1000, systemClock.wall());
     this.#drifted(record.drift);
     if (error !== undefined) return;
     this.#stateOf(dataPlane);
     this.#countMessages(dataPlane);
-    const now = Date.now();
+    const now = systemClock.wall();
     for (const family of FAMILIES) this.#metrics.synced(family, record.ms / 1000, now);
   }
 

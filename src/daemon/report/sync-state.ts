@@ -4,6 +4,7 @@ import { type RuleBackendName, type RulesOutcome } from '../../reconcile/rules-k
 import { type KernelRefusals } from '../../reconcile/kernel-refusals.js';
 import { type SyncRecord } from '../../reconcile/sync-record.js';
 import { type SysctlOutcome } from '../../reconcile/sysctl-keeper.js';
+import { systemClock } from '../../time/clock.js';
 import { SyncHistory } from './sync-history.js';
 import { isWorthALine, syncSentence } from './sync-report.js';
 
@@ -58,12 +59,12 @@ export class SyncState {
   #isQueuedMeanwhile = false;
 
   changeQueued(): void {
-    this.waitingSince ??= performance.now();
+    this.waitingSince ??= systemClock.now();
     this.#isQueuedMeanwhile = true;
   }
 
   syncStarted(): void {
-    this.runningSince = performance.now();
+    this.runningSince = systemClock.now();
   }
 
   /** A sync has taken all changes that were queued. */
@@ -79,8 +80,8 @@ export class SyncState {
   /** The sync could not even read the kernel, or ended in an error of this program's own. */
   syncBrokeOff(error: unknown): void {
     this.runningSince = undefined;
-    this.waitingSince ??= performance.now();
-    this.breakingOffSince ??= performance.now();
+    this.waitingSince ??= systemClock.now();
+    this.breakingOffSince ??= systemClock.now();
     this.lastFailure = errorMessage(error);
   }
 
@@ -93,15 +94,15 @@ export class SyncState {
     if (verified !== undefined) {
       const result =
         drift.total === 0 ? 'nothing drifted' : `${drift.total} difference${drift.total === 1 ? '' : 's'} repaired`;
-      this.lastVerification = { at: new Date(), seconds: verified.ms / 1000, result };
+      this.lastVerification = { at: new Date(systemClock.wall()), seconds: verified.ms / 1000, result };
     }
     if (record.error !== undefined) return;
     this.breakingOffSince = undefined;
-    this.lastSuccess = new Date();
+    this.lastSuccess = new Date(systemClock.wall());
     this.refused = { count: refusals.skippedCount, messages: refusals.messages(MAX_NAMED_REFUSALS) };
     if (!isWorthALine(record)) return;
-    this.lastSync = { at: new Date(), seconds: ms / 1000, result: syncSentence(record) };
-    this.history.add(Date.now(), ms / 1000);
+    this.lastSync = { at: new Date(systemClock.wall()), seconds: ms / 1000, result: syncSentence(record) };
+    this.history.add(systemClock.wall(), ms / 1000);
   }
 
   #waitOrNot({ failures, ok }: SyncRecord): void {
@@ -111,10 +112,10 @@ export class SyncState {
       this.failureCount = failures.length;
     }
     if (!ok) {
-      this.waitingSince ??= performance.now();
+      this.waitingSince ??= systemClock.now();
       return;
     }
-    this.waitingSince = this.#isQueuedMeanwhile ? performance.now() : undefined;
+    this.waitingSince = this.#isQueuedMeanwhile ? systemClock.now() : undefined;
     this.lastFailure = undefined;
     this.failureCount = 0;
   }
@@ -123,7 +124,7 @@ export class SyncState {
     this.rulesBackend = backend;
     this.rulesFailure = error?.message;
     this.rulesFailureFamily = error && family;
-    this.rulesFailingSince = error && (this.rulesFailingSince ?? performance.now());
+    this.rulesFailingSince = error && (this.rulesFailingSince ?? systemClock.now());
   }
 
   sysctlsChecked({ failures }: SysctlOutcome): SysctlNews {

@@ -62,13 +62,28 @@ describe('a run starts', () => {
     assert.deepEqual(rig.starts, [0, 5000]);
   });
 
-  test('at once always, when minInterval is 0', async () => {
+  test('at once always, when minInterval is 0 and changes come one by one', async () => {
     const rig = new Rig({ minInterval: 0 });
     for (let i = 0; i < 3; i++) {
       rig.runner.request();
+      await rig.clock.advance(10);
+    }
+    assert.deepEqual(rig.starts, [0, 10, 20]);
+  });
+
+  test('of a burst after twice the wait of the one before, up to 50 ms, so that few of them do much', async () => {
+    const rig = new Rig({ minInterval: 0 });
+    for (let ms = 0; ms < 240; ms++) {
+      rig.runner.request();
       await rig.clock.advance(1);
     }
-    assert.deepEqual(rig.starts, [0, 1, 2]);
+    assert.deepEqual(rig.starts, [0, 1, 3, 7, 15, 31, 63, 113, 163, 213]);
+    await rig.clock.advance(100); // the last request had its run at 263
+    rig.runner.request();
+    await rig.clock.advance(0);
+    rig.runner.request();
+    await rig.clock.advance(1);
+    assert.deepEqual(rig.starts.slice(10), [263, 340, 341], 'at once again, and the next burst begins with short waits');
   });
 
   test('once for many requests', async () => {
@@ -119,8 +134,8 @@ describe('a run starts', () => {
     rig.runner.request();
     await rig.clock.advance(50);
     rig.runner.request();
-    await rig.clock.advance(50);
-    assert.deepEqual(rig.starts, [0, 100]);
+    await rig.clock.advance(51);
+    assert.deepEqual(rig.starts, [0, 101]);
   });
 });
 
@@ -147,9 +162,10 @@ describe('after a failure', () => {
     rig.runner.request();
     await rig.clock.advance(1500);
     assert.deepEqual(rig.starts, [0, 500, 1500]);
+    await rig.clock.advance(100);
     rig.runner.request();
     await rig.clock.advance(500);
-    assert.deepEqual(rig.starts, [0, 500, 1500, 1500, 2000]);
+    assert.deepEqual(rig.starts, [0, 500, 1500, 1600, 2100]);
   });
 
   test('a run that throws has failed', async () => {

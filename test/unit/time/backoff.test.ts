@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Backoff, doubledWait } from '../../../src/time/backoff.js';
-import { sleep, systemClock } from '../../../src/time/clock.js';
+import { sleep } from '../../../src/time/clock.js';
 import { TestClock } from '../../fakes/api-server-testing.js';
 import { HandClock } from '../../fakes/hand-clock.js';
 
@@ -39,13 +39,4 @@ test('a sleep ends with its time, or at once when it is aborted; then its timer 
   assert.deepEqual([ended, clock.pending], [['plain', 'aborted'], 0]);
   await sleep(clock, 5000, abort.signal);
   assert.equal(clock.pending, 0, 'what is aborted already does not wait');
-});
-
-test('the system clock calls back once, and not after it was cancelled', async () => {
-  let called = 0;
-  const before = systemClock.now();
-  systemClock.after(1, () => assert.fail('cancelled'))();
-  await new Promise<void>((resolve) => systemClock.after(5, () => resolve(void called++)));
-  assert.equal(called, 1);
-  assert.ok(systemClock.now() - before >= 4);
 });
