@@ -99,7 +99,7 @@ export async function measureBurst(scale: Scale, api: ApiServer): Promise<number
   const ipvs = new IpvsClient(openNetlinkSocket);
   const { services, endpointsPerService } = scale;
   const moved = { endpoint: Math.min(BURST_ENDPOINT, endpointsPerService - 1), by: BURST_ROUND };
-  const answer = api.send({ op: 'stats' }, { op: 'move', from: 0, to: services, endpointsPerService, ...moved });
+  const answer = api.send({ op: 'move', from: 0, to: services, endpointsPerService, ...moved });
   let seenAt = 0n;
   // The daemon works in the order of the changes: when the last one is there the others are, and that is looked at,
   // too.
@@ -109,7 +109,7 @@ export async function measureBurst(scale: Scale, api: ApiServer): Promise<number
     if (seenAt === 0n || !isDone()) seenAt = await waitFor(isDone);
   }
   ipvs.close();
-  return Number(seenAt - BigInt((await answer)[0]!.at)) / 1e6;
+  return Number(seenAt - BigInt((await answer)[0]!['publishedAt'] as string)) / 1e6;
 }
 
 function expectation(scale: Scale, service: number, moved: { endpoint: number; by: number }): Expected {

@@ -68,9 +68,8 @@ async function run(server: FakeApiServer, command: ControlCommand): Promise<obje
       for (const object of scaleCluster(command)) server.set(object);
       return {};
     case 'move':
-      for (let i = command.from; i < command.to; i++)
-        server.set(...scaleSlices(i, { ...command, services: command.to }, command));
-      return {};
+      server.set(...movedSlices(command));
+      return { publishedAt: String(server.publishedAt) };
     case 'fault':
       server.fault(command.rule);
       return {};
@@ -92,6 +91,13 @@ async function run(server: FakeApiServer, command: ControlCommand): Promise<obje
     default:
       return runPlain(server, command.op);
   }
+}
+
+function movedSlices(command: Extract<ControlCommand, { op: 'move' }>): ApiObject[] {
+  const slices: ApiObject[] = [];
+  const scale = { ...command, services: command.to };
+  for (let i = command.from; i < command.to; i++) slices.push(...scaleSlices(i, scale, command));
+  return slices;
 }
 
 async function runPlain(

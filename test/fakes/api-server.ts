@@ -54,6 +54,8 @@ export class FakeApiServer {
   connections = 0;
   /** How many watches were accepted since the start. */
   watchesStarted = 0;
+  /** When watchers began to hear of the last `set`, in process.hrtime nanoseconds: making the objects took until then. */
+  publishedAt = 0n;
   #server: Server | undefined;
   #port = 0;
   #host = '127.0.0.1';
@@ -114,9 +116,14 @@ export class FakeApiServer {
     if (this.#server === undefined) await this.start(this.#port, this.#host);
   }
 
-  /** Creates or replaces objects; watchers have their lines before this returns. Returns the last resourceVersion. */
+  /**
+   * Creates or replaces objects, and then lets the watchers know; they have their lines before this returns. Returns the
+   * last resourceVersion.
+   */
   set(...objects: readonly ApiObject[]): number {
-    for (const object of objects) this.#publish(this.store.set(object));
+    const changes = objects.map((object) => this.store.set(object));
+    this.publishedAt = process.hrtime.bigint();
+    for (const change of changes) this.#publish(change);
     return this.store.revision;
   }
 
