@@ -15,8 +15,8 @@ export interface WallClock extends Clock {
 }
 
 /**
- * Looks once in a piece of work that goes on without a pause; who asks again in it gets the same. The work of one change
- * asks some forty times, and without a vDSO (virtual machines, sandboxes) each look is a system call.
+ * Looks once in a piece of work that goes on without a pause; who asks again in it gets the same. The work of one
+ * change asks some forty times, and without a vDSO (virtual machines, sandboxes) each look is a system call.
  */
 export function oncePerTurn(look: () => number): () => number {
   let known: number | undefined;

@@ -54,7 +54,7 @@ export class FakeApiServer {
   connections = 0;
   /** How many watches were accepted since the start. */
   watchesStarted = 0;
-  /** When watchers began to hear of the last `set`, in process.hrtime nanoseconds: making the objects took until then. */
+  /** When watchers began to hear of the last `set`, whose objects were made by then; process.hrtime nanoseconds. */
   publishedAt = 0n;
   #server: Server | undefined;
   #port = 0;
@@ -117,8 +117,8 @@ export class FakeApiServer {
   }
 
   /**
-   * Creates or replaces objects, and then lets the watchers know; they have their lines before this returns. Returns the
-   * last resourceVersion.
+   * Creates or replaces objects, and then lets the watchers know; they have their lines before this returns. Returns
+   * the last resourceVersion.
    */
   set(...objects: readonly ApiObject[]): number {
     const changes = objects.map((object) => this.store.set(object));

@@ -83,7 +83,11 @@ describe('a run starts', () => {
     await rig.clock.advance(0);
     rig.runner.request();
     await rig.clock.advance(1);
-    assert.deepEqual(rig.starts.slice(10), [263, 340, 341], 'at once again, and the next burst begins with short waits');
+    assert.deepEqual(
+      rig.starts.slice(10),
+      [263, 340, 341],
+      'at once again, and the next burst begins with short waits',
+    );
   });
 
   test('once for many requests', async () => {
