@@ -12,11 +12,11 @@ export interface RunnerOptions {
   readonly onError: (error: unknown) => void;
 }
 
-/** What is asked for sooner than this after a run, ms, belongs to a burst of changes, of which more are on their way. */
+/** What is asked for sooner than this after a run, ms, belongs to a burst of changes: more are on their way. */
 const CALM_MS = 10;
 /**
- * Waiting for them makes a few large runs of many small ones: a millisecond after the first run of a burst, and twice as
- * long after each further one, up to this, ms. (10,000 changes at once: 31 runs instead of 637, and half the CPU.)
+ * Waiting for them makes a few large runs of many small ones: a millisecond after the first run of a burst, and twice
+ * as long after each further one, up to this, ms. (10,000 changes at once: 31 runs instead of 637, and half the CPU.)
  */
 const MOST_GATHER_MS = 50;
 
