@@ -108,7 +108,8 @@ async function kubeChains(): Promise<string[]> {
 async function assertInNftables(): Promise<void> {
   await waitUntil(
     'the chains of iptables to go',
-    async () => (await kubeChains()).length === 0,
+    // Beside a set that is being destroyed iptables-nft-save cannot print the rules that named it, and fails.
+    async () => (await kubeChains().catch(() => undefined))?.length === 0,
     60_000,
     () => rig.daemon.tail(),
   );
@@ -153,7 +154,8 @@ nftStep('a restart starts no program of iptables and changes nothing', async () 
 });
 
 nftStep('what somebody does to rules and sets is counted and mended', async () => {
-  await shell(`nft flush chain ip ${TABLE} nat-KUBE-NODE-PORT; nft delete chain ip6 ${TABLE} nat-PREROUTING
+  // Not to IPv4's rules for NodePorts: what opens a connection until they are mended is lost, as it must be.
+  await shell(`nft flush chain ip6 ${TABLE} nat-KUBE-NODE-PORT; nft delete chain ip6 ${TABLE} nat-PREROUTING
     nft delete element ip ${TABLE} KUBE-LOOP-BACK '{ 10.128.0.17 . tcp . 8080 . 10.128.0.17 }'`);
   await waitUntil('the repair', async () => {
     const scrape = await rig.scrape();
@@ -211,9 +213,12 @@ nftStep('cleanup takes our tables away, and nobody else’s', async () => {
   await shell('nft add table ip somebody');
   const { code, output } = await rig.command('cleanup', '--config', rig.config(NFTABLES));
   assert.equal(code, 0, output);
-  assert.equal(await run('nft', 'list', 'tables', 'ip6'), '');
-  assert.match(await run('nft', 'list', 'tables', 'ip'), /table ip somebody/);
-  assert.doesNotMatch(await run('nft', 'list', 'tables', 'ip'), new RegExp(TABLE));
+  // Of iptables' own tables nothing is ours.
+  const tables = (await run('nft', 'list', 'tables'))
+    .split('\n')
+    .filter((line) => !/ (filter|nat|mangle|raw)$/.test(line));
+  assert.deepEqual(tables.filter(Boolean), ['table ip somebody']);
+  assert.deepEqual(await kubeChains(), []);
   assert.deepEqual(await ipvsRules(), []);
 });
 
