@@ -6,10 +6,10 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { after, before } from 'node:test';
-import { type Load } from './harness/agent.js';
 import { ipsets, ipvsRules, iptablesRules, loadModules, run, shell } from './harness/kernel-state.js';
 import { Lab } from './harness/lab.js';
 import { OTHER_NODE } from './harness/layout.js';
+import { Loads } from './harness/loads.js';
 import { patience, waitUntil } from './harness/wait.js';
 import { restoreKubeProxyState } from './kube-proxy-state.js';
 import { Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
@@ -35,7 +35,7 @@ const step = steps();
 let missing: string | undefined;
 let lab: Lab;
 let rig: Rig;
-let loads: Load[] = [];
+let loads: Loads;
 
 before(async () => {
   if (spawnSync('unshare', ['-n', 'nft', 'add', 'table', 'ip', 'probe']).status !== 0)
@@ -51,10 +51,10 @@ before(async () => {
   loadModules('ip_vs');
   await shell('sysctl -qw net.ipv4.vs.conntrack=1 net.ipv4.vs.expire_nodest_conn=1');
   await restoreKubeProxyState();
-  loads = await Promise.all([
-    lab.agent.load('client', { ...WEB, rate: 20, connections: 10, interval: 200 }),
-    lab.agent.load(OTHER_NODE, { ...NODE_PORT, rate: 10, workers: 1, connections: 5, interval: 200 }),
-  ]);
+  loads = new Loads({
+    web: await lab.agent.load('client', { ...WEB, rate: 20, connections: 10, interval: 200 }),
+    nodePort: await lab.agent.load(OTHER_NODE, { ...NODE_PORT, rate: 10, workers: 1, connections: 5, interval: 200 }),
+  });
 });
 
 after(async () => {
@@ -62,18 +62,6 @@ after(async () => {
   await rig.close();
   lab.close();
 });
-
-/** Nothing may have failed or been lost, and there must have been traffic after what was done. */
-async function assertNothingLost(during: string): Promise<void> {
-  const before = await Promise.all(loads.map((load) => load.counts()));
-  await waitUntil('more traffic', async () => {
-    const now = await Promise.all(loads.map((load) => load.counts()));
-    return now.every((counts, i) => counts.answered > before[i]!.answered && counts.asked > before[i]!.asked);
-  });
-  const now = await Promise.all(loads.map((load) => load.counts()));
-  for (const counts of now) assert.deepEqual([counts.failed, counts.lost], [{}, {}], JSON.stringify(counts.first));
-  console.log(`${during}: ${now.reduce((sum, { sent }) => sum + sent, 0)} connections so far, none failed`);
-}
 
 /** The elements of our sets in nf_tables as ipset would save them. */
 async function nftEntries(): Promise<string[]> {
@@ -129,12 +117,12 @@ const nftStep = (name: string, action: () => Promise<void>): void =>
   });
 
 nftStep('the rules of kube-proxy’s IPVS mode are taken over into nf_tables, nothing lost', async () => {
-  await assertNothingLost('before');
+  await loads.assertNothingLost('before');
   const config = rig.config(NFTABLES);
   await rig.start(config);
   await assertInNftables();
   await rig.waitUntilVerified(config);
-  await assertNothingLost('from kube-proxy to nf_tables');
+  await loads.assertNothingLost('from kube-proxy to nf_tables');
 });
 
 nftStep('a restart starts no program of iptables and changes nothing', async () => {
@@ -150,7 +138,7 @@ nftStep('a restart starts no program of iptables and changes nothing', async () 
   const text = await (await fetch('http://127.0.0.1:10249/metrics')).text();
   assert.doesNotMatch(text, /command="ip6?tables/);
   assert.equal(sorted(await run('nft', '-s', 'list', 'table', 'ip', TABLE)), sorted(before));
-  await assertNothingLost('restart');
+  await loads.assertNothingLost('restart');
 });
 
 nftStep('what somebody does to rules and sets is counted and mended', async () => {
@@ -183,14 +171,14 @@ nftStep('back into iptables and ipset, nothing lost', async () => {
     recorded,
   );
   await rig.waitUntilVerified(config);
-  await assertNothingLost('from nf_tables to iptables');
+  await loads.assertNothingLost('from nf_tables to iptables');
 });
 
 nftStep('and into nf_tables again', async () => {
   assert.equal((await rig.stop()).code, 0);
   await rig.start(rig.config(NFTABLES));
   await assertInNftables();
-  await assertNothingLost('from iptables to nf_tables');
+  await loads.assertNothingLost('from iptables to nf_tables');
   assert.equal((await rig.stop()).code, 0);
 });
 
@@ -205,7 +193,7 @@ nftStep('auto: nf_tables where ip_set cannot be had; preflight says so', async (
   await rig.start(config);
   const [chosen] = rig.daemon.log.filter(({ msg }) => msg === 'rules');
   assert.equal(chosen?.['rules'], 'nftables');
-  await assertNothingLost('auto');
+  await loads.assertNothingLost('auto');
   assert.equal((await rig.stop()).code, 0);
 });
 
