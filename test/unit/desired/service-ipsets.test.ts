@@ -169,3 +169,25 @@ test('whether a Service is reached from outside is asked family by family', asyn
     assert.deepEqual([desired.withoutLocal(4).external, desired.withoutLocal(6).external], counts);
   }
 });
+
+test('the health check counts the ready endpoints of this node: in each family, and the larger number', async () => {
+  const cluster = new TestCluster();
+  const clusterIPs = ['10.96.0.1', 'fd00:96::1'];
+  const policy = { externalTrafficPolicy: 'Local', healthCheckNodePort: 32000 };
+  cluster.service('web', { type: 'LoadBalancer', clusterIPs, ...policy });
+  const here = (ip: string): TestEndpoint => ({ ip, node: 'node-0' });
+  const cases: [(string | TestEndpoint)[], (string | TestEndpoint)[], number][] = [
+    [['10.0.0.1'], ['fd00::1'], 0],
+    [['10.0.0.1', here('10.0.0.2')], ['fd00::1'], 1],
+    [[{ ...here('10.0.0.2'), ready: false }], ['fd00::1'], 0],
+    [[here('10.0.0.2')], [here('fd00::2')], 1],
+    [[here('10.0.0.2')], [here('fd00::2'), here('fd00::3'), here('fd00::4')], 3],
+  ];
+  for (const [four, six, count] of cases) {
+    cluster.slice('web', four, { name: 'four' });
+    cluster.slice('web', six, { name: 'six' });
+    await cluster.update();
+    const { healthCheck } = cluster.updater.desired.services.get('default/web')!;
+    assert.deepEqual(healthCheck, { port: 32000, localEndpoints: count }, JSON.stringify([four, six]));
+  }
+});
