@@ -8,7 +8,7 @@ import {
   ipsetDefinitions,
   ipsetName,
 } from '../../../src/desired/ipset-definitions.js';
-import { type Fields, TestCluster } from '../../support/desired-cluster.js';
+import { type Fields, TestCluster, type TestEndpoint } from '../../support/desired-cluster.js';
 
 const FIXTURES = new URL('../../../../test/fixtures/', import.meta.url);
 const definitions = allIpsetDefinitions();
