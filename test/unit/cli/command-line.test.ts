@@ -25,6 +25,9 @@ interface Call {
     output?: string;
     yaml?: boolean;
     sinceMs?: number;
+    ownOnly?: boolean;
+    force?: boolean;
+    dryRun?: boolean;
   };
 }
 
@@ -66,6 +69,20 @@ async function single(...args: string[]): Promise<Call['options'] & { command: s
   assert.equal(calls.length, 1, err);
   return { ...calls[0]!.options, command: calls[0]!.command, code };
 }
+
+it('cleanup removes, and only what it is told to: each flag turns its own switch, and no other', async () => {
+  const switches = async (...flags: string[]): Promise<unknown[]> => {
+    const { code, calls } = await runWith('cleanup', ...flags);
+    assert.equal(code, 3);
+    const { dryRun, ownOnly, force, json } = calls[0]!.options;
+    return [dryRun, ownOnly, force, json];
+  };
+  assert.deepEqual(await switches(), [false, false, false, false]);
+  assert.deepEqual(await switches('--dry-run'), [true, false, false, false]);
+  assert.deepEqual(await switches('--own-only'), [false, true, false, false]);
+  assert.deepEqual(await switches('--force'), [false, false, true, false]);
+  assert.deepEqual(await switches('--json', '--dry-run'), [true, false, false, true]);
+});
 
 describe('command line', () => {
   it('takes what the DaemonSets of kubeadm and EKS pass', async () => {

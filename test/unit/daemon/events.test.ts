@@ -67,6 +67,21 @@ test('an update that changes nothing is no event; a ready endpoint that is not c
   assert.equal(texts(recorder)[1], 'default/web lost 10.0.0.1:8080: left out here by policy, hints or port');
 });
 
+test('two ports that lose all that they had are two losses, though both are left with the same', async () => {
+  const { cluster, recorder } = recorded();
+  const ports = [8080, 9090].map((port) => ({ name: `p${port}`, port }));
+  cluster.service('web', { ports: ports.map(({ name, port }) => ({ name, port: port - 8000 })) });
+  cluster.slice('web', ['10.0.0.1'], { ports });
+  await cluster.update();
+  cluster.slice('web', [{ ip: '10.0.0.1', ready: false }], { ports });
+  await cluster.update();
+  cluster.slice('web', ['10.0.0.1'], { ports });
+  await cluster.update();
+  const [, lost, gained] = texts(recorder);
+  assert.equal(lost, 'default/web lost 10.0.0.1:8080: not ready, 10.0.0.1:9090: not ready');
+  assert.equal(gained, 'default/web gained 10.0.0.1:8080, 10.0.0.1:9090');
+});
+
 test('a Service that never had anything to serve comes and goes without an event', async () => {
   const { cluster, recorder } = recorded();
   cluster.service('web', { ports: [] });
