@@ -72,6 +72,8 @@ describe('metrics server', () => {
   it('counts its health checks on /metrics/slis, as component-base does', async (t) => {
     const port = await start(t);
     const before = (await fetchText(port, '/metrics/slis')).body;
+    const started = Number(/^process_start_time_seconds (\S+)$/m.exec(before)?.[1]);
+    assert.ok(Math.abs(started + process.uptime() - Date.now() / 1000) < 60, 'in seconds since the epoch');
     assert.match(before, /^# TYPE kubernetes_healthcheck gauge$/m);
     assert.match(before, /^# TYPE kubernetes_healthchecks_total counter$/m);
     assert.match(before, /^process_start_time_seconds \d/m);
