@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 /** How often to look at the clock, ms; without a vDSO (virtual machines, sandboxes) a look is a system call. */
 const LOOK_MS = 1;
-const MOST_CALLS_BETWEEN_LOOKS = 64;
+const MOST_CALLS_BETWEEN_LOOKS = 256;
 /** So few calls, all that one changed EndpointSlice makes, need no clock at all. */
 const FIRST_CALLS = 4;
 /** For reading the kernel back, which goes on for long and must not be felt by a change. */
