@@ -33,6 +33,7 @@ export function formatGoDuration(milliseconds: number): string {
   const sign = milliseconds < 0 ? '-' : '';
   const size = Math.abs(milliseconds);
   if (size === 0) return '0s';
+  if (size < UNIT_MS.us!) return `${sign}${round(size * 1e6)}ns`;
   if (size < 1) return `${sign}${round(size * 1000)}µs`;
   if (size < 1000) return `${sign}${round(size)}ms`;
   const hours = Math.floor(size / UNIT_MS.h!);

@@ -29,7 +29,21 @@ describe('Go durations', () => {
   }
   it("writes Go's own form", () => {
     const texts = ['0s', '30s', '1m0s', '1h0m0s', '24h0m0s', '1h2m3.5s', '100ms', '250µs', '-1m0s'];
-    const edges = ['1µs', '999µs', '1ms', '999ms', '1s', '1.5s', '59.999s', '59m59s', '1h0m0.001s', '-100ms', '-250µs'];
+    const edges = [
+      '1ns',
+      '999ns',
+      '1µs',
+      '999µs',
+      '1ms',
+      '999ms',
+      '1s',
+      '1.5s',
+      '59.999s',
+      '59m59s',
+      '1h0m0.001s',
+      '-100ms',
+      '-250µs',
+    ];
     for (const text of [...texts, ...edges]) assert.equal(formatGoDuration(parseGoDuration(text)!), text);
   });
   it('reads back what it writes', () => {
