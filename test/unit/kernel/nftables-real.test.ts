@@ -14,7 +14,10 @@ import { NftClient } from '../../../src/kernel/nftables/client.js';
 import { nftablesRefusal } from '../../../src/kernel/nftables/probe.js';
 import { NftRuleCounters } from '../../../src/kernel/nftables/rule-counters.js';
 import { NftSets } from '../../../src/kernel/nftables/sets.js';
-import { familiesWithTable } from '../../../src/kernel/nftables/tables.js';
+import { KUBE_PROXY_TABLE, deleteTables, familiesWithTable } from '../../../src/kernel/nftables/tables.js';
+import { NftTransaction } from '../../../src/kernel/nftables/transaction.js';
+import { NetlinkConnection } from '../../../src/netlink/connection.js';
+import { NETLINK_NETFILTER } from '../../../src/netlink/socket.js';
 import { planNftables } from '../../../src/plan/nftables-diff.js';
 import { type Family, parseAddress } from '../../../src/values/address.js';
 import {
@@ -191,4 +194,19 @@ if (isInOwnNamespace) {
     client.commit(4, 'test', operations);
     assert.deepEqual(familiesWithTable(openNetlinkSocket, NFTABLES_TABLE), [4, 6]);
   });
-} else testInOwnNamespace('a real kernel takes rules and sets, and gives them back', 6);
+
+  test('inside: made by the same batch, found, deleted with its like, found no more; others stay', () => {
+    const connection = new NetlinkConnection(openNetlinkSocket(NETLINK_NETFILTER));
+    const make = (family: Family, name: string): void =>
+      new NftTransaction(connection, family, name).commit('make', [{ verb: 'add-table' }]);
+    for (const family of [4, 6] as const) make(family, KUBE_PROXY_TABLE);
+    make(4, 'somebody');
+    assert.deepEqual(deleteTables(openNetlinkSocket, KUBE_PROXY_TABLE), [4, 6]);
+    assert.deepEqual(familiesWithTable(openNetlinkSocket, KUBE_PROXY_TABLE), []);
+    assert.deepEqual(familiesWithTable(openNetlinkSocket, 'somebody'), [4]);
+    assert.deepEqual(deleteTables(openNetlinkSocket, KUBE_PROXY_TABLE), []);
+    const gone = new NftTransaction(connection, 4, KUBE_PROXY_TABLE);
+    assert.throws(() => gone.commit('delete', [{ verb: 'delete-table' }]), /ENOENT/);
+    connection.close();
+  });
+} else testInOwnNamespace('a real kernel takes rules and sets, and gives them back', 7);

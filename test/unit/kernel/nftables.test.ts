@@ -1,17 +1,11 @@
-/**
- * kube-proxy's nftables tables: the bytes of the batch, and where this machine lets us, a real kernel in a namespace of
- * its own.
- */
+/** kube-proxy's nftables tables: the bytes of the batch, and answers to it; nftables-real.test.ts has a real kernel. */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
-import { openNetlinkSocket } from '../../../native/libc.js';
-import { KUBE_PROXY_TABLE, deleteTables, familiesWithTable } from '../../../src/kernel/nftables/tables.js';
+import { KUBE_PROXY_TABLE, deleteTables } from '../../../src/kernel/nftables/tables.js';
 import { NftTransaction } from '../../../src/kernel/nftables/transaction.js';
 import { NetlinkConnection } from '../../../src/netlink/connection.js';
 import { NetlinkError } from '../../../src/netlink/errors.js';
-import { type Family } from '../../../src/values/address.js';
-import { type NetlinkSocket, NETLINK_NETFILTER } from '../../../src/netlink/socket.js';
+import { type NetlinkSocket } from '../../../src/netlink/socket.js';
 
 /** struct nlmsghdr: length, type, flags, sequence, port; then struct nfgenmsg: family, version 0, be16 resource. */
 function message(type: number, flags: number, sequence: number, family: number, resource: number, rest = ''): Buffer {
@@ -98,38 +92,3 @@ test('a table that is there is deleted; a refusal of the batch or of the table i
     (error) => error instanceof NetlinkError && error.resultUnknown,
   );
 });
-
-const INSIDE = 'NFTABLES_TEST_INSIDE';
-if (process.env[INSIDE] === '1') {
-  test('inside: made by the same batch, found, deleted with its like, found no more; others stay', () => {
-    const connection = new NetlinkConnection(openNetlinkSocket(NETLINK_NETFILTER));
-    const make = (family: Family, name: string): void =>
-      new NftTransaction(connection, family, name).commit('make', [{ verb: 'add-table' }]);
-    for (const family of [4, 6] as const) make(family, KUBE_PROXY_TABLE);
-    make(4, 'somebody');
-    assert.deepEqual(deleteTables(openNetlinkSocket, KUBE_PROXY_TABLE), [4, 6]);
-    assert.deepEqual(familiesWithTable(openNetlinkSocket, KUBE_PROXY_TABLE), []);
-    assert.deepEqual(familiesWithTable(openNetlinkSocket, 'somebody'), [4]);
-    assert.deepEqual(deleteTables(openNetlinkSocket, KUBE_PROXY_TABLE), []);
-    const gone = new NftTransaction(connection, 4, KUBE_PROXY_TABLE);
-    assert.throws(() => gone.commit('delete', [{ verb: 'delete-table' }]), /ENOENT/);
-    connection.close();
-  });
-} else {
-  test('a real kernel takes the batch', (context) => {
-    const probe = spawnSync('unshare', ['-n', 'iptables-nft', '-N', 'PROBE']);
-    if (probe.status !== 0) {
-      context.skip(
-        'NOT SHOWN HERE: this machine gives no network namespace with nf_tables (needs root and the module)',
-      );
-      return;
-    }
-    const { status, stdout } = spawnSync(
-      'unshare',
-      ['-n', process.execPath, '--test-reporter=tap', '--test-name-pattern=^inside', process.argv[1]!],
-      { env: { ...process.env, [INSIDE]: '1', NODE_TEST_CONTEXT: '' }, encoding: 'utf8' },
-    );
-    assert.equal(status, 0, stdout);
-    assert.match(stdout, /^# pass 1$/m);
-  });
-}
