@@ -9,8 +9,9 @@
  * A kernel test may say what it needs in a line of its source: `// test-kernel: mem=4G timeout=600 seconds=90 waits`.
  * `seconds` is how long it takes, about, until a run here has measured it: the longest begin first, so that none is
  * left alone at the end. `waits`: it mostly waits for intervals and time-outs, so it runs beside the two.
- * With `--counts FILE` the counts are added to the file, for a sum over several runs; `--results FILE` gets one JSON
- * line per file. KERNEL=qemu:NAME takes another kernel (test/kernel/harness/run.mjs). Exit code 1 when a test failed.
+ * With `--counts FILE` the counts, and which tests failed, are added to the file, for a sum over several runs;
+ * `--results FILE` gets one JSON line per file. KERNEL=qemu:NAME takes another kernel
+ * (test/kernel/harness/run.mjs). Exit code 1 when a test failed.
  */
 import { spawn } from 'node:child_process';
 import {
@@ -61,6 +62,7 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 }
 const total = kind === 'unit' ? await runUnit() : await runKernel();
 if (values.counts !== undefined) appendFileSync(values.counts, `${JSON.stringify(total)}\n`);
+for (const failure of total.failures) console.log(`failed: ${failure}`);
 console.log(`${kind} tests: ${total.pass} passed, ${total.fail} failed, ${total.skipped} skipped`);
 process.exitCode ??= total.fail > 0 ? 1 : 0;
 
@@ -69,14 +71,14 @@ async function runUnit() {
   // By itself the runner leaves one CPU to others, which is half of a small machine.
   const concurrency = `--test-concurrency=${availableParallelism()}`;
   const code = await run(process.execPath, [concurrency, ...testArguments(counts, sources.map(compiled))], 'inherit');
-  return readCounts(counts, code);
+  return readCounts(counts, code, 'unit tests');
 }
 
 async function runKernel() {
   const times = readTimes();
   const seconds = (source) => times[basename(source)] ?? Number(needsOf(source, 'seconds') ?? USUAL_SECONDS);
   sources.sort((a, b) => seconds(b) - seconds(a));
-  const total = { pass: 0, fail: 0, skipped: 0 };
+  const total = { pass: 0, fail: 0, skipped: 0, failures: [] };
   /** `first` is what it takes as long as there is some, `others` whether it goes on with the rest then. */
   const worker = async ({ cpu, first, others }) => {
     for (let source = take(first, others); source !== undefined; source = take(first, others)) {
@@ -85,7 +87,8 @@ async function runKernel() {
       const took = (performance.now() - begun) / 1000;
       times[basename(source)] = took;
       console.log(`== ${basename(source, '.ts')}: exit ${code}, ${took.toFixed(0)} s\n${output.trimEnd()}\n`);
-      for (const name of Object.keys(total)) total[name] += counts[name];
+      for (const name of ['pass', 'fail', 'skipped']) total[name] += counts[name];
+      total.failures.push(...counts.failures);
       if (values.results !== undefined)
         appendFileSync(
           values.results,
@@ -133,7 +136,7 @@ async function runInKernel(source, cpu) {
     ['ignore', 'pipe', 'pipe'],
     chunks,
   );
-  return { code, output: Buffer.concat(chunks).toString(), counts: readCounts(counts, code) };
+  return { code, output: Buffer.concat(chunks).toString(), counts: readCounts(counts, code, name) };
 }
 
 function testArguments(counts, files) {
@@ -146,10 +149,12 @@ function testArguments(counts, files) {
 }
 
 /** A run without counts (a crash, a time-out) is one failure; cancelled tests are failures. */
-function readCounts(file, code) {
+function readCounts(file, code, what) {
   const counts = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8') || '{}') : {};
   const fail = (counts.fail ?? 0) + (counts.cancelled ?? 0);
-  return { pass: counts.pass ?? 0, fail: fail === 0 && code !== 0 ? 1 : fail, skipped: counts.skipped ?? 0 };
+  const failures = counts.failures ?? [];
+  if (code !== 0 && failures.length === 0) failures.push(`${what} ended with exit code ${code}`);
+  return { pass: counts.pass ?? 0, fail: fail === 0 && code !== 0 ? 1 : fail, skipped: counts.skipped ?? 0, failures };
 }
 
 function run(program, args, stdio, chunks) {

@@ -32,7 +32,9 @@ fi
 node -e '
   const total = { pass: 0, fail: 0, skipped: 0 };
   for (const line of require("node:fs").readFileSync(process.argv[1], "utf8").split("\n").filter(Boolean)) {
-    for (const [name, count] of Object.entries(JSON.parse(line))) total[name] += count;
+    const counts = JSON.parse(line);
+    for (const name of Object.keys(total)) total[name] += counts[name];
+    for (const failure of counts.failures) console.log(`failed: ${failure}`);
   }
   console.log(`${total.pass} passed, ${total.fail} failed, ${total.skipped} skipped`);' "$counts"
 [ -z "$failed" ]
