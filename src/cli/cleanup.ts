@@ -46,8 +46,8 @@ export async function runCleanup(options: CleanupOptions, environment: Environme
     const excludeCIDRs = FAMILIES.flatMap((family) => config.excludeCIDRs[family]);
     const { dryRun } = options;
     const iptables = await allBackends(run, isPresent);
-    const parts = { ipvs, ipset, nftSets, links, iptables, excludeCIDRs, dryRun };
-    const report = options.ownOnly ? await cleanupOwn(parts) : await cleanup(parts);
+    const all = { ipvs, ipset, nftSets, links, iptables, excludeCIDRs, dryRun };
+    const report = options.ownOnly ? await cleanupOwn(all) : await cleanup(all);
     const names = options.ownOnly ? [NFTABLES_TABLE] : [NFTABLES_TABLE, KUBE_PROXY_TABLE];
     const tables = isPresent('nf_tables') ? removeNftables(names, environment, dryRun) : NO_TABLES;
     return print({ ...report, ...tables, failures: [...report.failures, ...tables.failures] }, options, environment);

@@ -58,9 +58,9 @@ export async function runPreflight(options: PreflightOptions, environment: Envir
 /** One line of preflight each; as `runPreflight`, with the same effect on the node. */
 export async function checkNode(config: ProxyConfig, fix: boolean, environment: Environment): Promise<Check[]> {
   const { run } = new CommandRunner();
-  const inputs = { run, scheduler: config.scheduler, rules: config.rules, environment };
+  const options = { run, scheduler: config.scheduler, rules: config.rules, environment };
   const checks = await attempt('permissions', async () => (requireCapabilities(), 'CAP_NET_ADMIN, CAP_NET_RAW'));
-  if (checks.every(({ state }) => state === 'ok')) checks.push(...(await (fix ? tryOut(inputs) : look(inputs))));
+  if (checks.every(({ state }) => state === 'ok')) checks.push(...(await (fix ? tryOut(options) : look(options))));
   const kernel: Check = { name: 'kernel', state: 'ok', detail: `Linux ${readKernelReleaseText().trim()}` };
   return [
     kernel,
@@ -80,7 +80,7 @@ async function checkKubeProxy(config: ProxyConfig): Promise<Check> {
   return { name, state: 'todo', detail: `runs on this node: ${seen}; take it off before the daemon starts` };
 }
 
-interface Inputs {
+interface CheckOptions {
   readonly run: RunCommand;
   readonly scheduler: string;
   readonly rules: ProxyConfig['rules'];
@@ -88,7 +88,7 @@ interface Inputs {
 }
 
 /** Loads and uses everything once. */
-async function tryOut({ run, scheduler, rules, environment }: Inputs): Promise<Check[]> {
+async function tryOut({ run, scheduler, rules, environment }: CheckOptions): Promise<Check[]> {
   const { openNetlinkSocket } = environment;
   const modules = await probeRequiredModules(run, scheduler, rules);
   if (rules !== 'nftables') await loadModules(RULE_MODULES, { run });
@@ -122,7 +122,7 @@ function moduleCheck({ name, state, fix }: ModuleStatus, works: boolean): Check 
 }
 
 /** Looks without touching: what is not loaded is not tried. */
-async function look({ run, scheduler, rules, environment }: Inputs): Promise<Check[]> {
+async function look({ run, scheduler, rules, environment }: CheckOptions): Promise<Check[]> {
   const isPresent = isModulePresent();
   const lost = rules === 'auto' ? findModules(IPTABLES_MODULES).find((one) => isLost(one, isPresent)) : undefined;
   const isNftables = rules === 'nftables' || lost !== undefined;

@@ -9,7 +9,7 @@ import { Metrics } from '../serve/metrics.js';
 import { type Environment } from './environment.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
 import { type DataPlane } from './data-plane.js';
-import { openDataPlaneToLook } from './run.js';
+import { openDataPlaneToLook } from './open-data-plane.js';
 import { Sources } from './cluster/sources.js';
 import { SyncReporter } from './report/sync-reporter.js';
 

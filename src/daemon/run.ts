@@ -1,47 +1,26 @@
 import { writeFileSync } from 'node:fs';
 import { type Logger } from 'pino';
-import { FAMILIES } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
 import { type LoadedConfig, type LoadedConfigFile } from '../config/load.js';
 import { type ProxyConfig } from '../config/proxy-config.js';
-import { NFTABLES_TABLE } from '../values/nftables.js';
 import { CommandRunner, type RunCommand } from '../kernel/command.js';
-import { detectIptables } from '../kernel/iptables/detect.js';
-import { isModulePresent } from '../kernel/node/modules.js';
-import { familiesWithTable } from '../kernel/nftables/tables.js';
 import { systemClock } from '../time/clock.js';
 import { type HealthReport, healthHandler } from '../serve/health.js';
 import { Metrics } from '../serve/metrics.js';
 import { startClusterEvents } from './report/cluster-events.js';
-import { type RulesChoice, chooseRules } from './rules/choose-rules.js';
 import { ConfigChange } from './config-change.js';
-import { DataPlane } from './data-plane.js';
-import { type OtherModes } from './rules/rule-backend.js';
 import { hasEarlierState } from './takeover/earlier-state.js';
 import { type Environment } from './environment.js';
-import { handoverTo } from './rules/handover.js';
 import { HealthListener } from './health-listener.js';
 import { InstanceLock, holderName } from './instance-lock.js';
 import { type DaemonOptions, loadDaemonConfig } from './daemon-options.js';
-import {
-  PreflightError,
-  familySupport,
-  missingModules,
-  probeRequiredModules,
-  requireCapabilities,
-  requiredModules,
-  unloadedIptables,
-} from './preflight-checks.js';
 import { lookForKubeProxy } from './takeover/kube-proxy-signs.js';
 import { KubeProxyWatch } from './takeover/kube-proxy-watch.js';
 import { releaseAddresses } from './takeover/release-addresses.js';
-import { nftablesMode } from './takeover/leftovers.js';
 import { Servers } from './servers.js';
 import { Sources } from './cluster/sources.js';
 import { SyncReporter } from './report/sync-reporter.js';
-
-const ACCEPT_WITHOUT_EFFECT =
-  'kubeProxyIpvs.acceptServiceTraffic has no effect with rules in nf_tables: there every table has its say, and a firewall that drops Service traffic has to accept it itself';
+import { openDataPlane } from './open-data-plane.js';
 
 /**
  * Runs the daemon until SIGTERM or a changed configuration file; resolves to the exit code. Nothing is touched before
@@ -63,7 +42,7 @@ export async function runDaemon(options: DaemonOptions, environment: Environment
       { peerCredentials: environment.peerCredentials },
     );
     await health.insist();
-    await serve({ options, loaded, environment, log, metrics, health, configChange, stop });
+    await serve({ manifests: options.manifests, loaded, environment, log, metrics, health, configChange, stop });
     return 0;
   } catch (error) {
     if (stop.aborted) return 0;
@@ -75,8 +54,7 @@ export async function runDaemon(options: DaemonOptions, environment: Environment
   }
 }
 
-interface ServeParts {
-  readonly options: DaemonOptions;
+interface ServeOptions extends Pick<DaemonOptions, 'manifests'> {
   readonly loaded: LoadedConfig;
   readonly environment: Environment;
   readonly log: Logger;
@@ -86,8 +64,8 @@ interface ServeParts {
   readonly stop: AbortSignal;
 }
 
-async function serve(parts: ServeParts): Promise<void> {
-  const { options, loaded, environment, log, metrics, health, configChange, stop } = parts;
+async function serve(options: ServeOptions): Promise<void> {
+  const { manifests, loaded, environment, log, metrics, health, configChange, stop } = options;
   const { config, document } = loaded;
   const nodeName = config.hostnameOverride ?? environment.hostname.toLowerCase();
   const reporter = new SyncReporter(metrics, log);
@@ -100,7 +78,7 @@ async function serve(parts: ServeParts): Promise<void> {
   dataPlane.prepare();
   setOomScore(config.oomScoreAdj, log);
   const sources = new Sources(dataPlane, {
-    manifests: options.manifests,
+    manifests,
     onReady: () => dataPlane.start(),
   });
   const kubeProxy = new KubeProxyWatch({
@@ -136,7 +114,7 @@ async function serve(parts: ServeParts): Promise<void> {
       log,
     );
     await sources.start();
-    if (config.events !== 'none' && options.manifests === undefined)
+    if (config.events !== 'none' && manifests === undefined)
       events = startClusterEvents(dataPlane, {
         skipped: () => sources.report.skipped(),
         configProblem: () => configChange?.problem,
@@ -173,83 +151,6 @@ function startupHealth(config: ProxyConfig, metrics: Metrics, log: Logger): Heal
     hardFail: config.bindAddressHardFail,
     beginning: healthHandler(source, metrics),
     log,
-  });
-}
-
-export interface OpeningParts {
-  config: ProxyConfig;
-  nodeName: string;
-  environment: Environment;
-  log: Logger;
-  reporter: SyncReporter;
-  run: RunCommand;
-}
-
-/** Opens everything that the kernel has to offer; a refusal names the thing and the fix. */
-export async function openDataPlane(parts: OpeningParts): Promise<DataPlane> {
-  requireCapabilities();
-  const { config, run, log, environment } = parts;
-  const { rules } = config;
-  const modules = await probeRequiredModules(run, config.scheduler, rules);
-  for (const { name, state, fix } of modules)
-    if (state === 'missing') log.debug({ module: name, fix }, 'kernel module not found');
-  try {
-    const choice = await chooseRules({ rules, run, modules, openNetlinkSocket: environment.openNetlinkSocket });
-    const { iptables, reason } = choice;
-    log.info({ rules: iptables === undefined ? 'nftables' : `iptables (${iptables.backend})`, reason }, 'rules');
-    return dataPlaneOf(parts, choice, nftablesMode(environment.openNetlinkSocket, log));
-  } catch (error) {
-    const missing = missingModules(modules);
-    const hint = missing === undefined ? '' : `; kernel modules were not found: ${missing}`;
-    throw new PreflightError(`${errorMessage(error)}${hint}`, { cause: error });
-  }
-}
-
-/** The same for looking only: refuses where the kernel would have to load a module for it. */
-export async function openDataPlaneToLook(parts: OpeningParts): Promise<DataPlane> {
-  requireCapabilities();
-  const isPresent = isModulePresent();
-  const { rules, scheduler } = parts.config;
-  const hasTable =
-    isPresent('nf_tables') && familiesWithTable(parts.environment.openNetlinkSocket, NFTABLES_TABLE).length > 0;
-  if (rules === 'nftables' || (rules === 'auto' && hasTable)) {
-    refuseToLoad(requiredModules(scheduler, 'nftables').filter((name) => !isPresent(name)));
-    return dataPlaneOf(parts, { iptables: undefined, families: FAMILIES, failures: {} });
-  }
-  const iptables = await detectIptables(parts.run, { isPresent });
-  const unloaded = unloadedIptables(iptables.backend, isPresent);
-  // A family whose iptables are not loaded is one that the daemon leaves out, unless it is the only one.
-  const families = iptables.families.filter((family) => unloaded[family] === undefined);
-  const needed = [...requiredModules(scheduler), ...(families.length === 0 ? [unloaded[4]!] : [])];
-  refuseToLoad(needed.filter((name) => !isPresent(name)));
-  return dataPlaneOf(parts, { iptables, families, failures: unloaded });
-}
-
-function refuseToLoad(absent: readonly string[]): void {
-  if (absent.length === 0) return;
-  throw new PreflightError(
-    `this only looks, and looking would make the kernel load ${absent.join(', ')}: run preflight --fix on the node first`,
-  );
-}
-
-function dataPlaneOf(parts: OpeningParts, choice: Omit<RulesChoice, 'reason'>, otherModes?: OtherModes): DataPlane {
-  const { iptables } = choice;
-  const rules = iptables === undefined ? 'nftables' : 'iptables';
-  const support = familySupport(choice, '/proc', parts.config.vips, iptables === undefined ? 'nf_tables' : 'iptables');
-  for (const line of support.leftOut) parts.log.warn(line);
-  if (iptables === undefined && parts.config.acceptServiceTraffic) parts.log.warn(ACCEPT_WITHOUT_EFFECT);
-  const { openNetlinkSocket, openOptionSocket, releaseFreedMemory } = parts.environment;
-  const outside = {
-    openNetlinkSocket,
-    openOptionSocket,
-    releaseFreedMemory,
-    runCommand: parts.run,
-    clock: systemClock,
-  };
-  return new DataPlane({
-    ...parts,
-    ...{ world: { ...outside, sysctlRoot: '/proc/sys' }, iptables, otherModes, ...support },
-    handover: otherModes && handoverTo(rules, { open: openNetlinkSocket, run: parts.run, log: parts.log }),
   });
 }
 

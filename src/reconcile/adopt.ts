@@ -9,30 +9,30 @@ import { Pacer } from '../time/pacer.js';
  * and `touched` names what is to be changed. `touched` comes in naming all that is desired, so that a start on an empty
  * node, where nothing is observed, has next to nothing to do here. Changes nothing in the kernel.
  */
-export async function adopt(parts: Comparison, observed: ObservedKernel, touched: Touched): Promise<void> {
-  const pacer = parts.stop?.pacer() ?? new Pacer();
-  const isOurs = ownershipAtStart(parts, observed);
+export async function adopt(comparison: Comparison, observed: ObservedKernel, touched: Touched): Promise<void> {
+  const pacer = comparison.stop?.pacer() ?? new Pacer();
+  const isOurs = ownershipAtStart(comparison, observed);
   for (const [key, observedEntries] of observed.servers) {
     if (pacer.isDue) await pacer.yieldIfDue();
     if (!isOurs(key)) continue;
-    parts.applied.set(key, observedEntries);
+    comparison.applied.set(key, observedEntries);
     touched.servers.add(key);
   }
   if (observed.bound.isComplete) touched.addresses.clear();
   for (const address of observed.local) if (!observed.bound.has(address)) touched.addresses.delete(address);
   for (const address of observed.bound.others) {
     if (pacer.isDue) await pacer.yieldIfDue();
-    if (parts.isDesired(address)) touched.addresses.delete(address);
-    else if (isExtraAddress(address, parts)) touched.addresses.add(address);
+    if (comparison.isDesired(address)) touched.addresses.delete(address);
+    else if (isExtraAddress(address, comparison)) touched.addresses.add(address);
   }
   for (const [set, observedEntries] of observed.sets) {
-    const desiredEntries = parts.desired.entries(set);
+    const desiredEntries = comparison.desired.entries(set);
     if (observedEntries === desiredEntries) touched.entries.delete(set);
     else
       for (const entry of observedEntries.keys()) {
         if (pacer.isDue) await pacer.yieldIfDue();
         if (desiredEntries.has(entry)) touched.entries.get(set)?.delete(entry);
-        else if (!mayFollowFromNode(set, parts.isNodeKnown)) touchEntry(touched, set, entry);
+        else if (!mayFollowFromNode(set, comparison.isNodeKnown)) touchEntry(touched, set, entry);
       }
   }
 }

@@ -25,7 +25,7 @@ import { readAddresses } from './observe-addresses.js';
 import { ownershipTraces } from './observe-kernel.js';
 import { joinSets, readPresentSets } from './ipset-keeper.js';
 
-export interface CleanupParts {
+export interface KernelCleanupOptions {
   /** undefined where the kernel has none: then there is nothing of it to be removed. */
   readonly ipvs: IpvsClient | undefined;
   readonly links: LinkClient;
@@ -64,12 +64,12 @@ export function isProxyChain(chain: ChainName): boolean {
 }
 
 /** Removes all of it, kube-proxy's iptables mode's chains included. */
-export async function cleanup(parts: CleanupParts): Promise<CleanupReport> {
+export async function cleanup(options: KernelCleanupOptions): Promise<CleanupReport> {
   const failures: string[] = [];
-  const { virtualServers, addresses } = await removeTable(parts, failures);
-  const rules = await removeRules(parts, isProxyChain, failures);
+  const { virtualServers, addresses } = await removeTable(options, failures);
+  const rules = await removeRules(options, isProxyChain, failures);
   const ours = allIpsetDefinitions();
-  const sets = removeSets(parts, (name) => ours.has(name as IpsetName) || isTemporarySet(name), failures);
+  const sets = removeSets(options, (name) => ours.has(name as IpsetName) || isTemporarySet(name), failures);
   return { virtualServers, addresses, ...rules, sets, failures, remarks: [] };
 }
 
@@ -78,16 +78,16 @@ export async function cleanup(parts: CleanupParts): Promise<CleanupReport> {
  * interruption. To be run once kube-proxy has synced: until then the chains it shares with us refer to our sets, which
  * the kernel then refuses to remove (named among the failures).
  */
-export async function cleanupOwn(parts: CleanupParts): Promise<CleanupReport> {
+export async function cleanupOwn(options: KernelCleanupOptions): Promise<CleanupReport> {
   const failures: string[] = [];
   const isOwn = (chain: ChainName): boolean => OUR_CHAINS.has(chainId(chain)) && !KUBE_PROXY_CHAINS.has(chainId(chain));
-  const rules = await removeRules(parts, isOwn, failures);
+  const rules = await removeRules(options, isOwn, failures);
   const own = new Set<string>(FAMILIES.flatMap((family) => OWN_IPSET_ROLES.map((role) => ipsetName(family, role))));
-  const sets = removeSets(parts, (name) => own.has(name), failures);
-  const { links, dryRun } = parts;
+  const sets = removeSets(options, (name) => own.has(name), failures);
+  const { links, dryRun } = options;
   const routes = dryRun ? links.routes.list().map(({ address }) => address) : removeRoutes(links, failures);
   const addresses = routes.map(formatAddress);
-  return { virtualServers: [], addresses, ...rules, sets, failures, remarks: grownSets(parts.ipset, own) };
+  return { virtualServers: [], addresses, ...rules, sets, failures, remarks: grownSets(options.ipset, own) };
 }
 
 /** A set that had to grow: kube-proxy's `ipset create -exist` refuses it, and with it its whole sync. */
@@ -105,7 +105,7 @@ function grownSets(ipset: IpsetClient | undefined, own: ReadonlySet<string>): st
 }
 
 async function removeTable(
-  { ipvs, links, ipset, nftSets, excludeCIDRs, dryRun }: CleanupParts,
+  { ipvs, links, ipset, nftSets, excludeCIDRs, dryRun }: KernelCleanupOptions,
   failures: string[],
 ): Promise<Pick<CleanupReport, 'virtualServers' | 'addresses'>> {
   const dummy = links.findLink(DUMMY_LINK);
@@ -175,18 +175,18 @@ function deleteServers(ipvs: IpvsClient, servers: readonly VirtualServerKey[], f
  * moved to nf_tables. Chains that rules of others lead to stay, as in `cleanup`.
  */
 export async function cleanupIptables(
-  parts: Pick<CleanupParts, 'iptables' | 'ipset'>,
+  options: Pick<KernelCleanupOptions, 'iptables' | 'ipset'>,
 ): Promise<Pick<CleanupReport, 'chains' | 'kept' | 'sets' | 'failures'>> {
   const failures: string[] = [];
-  const rules = await removeRules({ ...parts, dryRun: false }, isProxyChain, failures);
+  const rules = await removeRules({ ...options, dryRun: false }, isProxyChain, failures);
   const ours = allIpsetDefinitions();
   const isOurs = (name: string): boolean => ours.has(name as IpsetName) || isTemporarySet(name);
-  const sets = removeSets({ ...parts, dryRun: false }, isOurs, failures);
+  const sets = removeSets({ ...options, dryRun: false }, isOurs, failures);
   return { ...rules, sets, failures };
 }
 
 async function removeRules(
-  { iptables, dryRun }: Pick<CleanupParts, 'iptables' | 'dryRun'>,
+  { iptables, dryRun }: Pick<KernelCleanupOptions, 'iptables' | 'dryRun'>,
   isOurs: (chain: ChainName) => boolean,
   failures: string[],
 ): Promise<Pick<CleanupReport, 'chains' | 'kept'>> {
@@ -214,7 +214,7 @@ async function removeRules(
 }
 
 function removeSets(
-  { ipset, dryRun }: Pick<CleanupParts, 'ipset' | 'dryRun'>,
+  { ipset, dryRun }: Pick<KernelCleanupOptions, 'ipset' | 'dryRun'>,
   isOurs: (name: string) => boolean,
   failures: string[],
 ): string[] {

@@ -53,21 +53,21 @@ export interface Disturbed {
  * observed virtual servers are this program's business.
  */
 export async function compareWithKernel(
-  parts: Comparison,
+  comparison: Comparison,
   observed: ObservedKernel,
   disturbed: Disturbed,
   touched: Touched,
   drift: Drift,
-  isOurs = ownership(parts),
+  isOurs = ownership(comparison),
 ): Promise<void> {
-  const pacer = parts.stop?.pacer() ?? new Pacer();
-  await compareServers(parts, observed, isOurs, disturbed, touched, drift, pacer);
-  await compareAddresses(parts, observed, disturbed.keys.addresses, touched, drift, pacer);
-  await compareEntries(parts, observed, disturbed.keys.entries, touched, drift, pacer);
+  const pacer = comparison.stop?.pacer() ?? new Pacer();
+  await compareServers(comparison, observed, isOurs, disturbed, touched, drift, pacer);
+  await compareAddresses(comparison, observed, disturbed.keys.addresses, touched, drift, pacer);
+  await compareEntries(comparison, observed, disturbed.keys.entries, touched, drift, pacer);
 }
 
 async function compareServers(
-  parts: Comparison,
+  comparison: Comparison,
   observed: ObservedKernel,
   isOurs: IsOurs,
   { keys: { servers: disturbed }, suspects }: Disturbed,
@@ -75,7 +75,7 @@ async function compareServers(
   drift: Drift,
   pacer: Pacer,
 ): Promise<void> {
-  const { desired, applied } = parts;
+  const { desired, applied } = comparison;
   const isThere = (key: VirtualServerKey): boolean =>
     observed.servers.has(key) || (observed.onlyDifferent && applied.has(key));
   for (const [key, observedServer] of observed.servers) {
@@ -96,7 +96,7 @@ async function compareServers(
   for (const key of applied.keys()) if (!isThere(key) && !disturbed.has(key)) applied.delete(key);
   for (const key of desired.virtualServers.keys()) {
     if (pacer.isDue) await pacer.yieldIfDue();
-    if (isThere(key) || disturbed.has(key) || parts.refusals?.isServerSkipped(key) === true) continue;
+    if (isThere(key) || disturbed.has(key) || comparison.refusals?.isServerSkipped(key) === true) continue;
     touched.servers.add(key);
     drift.add('virtual_server', 'missing', () => formatVirtualServer(key));
   }
@@ -113,19 +113,19 @@ export function ownership({ desired, applied, isDesired, excludeCIDRs }: Compari
 }
 
 /** The same at start, when what an earlier run or kube-proxy left is known by its traces alone. */
-export function ownershipAtStart(parts: Comparison, observed: ObservedKernel): IsOurs {
-  const isKnown = ownership(parts);
+export function ownershipAtStart(comparison: Comparison, observed: ObservedKernel): IsOurs {
+  const isKnown = ownership(comparison);
   // Both are only made when there are virtual servers that nobody here knows.
   let traces: OwnershipTraces | undefined;
   let endpoints: ReadonlySet<RealServerKey> | undefined;
   return (key) => {
     if (isKnown(key)) return true;
     const servesEndpoints = (): boolean => {
-      endpoints ??= endpointsOf(parts.desired);
+      endpoints ??= endpointsOf(comparison.desired);
       return hasOnly(observed.servers.get(key), virtualServerFamily(key), endpoints);
     };
     const isLeft = leftByServiceProxy(key, (traces ??= ownershipTraces(observed)), servesEndpoints);
-    return isLeft && !isExcluded(key, parts.excludeCIDRs);
+    return isLeft && !isExcluded(key, comparison.excludeCIDRs);
   };
 }
 
@@ -187,24 +187,24 @@ function compareServer(
 }
 
 async function compareAddresses(
-  parts: Comparison,
+  comparison: Comparison,
   observed: ObservedKernel,
   disturbed: ReadonlySet<Address>,
   touched: Touched,
   drift: Drift,
   pacer: Pacer,
 ): Promise<void> {
-  const { desired, isDesired } = parts;
+  const { desired, isDesired } = comparison;
   for (const address of observed.bound.isComplete ? [] : desired.addresses()) {
     if (pacer.isDue) await pacer.yieldIfDue();
     if (!isDesired(address) || observed.bound.has(address) || disturbed.has(address)) continue;
-    if (parts.refusals?.isAddressSkipped(address) === true) continue;
+    if (comparison.refusals?.isAddressSkipped(address) === true) continue;
     touched.addresses.add(address);
     drift.add('address', 'missing', () => formatAddress(address));
   }
   for (const address of observed.bound.others) {
     if (pacer.isDue) await pacer.yieldIfDue();
-    if (!isExtraAddress(address, parts) || disturbed.has(address)) continue;
+    if (!isExtraAddress(address, comparison) || disturbed.has(address)) continue;
     touched.addresses.add(address);
     drift.add('address', 'extra', () => formatAddress(address));
   }

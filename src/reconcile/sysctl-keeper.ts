@@ -21,7 +21,7 @@ export interface SysctlOutcome {
   readonly failures: readonly { readonly desired: DesiredSysctl; readonly message: string }[];
 }
 
-export interface SysctlInputs {
+export interface SysctlOptions {
   readonly strictARP: boolean;
   /** 0 below kernel 5.9, else undefined: leave it (src/kernel/node/kernel-release.ts). */
   readonly connReuseMode: 0 | undefined;
@@ -30,27 +30,27 @@ export interface SysctlInputs {
 }
 
 /** The parameters that kube-proxy's IPVS mode sets, for the same reasons. */
-export function desiredSysctls(inputs: SysctlInputs): DesiredSysctl[] {
+export function desiredSysctls(options: SysctlOptions): DesiredSysctl[] {
   const desired: DesiredSysctl[] = [
     { name: 'net.ipv4.vs.conntrack', value: 1, required: true },
     { name: 'net.ipv4.vs.expire_nodest_conn', value: 1, required: true },
     { name: 'net.ipv4.vs.expire_quiescent_template', value: 1, required: true },
     { name: 'net.ipv4.ip_forward', value: 1, required: true },
   ];
-  if (inputs.connReuseMode !== undefined)
-    desired.push({ name: 'net.ipv4.vs.conn_reuse_mode', value: inputs.connReuseMode, required: true });
-  if (inputs.strictARP) {
+  if (options.connReuseMode !== undefined)
+    desired.push({ name: 'net.ipv4.vs.conn_reuse_mode', value: options.connReuseMode, required: true });
+  if (options.strictARP) {
     desired.push({ name: 'net.ipv4.conf.all.arp_ignore', value: 1, required: true });
     desired.push({ name: 'net.ipv4.conf.all.arp_announce', value: 2, required: true });
   }
-  return [...desired, ...conntrackSysctls(inputs)];
+  return [...desired, ...conntrackSysctls(options)];
 }
 
 /** kube-proxy 1.36's bound of what it makes of maxPerCore: more would take gigabytes on machines with many cores. */
 const MOST_CONNTRACK_ENTRIES = 1_048_576;
 const HASHSIZE = '/sys/module/nf_conntrack/parameters/hashsize';
 
-function conntrackSysctls({ conntrack, cores }: SysctlInputs): DesiredSysctl[] {
+function conntrackSysctls({ conntrack, cores }: SysctlOptions): DesiredSysctl[] {
   const desired: DesiredSysctl[] = [];
   const add = (name: string, value: number): void => {
     desired.push({ name: `net.netfilter.nf_conntrack_${name}`, value, required: false });

@@ -15,7 +15,7 @@ export interface RulesProgress {
   readonly checkingSince: number | undefined;
 }
 
-export interface HealthInputs {
+export interface HealthSourceOptions {
   readonly state: Readonly<SyncState>;
   readonly syncPeriodMs: () => number;
   readonly families: readonly Family[];
@@ -37,43 +37,43 @@ export interface HealthInputs {
  * Red when what is known is not in the kernel, and never for what is not known: load balancers act on /healthz, so an
  * API server that is away or a watch that is silent must not take the node out (proxy_health.go has it so, too).
  */
-export function healthSource(inputs: HealthInputs): HealthSource {
-  const now = inputs.now ?? (() => performance.now());
+export function healthSource(options: HealthSourceOptions): HealthSource {
+  const now = options.now ?? (() => performance.now());
   const report = (reasons: readonly HealthReason[]): HealthReport => ({
     healthy: reasons.length === 0,
-    nodeEligible: inputs.isEligible(),
-    lastUpdated: inputs.state.lastSuccess,
+    nodeEligible: options.isEligible(),
+    lastUpdated: options.state.lastSuccess,
     reasons,
-    families: familyHealth(inputs, reasons),
+    families: familyHealth(options, reasons),
   });
   return {
-    healthz: () => report(reasonsToBeRed(inputs, now())),
-    livez: () => report(reasonsToBeDead(inputs.state, now())),
-    readyz: () => report([...reasonsNotToBeReady(inputs), ...reasonsToBeRed(inputs, now())]),
+    healthz: () => report(reasonsToBeRed(options, now())),
+    livez: () => report(reasonsToBeDead(options.state, now())),
+    readyz: () => report([...reasonsNotToBeReady(options), ...reasonsToBeRed(options, now())]),
   };
 }
 
-function familyHealth({ state, families }: HealthInputs, reasons: readonly HealthReason[]): FamilyHealth[] {
+function familyHealth({ state, families }: HealthSourceOptions, reasons: readonly HealthReason[]): FamilyHealth[] {
   const { lastSuccess: lastUpdated } = state;
   if (lastUpdated === undefined) return [];
   const concerns = (family: Family) => (reason: HealthReason) => (reason.family ?? family) === family;
   return families.map((family) => ({ family, lastUpdated, healthy: !reasons.some(concerns(family)) }));
 }
 
-function reasonsToBeRed(inputs: HealthInputs, now: number): HealthReason[] {
-  return [...starting(inputs), ...behind(inputs, now), ...rulesBehind(inputs, now), ...wrongSysctls(inputs.state)];
+function reasonsToBeRed(options: HealthSourceOptions, now: number): HealthReason[] {
+  return [...starting(options), ...behind(options, now), ...rulesBehind(options, now), ...wrongSysctls(options.state)];
 }
 
 /**
  * kube-proxy does not listen before the API server has sent it the Node, and is green from then on. Here the port
  * answers at once: 503 until then, unless the kernel goes on serving what an earlier run left there.
  */
-function starting({ isSynced, isNodeKnown, hadKernelState }: HealthInputs): HealthReason[] {
+function starting({ isSynced, isNodeKnown, hadKernelState }: HealthSourceOptions): HealthReason[] {
   if (isSynced() || isNodeKnown() || hadKernelState) return [];
   return [{ category: 'starting', summary: 'nothing is known of the cluster yet, and nothing is in the kernel' }];
 }
 
-function reasonsNotToBeReady({ isSynced, state }: HealthInputs): HealthReason[] {
+function reasonsNotToBeReady({ isSynced, state }: HealthSourceOptions): HealthReason[] {
   if (state.lastSuccess !== undefined) return [];
   const summary = isSynced()
     ? 'the first sync is not complete'
@@ -81,7 +81,7 @@ function reasonsNotToBeReady({ isSynced, state }: HealthInputs): HealthReason[] 
   return [{ category: 'starting', summary, detail: state.lastFailure }];
 }
 
-function behind({ state, syncPeriodMs, verificationAge }: HealthInputs, now: number): HealthReason[] {
+function behind({ state, syncPeriodMs, verificationAge }: HealthSourceOptions, now: number): HealthReason[] {
   const limit = 2 * syncPeriodMs();
   const waiting = since(state.waitingSince, now);
   const reasons: HealthReason[] = [];
@@ -98,7 +98,7 @@ function behind({ state, syncPeriodMs, verificationAge }: HealthInputs, now: num
   return reasons;
 }
 
-function rulesBehind({ state, syncPeriodMs, rules }: HealthInputs, now: number): HealthReason[] {
+function rulesBehind({ state, syncPeriodMs, rules }: HealthSourceOptions, now: number): HealthReason[] {
   const limit = 2 * syncPeriodMs();
   const { waitingSince, checkingSince } = rules();
   const failing = since(state.rulesFailingSince, now);

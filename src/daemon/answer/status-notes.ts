@@ -11,7 +11,7 @@ const NAMED = 20;
 /** Bookmarks come about every minute: three missed ones mean that the watch is dead. */
 const SILENCE_MS = 200_000;
 
-export interface NoteInputs {
+export interface StatusNotesOptions {
   readonly state: Readonly<SyncState>;
   readonly claims: Pick<Claims, 'pairs'>;
   /** By Service, what of it is refused and why. */
@@ -25,7 +25,7 @@ export interface NoteInputs {
 /**
  * What an operator should know, one line each: failures, silence, conflicts and skipped objects, named up to a bound.
  */
-export function statusNotes({ state, claims, refusals, watches, skipped }: NoteInputs): string[] {
+export function statusNotes({ state, claims, refusals, watches, skipped }: StatusNotesOptions): string[] {
   const notes = [...state.failedSysctls.values()].map(({ message }) => message);
   if (state.lastFailure !== undefined) notes.push(`being retried: ${state.lastFailure}`);
   notes.push(

@@ -19,11 +19,11 @@ import { type EventRecorder } from '../report/event-recorder.js';
 import { describeRepair } from './last-repair.js';
 import { listServices } from './service-list.js';
 import { Turns } from '../../time/turns.js';
-import { type NoteInputs, statusNotes } from './status-notes.js';
+import { type StatusNotesOptions, statusNotes } from './status-notes.js';
 import { tableSizes } from '../report/sync-report.js';
 import { type SyncState } from '../report/sync-state.js';
 
-export interface StatusInputs extends Pick<NoteInputs, 'watches' | 'skipped'> {
+export interface StatusSourceOptions extends Pick<StatusNotesOptions, 'watches' | 'skipped'> {
   readonly dataPlane: StatusDataPlane;
   readonly state: Readonly<SyncState>;
   readonly health: HealthSource;
@@ -45,18 +45,18 @@ const STEPS_PER_SERVICE = 20;
 export type StatusDataPlane = Pick<DataPlane, 'cluster' | 'updater' | 'ipvs' | 'drains' | 'clients' | 'estimation'>;
 
 /** What the status page shows, read from the daemon's own books at the moment somebody looks. */
-export function statusSource(inputs: StatusInputs): StatusSource {
+export function statusSource(options: StatusSourceOptions): StatusSource {
   return {
-    status: () => statusReport(inputs),
-    services: (query) => servicesPage(inputs.dataPlane, query),
-    changes: (service, most) => inputs.events.latest(service, most),
+    status: () => statusReport(options),
+    services: (query) => servicesPage(options.dataPlane, query),
+    changes: (service, most) => options.events.latest(service, most),
   };
 }
 
-async function statusReport(inputs: StatusInputs): Promise<StatusReport> {
-  const { dataPlane, state, health, node, version, startedAt } = inputs;
+async function statusReport(options: StatusSourceOptions): Promise<StatusReport> {
+  const { dataPlane, state, health, node, version, startedAt } = options;
   const kernel = await kernelCounts(dataPlane);
-  const { repairs } = inputs.events;
+  const { repairs } = options.events;
   const now = Date.now();
   const { desired, claims } = dataPlane.updater;
   const { runningSince } = state;
@@ -87,16 +87,16 @@ async function statusReport(inputs: StatusInputs): Promise<StatusReport> {
     repairs: repairs.lastHour(now),
     lastRepair: describeRepair(repairs.last, dataPlane),
     history: { syncs: state.history.list(), repairs: repairs.perMinute(now) },
-    versions: inputs.versions,
+    versions: options.versions,
     notes: [
-      ...inputs.notes(),
+      ...options.notes(),
       ...(dataPlane.estimation.note === undefined ? [] : [dataPlane.estimation.note]),
       ...statusNotes({
         state,
         claims,
         refusals: dataPlane.updater.refusals,
-        watches: inputs.watches,
-        skipped: inputs.skipped,
+        watches: options.watches,
+        skipped: options.skipped,
       }),
     ],
   };

@@ -38,11 +38,11 @@ export function startClusterEvents(
     write: (event, signal) => writer.write(event, signal),
     facts: () => {
       const { claims, refusals } = dataPlane.updater;
-      const inputs = {
+      const options = {
         ...{ nodeName, refused: reporter.state.refused, lostFamilies: lostFamilies(dataPlane) },
         ...{ configProblem: configProblem(), conflicts: claims.pairs, refusals, skipped: skipped() },
       };
-      return { node: nodeFacts(inputs), cluster: config.events === 'all' ? clusterFacts(inputs) : [] };
+      return { node: nodeFacts(options), cluster: config.events === 'all' ? clusterFacts(options) : [] };
     },
   });
   publisher.start();

@@ -13,7 +13,7 @@ export interface OperatorFact {
   readonly note: string;
 }
 
-export interface FactInputs {
+export interface OperatorFactsOptions {
   readonly nodeName: string;
   /** What the kernel keeps refusing. */
   readonly refused: { readonly count: number; readonly messages: readonly string[] };
@@ -33,7 +33,7 @@ const MOST = 50;
 const NAMED = 3;
 
 /** Facts about this node: every node has its own. */
-export function nodeFacts({ nodeName, refused, lostFamilies, configProblem }: FactInputs): OperatorFact[] {
+export function nodeFacts({ nodeName, refused, lostFamilies, configProblem }: OperatorFactsOptions): OperatorFact[] {
   const regarding = { kind: 'Node', name: nodeName } as const;
   const facts: OperatorFact[] = [];
   if (refused.count > 0) {
@@ -50,7 +50,7 @@ export function nodeFacts({ nodeName, refused, lostFamilies, configProblem }: Fa
 }
 
 /** Facts that every node comes to by itself, since they follow from the cluster's objects. */
-export function clusterFacts({ conflicts, refusals, skipped }: FactInputs): OperatorFact[] {
+export function clusterFacts({ conflicts, refusals, skipped }: OperatorFactsOptions): OperatorFact[] {
   const facts: OperatorFact[] = [];
   for (const { winner, loser, example } of first(conflicts)) {
     const note = `${formatClaimed(example)} is claimed by ${winner}, too, which serves it; this Service does not`;

@@ -23,7 +23,7 @@ export interface RulesChoice {
   readonly reason: string;
 }
 
-export interface RulesChoiceParts {
+export interface RulesChoiceOptions {
   readonly rules: ProxyConfig['rules'];
   readonly run: RunCommand;
   readonly openNetlinkSocket: OpenNetlinkSocket;
@@ -36,36 +36,36 @@ export interface RulesChoiceParts {
  * `auto`: iptables, wherever kube-proxy's IPVS mode could run, so that the way back to it stays; else nf_tables. Loads
  * what it tries. Rejects with IptablesMissingError, or with what the kernel lacks of either.
  */
-export async function chooseRules(parts: RulesChoiceParts): Promise<RulesChoice> {
-  if (parts.rules === 'nftables') return inNftables(parts, 'configured');
-  if (parts.rules === 'iptables') return inIptables(parts, 'configured');
-  const lack = await lackOfIptables(parts);
+export async function chooseRules(options: RulesChoiceOptions): Promise<RulesChoice> {
+  if (options.rules === 'nftables') return inNftables(options, 'configured');
+  if (options.rules === 'iptables') return inIptables(options, 'configured');
+  const lack = await lackOfIptables(options);
   if (typeof lack !== 'string') return lack;
-  const choice = inNftables(parts, `kube-proxy's IPVS mode could not run here: ${lack}`);
+  const choice = inNftables(options, `kube-proxy's IPVS mode could not run here: ${lack}`);
   if (choice.families.length > 0) return choice;
   throw new Error(`${lack}; nor are there nf_tables: ${choice.failures[4] ?? 'no IP family'}`);
 }
 
-async function inIptables({ run, detect = detectIptables }: RulesChoiceParts, reason: string): Promise<RulesChoice> {
+async function inIptables({ run, detect = detectIptables }: RulesChoiceOptions, reason: string): Promise<RulesChoice> {
   const iptables = await detect(run, { probe: true });
   return { iptables, families: iptables.families, failures: iptables.failures, reason };
 }
 
 /** Iptables that work, with ipset; or in words what is missing. */
-async function lackOfIptables(parts: RulesChoiceParts): Promise<RulesChoice | string> {
+async function lackOfIptables(options: RulesChoiceOptions): Promise<RulesChoice | string> {
   const isPresent = isModulePresent();
-  const lost = parts.modules.find(({ name, state }) => /^(ip_set|xt_set)/.test(name) && state === 'missing');
+  const lost = options.modules.find(({ name, state }) => /^(ip_set|xt_set)/.test(name) && state === 'missing');
   if (lost !== undefined && !isPresent(lost.name)) return `the kernel has no ${lost.name}`;
   try {
-    new IpsetClient(parts.openNetlinkSocket).close();
-    return await inIptables(parts, "kube-proxy's IPVS mode could run here, so the way back to it stays");
+    new IpsetClient(options.openNetlinkSocket).close();
+    return await inIptables(options, "kube-proxy's IPVS mode could run here, so the way back to it stays");
   } catch (error) {
     return errorMessage(error);
   }
 }
 
 /** Tried with rules that have everything that ours can have. */
-function inNftables({ openNetlinkSocket }: RulesChoiceParts, reason: string): RulesChoice {
+function inNftables({ openNetlinkSocket }: RulesChoiceOptions, reason: string): RulesChoice {
   const failures: Partial<Record<Family, string>> = {};
   for (const family of FAMILIES) {
     const rules = proxyRules({

@@ -27,21 +27,21 @@ export interface Handover {
   close(): void;
 }
 
-export interface HandoverParts {
+export interface HandoverOptions {
   readonly open: OpenNetlinkSocket;
   readonly run: RunCommand;
   readonly log: Logger;
 }
 
 /** Undefined where there is nothing to be taken over. Throws NetlinkError or IpsetError. */
-export function handoverTo(rules: 'iptables' | 'nftables', parts: HandoverParts): Handover | undefined {
-  return rules === 'iptables' ? fromNftables(parts) : fromIptables(parts);
+export function handoverTo(rules: 'iptables' | 'nftables', options: HandoverOptions): Handover | undefined {
+  return rules === 'iptables' ? fromNftables(options) : fromIptables(options);
 }
 
 /**
  * Its sets are there, or chains of ours or kube-proxy's (of its iptables mode too). No program is started to find out.
  */
-function fromIptables({ open, run, log }: HandoverParts): Handover | undefined {
+function fromIptables({ open, run, log }: HandoverOptions): Handover | undefined {
   const isPresent = isModulePresent();
   const ipset = isPresent('ip_set') ? openIpset(open) : undefined;
   const all = ipset && new IpsetBackend(ipset);
@@ -94,7 +94,7 @@ function openIpset(open: OpenNetlinkSocket): IpsetClient | undefined {
   }
 }
 
-function fromNftables({ open, log }: HandoverParts): Handover | undefined {
+function fromNftables({ open, log }: HandoverOptions): Handover | undefined {
   if (!isModulePresent()('nf_tables') || familiesWithTable(open, NFTABLES_TABLE).length === 0) return undefined;
   const client = new NftClient(open, NFTABLES_TABLE);
   return {

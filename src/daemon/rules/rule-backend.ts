@@ -29,7 +29,7 @@ export interface RuleBackend {
   readonly close: () => void;
 }
 
-export interface RuleBackendParts {
+export interface RuleBackendOptions {
   readonly world: Pick<World, 'openNetlinkSocket' | 'openOptionSocket' | 'runCommand' | 'clock'>;
   readonly config: ProxyConfig;
   /** Undefined: the rules are in nf_tables. */
@@ -49,12 +49,12 @@ export interface OtherModes {
 }
 
 /** Opens what `iptables` says. Throws NetlinkError. */
-export function openRuleBackend(parts: RuleBackendParts): RuleBackend {
-  return parts.iptables === undefined ? openNftables(parts) : openIptables(parts, parts.iptables);
+export function openRuleBackend(options: RuleBackendOptions): RuleBackend {
+  return options.iptables === undefined ? openNftables(options) : openIptables(options, options.iptables);
 }
 
-function openIptables(parts: RuleBackendParts, tools: IptablesTools): RuleBackend {
-  const { world, reporter, ruleConfigs, otherModes } = parts;
+function openIptables(options: RuleBackendOptions, tools: IptablesTools): RuleBackend {
+  const { world, reporter, ruleConfigs, otherModes } = options;
   const iptables = new Iptables(tools, world.runCommand);
   const fingerprints = openRuleFingerprints(tools.backend, {
     netlink: world.openNetlinkSocket,
@@ -69,7 +69,7 @@ function openIptables(parts: RuleBackendParts, tools: IptablesTools): RuleBacken
   });
   return {
     name: writer.backend,
-    keeper: keeperOf(parts, writer, desired),
+    keeper: keeperOf(options, writer, desired),
     inspect: (found) => inspectRules(iptables, desired(), found),
     savedRules: async (family) => parseSavedRules(await iptables.save(family)),
     close: () => fingerprints?.close(),
@@ -77,13 +77,13 @@ function openIptables(parts: RuleBackendParts, tools: IptablesTools): RuleBacken
 }
 
 /** With a socket of its own: rules are read beside the sync, which reads sets through another. */
-function openNftables(parts: RuleBackendParts): RuleBackend {
-  const client = new NftClient(parts.world.openNetlinkSocket, NFTABLES_TABLE);
-  const desired = () => parts.ruleConfigs().map((config) => nftablesTable(proxyRules(config)));
+function openNftables(options: RuleBackendOptions): RuleBackend {
+  const client = new NftClient(options.world.openNetlinkSocket, NFTABLES_TABLE);
+  const desired = () => options.ruleConfigs().map((config) => nftablesTable(proxyRules(config)));
   const writer = new NftablesWriter(client);
   return {
     name: writer.backend,
-    keeper: keeperOf(parts, writer, desired),
+    keeper: keeperOf(options, writer, desired),
     inspect: (found) => inspectNftables(client, desired(), found),
     savedRules: () => Promise.resolve(new Map()),
     close: () => client.close(),
@@ -92,7 +92,7 @@ function openNftables(parts: RuleBackendParts): RuleBackend {
 
 /** What kube-proxy's nftables mode left goes once all is in place; then the rules are made those for without it. */
 function keeperOf<Desired extends { readonly family: Family }>(
-  { world, reporter, otherModes }: RuleBackendParts,
+  { world, reporter, otherModes }: RuleBackendOptions,
   writer: RulesWriter<Desired>,
   desired: () => readonly Desired[],
 ): RulesKeeper<Desired> {

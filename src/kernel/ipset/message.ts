@@ -208,7 +208,7 @@ export class IpsetListReader {
 
 type HeaderCounts = Pick<ObservedSet, 'maxElements' | 'references' | 'elements' | 'hasTimeout'>;
 
-interface ElementParts {
+interface ElementFields {
   readonly address: string;
   readonly address2: string;
   readonly port: string;
@@ -216,22 +216,22 @@ interface ElementParts {
   readonly bits: number;
 }
 
-function packEntry(type: IpsetType, parts: ElementParts): IpsetEntry {
+function packEntry(type: IpsetType, fields: ElementFields): IpsetEntry {
   const needsPort = type !== 'hash:ip';
   const needsSecond = type === 'hash:ip,port,ip' || type === 'hash:ip,port,net';
   const isWhole =
-    (type === 'bitmap:port' || parts.address !== '') &&
-    (!needsPort || parts.port !== '') &&
-    (!needsSecond || parts.address2.length === parts.address.length);
+    (type === 'bitmap:port' || fields.address !== '') &&
+    (!needsPort || fields.port !== '') &&
+    (!needsSecond || fields.address2.length === fields.address.length);
   if (!isWhole) throw new NetlinkProtocolError(`ipset element of ${type} without all its parts`);
-  if (type === 'bitmap:port') return parts.port as IpsetEntry;
-  if (type === 'hash:ip') return parts.address as IpsetEntry;
-  const server = String.fromCharCode(parts.protocol) + parts.port + parts.address;
+  if (type === 'bitmap:port') return fields.port as IpsetEntry;
+  if (type === 'hash:ip') return fields.address as IpsetEntry;
+  const server = String.fromCharCode(fields.protocol) + fields.port + fields.address;
   if (type === 'hash:ip,port') return server as IpsetEntry;
-  if (type === 'hash:ip,port,ip') return (server + parts.address2) as IpsetEntry;
+  if (type === 'hash:ip,port,ip') return (server + fields.address2) as IpsetEntry;
   // The kernel leaves CIDR2 out of no element, but a host prefix is what its absence would mean.
-  const bits = parts.bits < 0 ? parts.address2.length * 8 : parts.bits;
-  return (server + String.fromCharCode(bits) + parts.address2) as IpsetEntry;
+  const bits = fields.bits < 0 ? fields.address2.length * 8 : fields.bits;
+  return (server + String.fromCharCode(bits) + fields.address2) as IpsetEntry;
 }
 
 function twoBytes(data: AttributeReader): string {

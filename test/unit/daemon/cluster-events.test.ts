@@ -7,7 +7,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { startClusterEvents } from '../../../src/daemon/report/cluster-events.js';
 import { EventPublisher, eventOf } from '../../../src/daemon/report/event-publisher.js';
 import {
-  type FactInputs,
+  type OperatorFactsOptions,
   type OperatorFact,
   clusterFacts,
   nodeFacts,
@@ -23,7 +23,7 @@ import { ReconcileRig } from '../../support/reconcile-rig.js';
 
 const NEVER = new AbortController().signal;
 const [MINUTE, HOUR] = [60_000, 3_600_000];
-const NOTHING: FactInputs = {
+const NOTHING: OperatorFactsOptions = {
   ...{ nodeName: 'node-0', refused: { count: 0, messages: [] }, lostFamilies: new Map(), configProblem: undefined },
   ...{ conflicts: [], refusals: [], skipped: [] },
 };
@@ -206,7 +206,7 @@ describe('facts', () => {
     ]);
     const refusals = Array.from(
       { length: 900 },
-      (_, i): FactInputs['refusals'] extends Iterable<infer T> ? T : never => [`a/${i}`, [{ text: 'x' }]],
+      (_, i): OperatorFactsOptions['refusals'] extends Iterable<infer T> ? T : never => [`a/${i}`, [{ text: 'x' }]],
     );
     assert.equal(clusterFacts({ ...NOTHING, refusals }).length, 50);
   });

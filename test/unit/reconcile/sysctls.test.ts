@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { Sysctl } from '../../../src/kernel/node/sysctl.js';
-import { type SysctlInputs, ensureSysctls, desiredSysctls } from '../../../src/reconcile/sysctl-keeper.js';
+import { type SysctlOptions, ensureSysctls, desiredSysctls } from '../../../src/reconcile/sysctl-keeper.js';
 describe('sysctls', () => {
   const root = mkdtempSync(join(tmpdir(), 'sysctls-'));
   after(() => rmSync(root, { recursive: true, force: true }));
@@ -14,7 +14,7 @@ describe('sysctls', () => {
     mkdirSync(dirname(path(name)), { recursive: true });
     writeFileSync(path(name), `${value}\n`);
   };
-  const inputs = (more: Partial<SysctlInputs> = {}): SysctlInputs => ({
+  const options = (more: Partial<SysctlOptions> = {}): SysctlOptions => ({
     strictARP: false,
     connReuseMode: undefined,
     cores: 2,
@@ -29,8 +29,8 @@ describe('sysctls', () => {
     },
     ...more,
   });
-  const wanted = (more: Partial<SysctlInputs> = {}): string[] =>
-    desiredSysctls(inputs(more)).map(
+  const wanted = (more: Partial<SysctlOptions> = {}): string[] =>
+    desiredSysctls(options(more)).map(
       ({ name, value, atLeast }) => `${name}${atLeast === 'always' ? '>' : ''}=${value}`,
     );
 
@@ -63,7 +63,7 @@ describe('sysctls', () => {
       'net.netfilter.nf_conntrack_tcp_be_liberal=1',
     ]);
     assert.deepEqual(wanted({ conntrack, cores: 8 })[4], 'net.netfilter.nf_conntrack_max=262144');
-    const required = desiredSysctls(inputs({ strictARP: true, connReuseMode: 0, conntrack })).map(
+    const required = desiredSysctls(options({ strictARP: true, connReuseMode: 0, conntrack })).map(
       (one) => one.required,
     );
     assert.deepEqual(required, [...Array<true>(7).fill(true), ...Array<false>(6).fill(false)], 'conntrack’s are not');
@@ -85,7 +85,7 @@ describe('sysctls', () => {
     write('net.ipv4.vs.conntrack', '0');
     write('net.ipv4.vs.expire_quiescent_template', '1');
     write('net.ipv4.ip_forward', '0');
-    const { changed, failures } = ensureSysctls(new Sysctl(root), desiredSysctls(inputs()));
+    const { changed, failures } = ensureSysctls(new Sysctl(root), desiredSysctls(options()));
     assert.deepEqual(changed, ['net.ipv4.vs.conntrack=1', 'net.ipv4.ip_forward=1']);
     assert.deepEqual(
       failures.map(({ desired: one }) => one.name),
@@ -93,7 +93,7 @@ describe('sysctls', () => {
     );
     assert.match(failures[0]!.message, /modprobe ip_vs/);
     assert.equal(readFileSync(path('net.ipv4.ip_forward'), 'utf8').trim(), '1');
-    assert.deepEqual(ensureSysctls(new Sysctl(root), desiredSysctls(inputs())).changed, []);
+    assert.deepEqual(ensureSysctls(new Sysctl(root), desiredSysctls(options())).changed, []);
   });
 
   test('the conntrack limit is lowered at the start, as by kube-proxy; what somebody raises later is left', () => {

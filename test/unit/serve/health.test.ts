@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import { pino } from 'pino';
-import { type HealthInputs, healthSource } from '../../../src/daemon/answer/health-source.js';
+import { type HealthSourceOptions, healthSource } from '../../../src/daemon/answer/health-source.js';
 import { SyncReporter } from '../../../src/daemon/report/sync-reporter.js';
 import { type SyncState } from '../../../src/daemon/report/sync-state.js';
 import { allReasons, formatReason, healthHandler } from '../../../src/serve/health.js';
@@ -29,7 +29,7 @@ class Node {
   isSynced = false;
   isNodeKnown = false;
   isEligible = true;
-  families: HealthInputs['families'] = [4, 6];
+  families: HealthSourceOptions['families'] = [4, 6];
 
   constructor(
     t: TestContext,
