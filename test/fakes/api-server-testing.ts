@@ -91,7 +91,7 @@ export class TestSink<T> implements ResourceSink<T> {
   }
 }
 
-/** Waits until `condition` holds; throws after ten seconds, naming what did not happen. */
+/** Waits until `condition` holds; throws after a minute, naming what did not happen. */
 export async function until(what: string, condition: () => boolean): Promise<void> {
   const deadline = Date.now() + 60_000;
   while (!condition()) {
