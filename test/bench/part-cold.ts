@@ -22,14 +22,15 @@ const VERIFICATION_SECONDS = 'kubeproxy_ipvs_verification_duration_seconds_sum';
 export type ColdResult = Awaited<ReturnType<typeof measureCold>>;
 
 export async function measureCold(scale: Scale, directory: string, isQuick: boolean) {
-  const server = await ApiServer.start(scale);
+  const gcFile = `${directory}/gc.json`;
+  const server = await ApiServer.start(scale, gcFile);
   const stallsFile = `${directory}/stalls.json`;
   const nodeArgs = ['--import', `${ROOT}build/test/bench/stalls.js`];
   const start = await coldStart({ nodeArgs, env: { STALLS_FILE: stallsFile } });
   const { daemon } = start;
   const afterSync = await readMetrics();
   daemon.signal('SIGUSR2');
-  const stalls = await waitUntil('the list of stalls', () => readStalls(stallsFile));
+  const stalls = await waitUntil('the list of stalls', () => readPauses(stallsFile));
   await untilQuiet(daemon.pid);
   const peak = memory(daemon.pid).peak;
   await untilVerified();
@@ -50,7 +51,11 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
     daemon: cpuTimes(daemon.pid).own - beforeBurst.daemon.own,
     apiServer: cpuTimes(server.pid).own - beforeBurst.api.own,
   };
+  const [burstOver, ownBeforeLater] = [Date.now(), await histogram(CHANGES)];
   const changesAfterBurst = await measureLaterChanges(scale, server, isQuick ? 20 : 120);
+  const ownAfterLater = await histogram(CHANGES);
+  server.writePauses();
+  const pauses = await waitUntil('the list of garbage collections', () => readPauses(gcFile));
   const end = { ...memory(daemon.pid) };
   await daemon.stop();
   server.stop();
@@ -63,7 +68,12 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
     idle,
     churn,
     changes,
-    changesAfterBurst,
+    changesAfterBurst: {
+      ...changesAfterBurst,
+      ownP99Ms: quantileOf(ownBeforeLater, ownAfterLater, 0.99) * 1000,
+      ownMaxMs: quantileOf(ownBeforeLater, ownAfterLater, 1) * 1000,
+      apiServerPauseMs: round(longest(pauses, burstOver, Infinity)),
+    },
     ownP50Ms: quantileOf(ownBefore, ownAfter, 0.5) * 1000,
     ownP99Ms: quantileOf(ownBefore, ownAfter, 0.99) * 1000,
     messagesPerChange: difference(before, afterChanges, MESSAGES) / changes.count,
@@ -82,11 +92,15 @@ async function untilVerified(): Promise<void> {
   await sleep(SETTLE_MS);
 }
 
-function times({ startedAt, cachesSyncedAt, syncedAt, rulesAt }: ColdStart) {
+/**
+ * Programs write the rules while the daemon goes on with the rest, on the one CPU that there is: without them it would
+ * be done so much sooner.
+ */
+function times({ startedAt, cachesSyncedAt, syncedAt, rulesAt, programsMs }: ColdStart) {
   const servingAt = Math.max(syncedAt, rulesAt);
   return {
     coldSyncMs: servingAt - cachesSyncedAt,
-    coldSyncWithoutRulesMs: syncedAt - cachesSyncedAt,
+    coldSyncWithoutRulesMs: servingAt - cachesSyncedAt - programsMs,
     startToServingMs: servingAt - startedAt,
   };
 }
@@ -114,18 +128,19 @@ function difference(before: Metrics, after: Metrics, name: string): number {
   return (after.get(name) ?? 0) - (before.get(name) ?? 0);
 }
 
-type Stall = readonly [end: number, length: number];
+/** Of an event loop: its end in Unix ms, its length in ms. */
+type Pause = readonly [end: number, length: number];
 
-function readStalls(file: string): Stall[] | undefined {
+function readPauses(file: string): Pause[] | undefined {
   try {
-    return JSON.parse(readFileSync(file, 'utf8')) as Stall[];
+    return JSON.parse(readFileSync(file, 'utf8')) as Pause[];
   } catch {
     return undefined;
   }
 }
 
-function longest(stalls: readonly Stall[], from: number, to: number): number {
-  return Math.max(0, ...stalls.filter(([end]) => end >= from && end <= to).map(([, length]) => length));
+function longest(pauses: readonly Pause[], from: number, to: number): number {
+  return Math.max(0, ...pauses.filter(([end]) => end >= from && end <= to).map(([, length]) => length));
 }
 
 function round(ms: number): number {

@@ -44,6 +44,9 @@ export interface Row {
   readonly burstMs: number | null;
   /** Single changes in the two minutes after the rolling update. */
   readonly changeAfterBurstP99Ms: number | null;
+  readonly ownWorkAfterBurstP99Ms: number | null;
+  /** Nobody else's: the fake API server stands still meanwhile, and the change waits in it. */
+  readonly apiServerPauseAfterBurstMs: number | null;
   /**
    * One full verification by the daemon's own metric: on one CPU with nothing else to do, elapsed time is CPU time at
    * most.
@@ -104,6 +107,8 @@ export function rowOf(services: number, endpoints: number, parts: Parts, vips: V
     changeInColdSyncP99Ms: rounded(steady?.duringColdSync.p99Ms, 2),
     burstMs: rounded(cold?.burstMs, 0),
     changeAfterBurstP99Ms: rounded(cold?.changesAfterBurst.p99Ms, 2),
+    ownWorkAfterBurstP99Ms: rounded(cold?.changesAfterBurst.ownP99Ms, 2),
+    apiServerPauseAfterBurstMs: rounded(cold?.changesAfterBurst.apiServerPauseMs, 1),
     verifyMs: rounded(cold?.idle.verificationWallMs, 0),
     verifyCpuMs: rounded(steady?.verification.cpuMs, 1),
     verifyLimitCpuMs: rounded(steady?.limit.cpuMs, 1),
@@ -136,7 +141,7 @@ const FIGURES: readonly Figure[] = [
   ['cold sync, ms', (row) => row.coldSyncMs],
   ['kernel limit (C), ms', (row) => row.kernelLimitMs],
   ['ratio', (row) => row.ratio],
-  ['cold sync without rules, ms', (row) => row.coldSyncWithoutRulesMs],
+  ["cold sync less the CPU of the rules' programs, ms", (row) => row.coldSyncWithoutRulesMs],
   ['ratio', (row) => row.ratioWithoutRules],
   ['start to serving, ms', (row) => row.startToServingMs],
   ['ipvsadm -R + ipset + ip -batch, ms', (row) => row.ipvsadmRestoreMs],
@@ -149,6 +154,8 @@ const FIGURES: readonly Figure[] = [
   ['change p99 during the cold sync, ms', (row) => row.changeInColdSyncP99Ms],
   ['10 % of endpoints change, ms', (row) => row.burstMs],
   ['one change p99 in 2 min after, ms', (row) => row.changeAfterBurstP99Ms],
+  ["the daemon's own work of it p99, ms at most", (row) => row.ownWorkAfterBurstP99Ms],
+  ['longest garbage collection of the API server meanwhile, ms', (row) => row.apiServerPauseAfterBurstMs],
   ['one verification, ms', (row) => row.verifyMs],
   ['CPU of one verification, ms', (row) => row.verifyCpuMs],
   ['the same reading by C, ms', (row) => row.verifyLimitCpuMs],

@@ -8,7 +8,7 @@ import { type ControlAnswer, type ControlCommand } from '../fakes/api-server-con
 import { scaleNode } from '../fakes/cluster-generator.js';
 import { ROOT } from '../kernel/harness/agent.js';
 import { Daemon, type DaemonOptions, type LogLine } from '../kernel/harness/daemon.js';
-import { cpuMs } from './process-figures.js';
+import { cpuMs, cpuTimes } from './process-figures.js';
 
 export interface Scale {
   readonly services: number;
@@ -85,8 +85,9 @@ export class ApiServer {
   }
 
   /** Resolves when the whole cluster is there and the server does nothing any more. */
-  static async start({ services, endpointsPerService }: Scale): Promise<ApiServer> {
+  static async start({ services, endpointsPerService }: Scale, gcFile = '/dev/null'): Promise<ApiServer> {
     const args = [
+      ...['--import', `${ROOT}build/test/bench/gc-pauses.js`],
       '--max-old-space-size=6000',
       // Fewer garbage collections than usual, which take the CPU from what is measured, but a young generation whose
       // pages are soon all there: the test kernel takes 49 us for each new one.
@@ -99,7 +100,8 @@ export class ApiServer {
     ];
     args.push('--real-objects', '--load', NODE_FILE, '--generate', `${services}x${endpointsPerService}`);
     args.push('--kubeconfig', KUBECONFIG);
-    const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    const env = { ...process.env, GC_FILE: gcFile };
+    const child = spawn(process.execPath, args, { env, stdio: ['pipe', 'pipe', 'inherit'] });
     const killAtEnd = (): unknown => child.kill('SIGKILL');
     process.once('exit', killAtEnd);
     child.once('exit', () => process.off('exit', killAtEnd));
@@ -118,6 +120,11 @@ export class ApiServer {
     const answer = new Promise<string>((resolve) => this.#answers.push(resolve));
     this.#child.stdin!.write(`${JSON.stringify(commands)}\n`);
     return answer.then((line) => JSON.parse(line) as ControlAnswer[]);
+  }
+
+  /** It writes its garbage collections to `gcFile`. */
+  writePauses(): void {
+    this.#child.kill('SIGUSR2');
   }
 
   stop(): void {
@@ -143,6 +150,8 @@ export interface ColdStart {
   readonly cachesSyncedAt: number;
   readonly syncedAt: number;
   readonly rulesAt: number;
+  /** CPU time of the programs that ran between the two, ms: those that read and write the rules. */
+  readonly programsMs: number;
   readonly syncLine: LogLine;
 }
 
@@ -158,9 +167,11 @@ export async function coldStart(
   const daemon = new Daemon({ ...options, nodeArgs, env, args: ['--config', CONFIG] });
   onSpawn(daemon.pid);
   const line = (text: string): Promise<LogLine> => daemon.waitForLog(text, ({ msg }) => msg === text, LONG_MS);
+  const programs = (): number => cpuTimes(daemon.pid).withChildren - cpuTimes(daemon.pid).own;
+  const cachesLine = await line('caches synced');
+  const before = programs();
   const syncLine = await line('took over the kernel state and synced');
   const rulesLine = await line('iptables rules written');
-  const cachesLine = await line('caches synced');
   const at = ({ time }: LogLine): number => Date.parse(time);
   const failed = daemon.log.filter(({ level }) => level === 'error' || level === 'fatal');
   if (failed.length > 0) throw new Error(`the daemon reported errors: ${JSON.stringify(failed.slice(0, 3))}`);
@@ -170,6 +181,7 @@ export async function coldStart(
     cachesSyncedAt: at(cachesLine),
     syncedAt: at(syncLine),
     rulesAt: at(rulesLine),
+    programsMs: programs() - before,
     syncLine,
   };
 }
