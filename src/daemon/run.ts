@@ -114,12 +114,12 @@ async function serve(options: ServeOptions): Promise<void> {
       log,
     );
     await sources.start();
-    if (config.events !== 'none' && manifests === undefined)
-      events = startClusterEvents(dataPlane, {
-        skipped: () => sources.report.skipped(),
-        configProblem: () => configChange?.problem,
-        onRequest: (request) => metrics.apiRequest(request),
-      });
+    events = startClusterEvents(dataPlane, {
+      manifests,
+      skipped: () => sources.report.skipped(),
+      configProblem: () => configChange?.problem,
+      onRequest: (request) => metrics.apiRequest(request),
+    });
     await aborted(stop);
   } finally {
     const start = performance.now();

@@ -5,11 +5,12 @@ import { EventWriter } from '../../kube/event-writer.js';
 import { type SkippedObject } from '../../kube/skipped-objects.js';
 import { type Service } from '../../model/service.js';
 import { FAMILIES, type Family, familyOf } from '../../values/address.js';
+import { type DaemonOptions } from '../daemon-options.js';
 import { type DataPlane } from '../data-plane.js';
 import { EventPublisher } from './event-publisher.js';
 import { clusterFacts, nodeFacts } from './operator-facts.js';
 
-export interface ClusterEventsOptions {
+export interface ClusterEventsOptions extends Pick<DaemonOptions, 'manifests'> {
   readonly skipped: () => Iterable<SkippedObject>;
   /** Why the changed configuration file is refused. */
   readonly configProblem: () => string | undefined;
@@ -19,13 +20,15 @@ export interface ClusterEventsOptions {
 
 /**
  * Writes Events about what an operator must act on, until it is closed; over a connection of its own, and nothing
- * waits for it. Throws KubeError when there is no usable configuration.
+ * waits for it. Undefined where none are wanted, or there is no API server. Throws KubeError when there is no usable
+ * configuration.
  */
 export function startClusterEvents(
   dataPlane: Pick<DataPlane, 'cluster' | 'updater' | 'options'>,
-  { skipped, configProblem, onRequest, clock = systemClock }: ClusterEventsOptions,
-): { close(): Promise<void> } {
+  { manifests, skipped, configProblem, onRequest, clock = systemClock }: ClusterEventsOptions,
+): { close(): Promise<void> } | undefined {
   const { config, nodeName, log, reporter } = dataPlane.options;
+  if (config.events === 'none' || manifests !== undefined) return undefined;
   const { kubeconfig, master } = config;
   const client = new KubeClient({
     ...(kubeconfig === undefined ? {} : { kubeconfig }),

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { parse } from 'yaml';
+import { backendsPage } from '../../../src/daemon/answer/backends-page.js';
 import { TERMINATING, TestCluster } from '../../support/desired-cluster.js';
 import { SeeRig, cells, server } from '../../support/see-rig.js';
 
@@ -133,6 +134,25 @@ describe('services', () => {
     await rig.listen(t);
     assert.equal(cells((await rig.type('services --no-headers')).out).length, 3500);
     assert.equal(rig.asked.length, 3);
+  });
+
+  test('a page may begin in the middle of one port and end in the middle of another', async () => {
+    const cluster = new TestCluster({ families: [4] });
+    const names = ['a', 'b', 'c'];
+    cluster.service('web', { ports: names.map((name, i) => ({ name, port: 80 + i })) });
+    const ports = names.map((name, i) => ({ name, port: 8080 + i, protocol: 'TCP' }));
+    cluster.slice('web', ['10.1.0.1', '10.1.0.2', '10.1.0.3'], { ports });
+    const rig = new SeeRig(cluster);
+    await rig.sync();
+    const page = async (offset: number, limit: number): Promise<string> => {
+      const { endpoints, total } = (await backendsPage(rig.dataPlane, [], { service: 'default/web', offset, limit }))!;
+      assert.equal(total, 9);
+      return endpoints.map(({ group, address, port }) => `${group} ${address.slice(-1)}:${port}`).join(', ');
+    };
+    assert.equal(await page(0, 2), '0 1:8080, 0 2:8080');
+    assert.equal(await page(2, 5), '0 3:8080, 1 1:8081, 1 2:8081, 1 3:8081, 2 1:8082');
+    assert.equal(await page(7, 5), '2 2:8082, 2 3:8082');
+    assert.equal(await page(9, 5), '');
   });
 
   test('asks page by page', async (t) => {

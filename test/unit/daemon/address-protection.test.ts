@@ -60,6 +60,52 @@ test('the API server: what its name resolves to, peers, endpoints; each stays fo
   assert.equal(cluster.protectedAddresses.size, 6, 'a pause does not open the door');
 });
 
+test('the names of API servers are looked up again as time goes by: one that moves is protected where it is', async () => {
+  const cluster = new ClusterState();
+  let fire = (): void => undefined;
+  let now = 0;
+  const waits: number[] = [];
+  const clock: WallClock = {
+    ...systemClock,
+    now: () => now,
+    random: () => 0.5,
+    after: (ms, callback) => {
+      waits.push(ms);
+      fire = callback;
+      return () => undefined;
+    },
+  };
+  let answer = '192.0.2.1';
+  const protect = (source: string, protection: object): void => void cluster.protect(source, protection as never);
+  const resolve = (): Promise<readonly string[]> => Promise.resolve([answer]);
+  const addresses = new ApiServerAddresses({ hosts: ['api.example'], protect, clock, log, resolve });
+  const turn = (): Promise<void> => new Promise((done) => setImmediate(done));
+  addresses.sawPeer('192.0.2.77');
+  addresses.sawEndpoints([address('10.200.0.1')]);
+  addresses.start();
+  await turn();
+  const others = [
+    '10.200.0.1 an API server (endpoint of default/kubernetes)',
+    '192.0.2.77 the peer of a connection to the API server',
+  ];
+  const both = ['192.0.2.1', '192.0.2.9'].map((text) => `${text} the API server that is configured`);
+  assert.deepEqual(protectedBy(cluster), [...others, both[0]!].sort());
+  answer = '192.0.2.9';
+  fire();
+  await turn();
+  assert.deepEqual(protectedBy(cluster), [...others, ...both].sort());
+  assert.deepEqual(waits, [450_000, 450_000], 'spread, so that nodes ask apart');
+  // A day later: each of what was not seen again is free.
+  addresses.sawEndpoints([]);
+  now += 25 * 3_600_000;
+  fire();
+  await turn();
+  assert.deepEqual(protectedBy(cluster), [both[1]]);
+  const closed = addresses.close();
+  fire();
+  await closed;
+});
+
 test('what was not seen for its time is forgotten, what is seen again stays, and there is a bound', () => {
   let now = 0;
   const known = new RememberedAddresses(1000, () => now);

@@ -330,7 +330,7 @@ test('what the data plane knows becomes Events: a conflict, a lost family, a mal
   const { updater, options } = rig.dataPlane;
   const hand = new HandClock();
   const clock = { ...systemClock, now: () => hand.now(), after: (ms: number, run: () => void) => hand.after(ms, run) };
-  const told = (events: 'node' | 'all'): { close(): Promise<void> } =>
+  const told = (events: 'none' | 'node' | 'all', manifests?: string) =>
     startClusterEvents(
       {
         ...{ cluster: rig.dataPlane.cluster, updater },
@@ -342,7 +342,7 @@ test('what the data plane knows becomes Events: a conflict, a lost family, a mal
       },
       {
         skipped: () => [{ resource: 'services', key: 'default/late', problem: 'spec.ports[1]: no port' }],
-        ...{ configProblem: () => undefined, onRequest: () => undefined, clock },
+        ...{ manifests, configProblem: () => undefined, onRequest: () => undefined, clock },
       },
     );
   const settled = async (count: number): Promise<string[]> => {
@@ -354,10 +354,12 @@ test('what the data plane knows becomes Events: a conflict, a lost family, a mal
       .map(({ regarding, reason }) => `${regarding['kind']} ${regarding['name']} ${reason as string}`)
       .sort();
   };
-  const node = told('node');
+  assert.equal(told('none'), undefined);
+  assert.equal(told('all', '/manifests'), undefined, 'without an API server there is nobody to tell');
+  const node = told('node')!;
   assert.deepEqual(await settled(1), ['Node node-0 ServiceProxyFamilyLost']);
   await node.close();
-  const all = told('all');
+  const all = told('all')!;
   assert.deepEqual(await settled(3), [
     'Node node-0 ServiceProxyFamilyLost',
     'Service late ServiceClaimConflict',

@@ -135,6 +135,22 @@ test('without nf_conntrack_netlink, or without nfnetlink, the error names the mo
   assert.throws(() => new ConntrackClient(refuse), ConntrackUnavailableError);
 });
 
+test('a dump that fails for another reason is told by it, and is neither tried without the filter nor blamed on a module', async () => {
+  for (const filter of ['yes', 'refuses'] as const)
+    for (const code of ['EPERM', 'ENOMEM']) {
+      const { kernel, conntrack, client } = fake();
+      conntrack.filter = filter;
+      if (filter === 'refuses') await client.deleteStale(staleFlows());
+      const before = conntrack.dumps;
+      kernel.faults.push({ at: 'message', code });
+      await assert.rejects(
+        client.deleteStale(staleFlows()),
+        (error) => error instanceof NetlinkError && error.code === code,
+      );
+      assert.equal(conntrack.dumps, before);
+    }
+});
+
 test('every truncation of a recorded entry is a typed error or an incomplete one, never a read out of bounds', () => {
   const { recording } = new Replay('test/fixtures/netlink/conntrack.json');
   const datagram = Buffer.from(recording.datagrams.find(([direction]) => direction === '<')![1], 'hex');

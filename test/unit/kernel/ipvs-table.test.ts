@@ -265,6 +265,9 @@ describe('connections of one virtual server', () => {
     put(DNS, { '10.0.0.9:53': 1 });
     assert.deepEqual(of(WEB, 3), []);
     assert.deepEqual(of(WEB6, 3), []);
+    put(WEB);
+    assert.deepEqual(of(WEB, 3), [], 'nor where it has no real servers any more');
+    assert.equal(dumps(8), 1, 'and one read says so');
   });
 });
 

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer, type Socket, connect } from 'node:net';
+import { createServer as createHttpServer } from 'node:http';
+import { type AddressInfo, createServer, type Socket, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type KubeBody, KubeClient, type KubeClientOptions } from '../../../src/kube/client.js';
 import { KubeError, parseRetryAfter } from '../../../src/kube/errors.js';
+import { systemClock } from '../../../src/time/clock.js';
 import { testService, until } from '../../fakes/api-server-testing.js';
 import { CA_CERTIFICATE, CLIENT_CERTIFICATE, CLIENT_KEY } from '../../fakes/api-server-tls.js';
 import { type ApiServerOptions, FakeApiServer } from '../../fakes/api-server.js';
@@ -284,6 +286,39 @@ test('a configuration that cannot work is refused at once, naming what is wrong'
   delete process.env['KUBERNETES_SERVICE_HOST'];
   t.after(() => (host === undefined ? undefined : (process.env['KUBERNETES_SERVICE_HOST'] = host)));
   assert.throws(() => new KubeClient({}), /not in a cluster: .*set clientConnection.kubeconfig/);
+});
+
+test('an answer that is no Status is told by its beginning, on one line; of a Status its reason and message', async (t) => {
+  let body = `<html>\n  <h1>gateway</h1>\t${'x'.repeat(300)}`;
+  const proxy = createHttpServer((_request, response) => response.writeHead(502).end(body));
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  t.after(() => proxy.close());
+  const client = new KubeClient({ master: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}` });
+  t.after(() => client.close());
+  const page = await failure(client);
+  const said = `<html> <h1>gateway</h1> ${'x'.repeat(174)}`;
+  assert.deepEqual([page.reason, page.message], ['', `list services: HTTP 502: ${said}`]);
+  body = JSON.stringify({ kind: 'Status', reason: 'ServiceUnavailable', message: 'the server is starting' });
+  const status = await failure(client);
+  assert.deepEqual(
+    [status.reason, status.message],
+    ['ServiceUnavailable', 'list services: HTTP 502: the server is starting'],
+  );
+});
+
+test('what never gives credentials is given up after 35 s, and nothing is left waiting', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const exec = { apiVersion: 'client.authentication.k8s.io/v1', command: '/bin/sleep', args: ['600'] };
+  const server = await startServer(t, { tls: false });
+  // The plugin's own limit never strikes here.
+  const clock = { ...systemClock, after: () => () => undefined };
+  const client = clientFor(t, server, { user: { exec }, options: { clock } });
+  const failed = failure(client);
+  await new Promise((resolve) => setImmediate(resolve));
+  t.mock.timers.tick(34_999);
+  const early = await Promise.race([failed, new Promise((resolve) => setImmediate(() => resolve('waits')))]);
+  t.mock.timers.tick(1);
+  assert.deepEqual([early, (await failed).message], ['waits', 'get credentials: nothing within 35 s']);
 });
 
 test('a server that accepts and never answers is given up after the header time-out', async (t) => {

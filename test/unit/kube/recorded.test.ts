@@ -46,6 +46,15 @@ test('recorded pages: items, versions and the continue token', () => {
   assert.match(pages[0]!.continueToken, /^eyJ2IjoibWV0YS5rOHMuaW8v/);
 });
 
+test('how many remain is a number that is not negative, or not said', () => {
+  const remaining = (said: unknown): number | undefined => {
+    const list = { kind: 'NodeList', metadata: { resourceVersion: '5', remainingItemCount: said }, items: [] };
+    return parseEnvelope('list', Buffer.from(JSON.stringify(list))).remainingItemCount;
+  };
+  assert.deepEqual([0, 1, 999].map(remaining), [0, 1, 999]);
+  assert.deepEqual([-1, '7', null, undefined].map(remaining), Array(4).fill(undefined));
+});
+
 test('recorded streaming list: objects, then the annotated bookmark', () => {
   const events = eventLines(recording('watchlist-services').body).map((line) => parseWatchLine('watch services', line));
   const puts = events.filter((event) => event.type === 'put');

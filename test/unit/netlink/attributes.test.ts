@@ -5,6 +5,7 @@ import { answerErrno, answerText } from '../../../src/netlink/answer.js';
 import { AttributeReader } from '../../../src/netlink/attribute-reader.js';
 import { MessageWriter, NLA_F_NESTED } from '../../../src/netlink/attribute-writer.js';
 import { NetlinkProtocolError } from '../../../src/netlink/errors.js';
+import { writeGenericHeader } from '../../../src/netlink/genetlink.js';
 import { emptyMessage, readMessage } from '../../../src/netlink/message.js';
 import { attribute, i32, netlinkMessage, packed, text, u16, u16be, u32, u8 } from '../../fakes/netlink-bytes.js';
 
@@ -47,6 +48,12 @@ describe('writing', () => {
       attribute(8 | NLA_F_NESTED, attribute(9, Buffer.from([1, 2, 3, 4, 5]))),
     );
     assert.equal(written(made), expected.toString('hex'));
+  });
+
+  test('a generic header: command, version, and nothing of what was there before', () => {
+    const made = writer();
+    writeGenericHeader(made, 3, 2);
+    assert.equal(written(made), '03020000');
   });
 
   test('what does not fit throws and leaves the buffer alone', () => {

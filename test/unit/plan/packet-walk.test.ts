@@ -198,7 +198,16 @@ function readSteps(world: World, one: Case, protocol: Protocol, ends: Set<string
   const { verdict, steps } = world.walk(one, protocol, 'DROP');
   if (verdict.kind === 'served')
     assert.ok(
-      steps.some(({ at, text }) => at === 'IPVS' && /: \w+ chooses among /.test(text)),
+      steps.some(
+        ({ at, text }) =>
+          at === 'IPVS' &&
+          text.endsWith(
+            `: ${verdict.scheduler} chooses among ${verdict.backends.length === 1 ? '1 backend' : `${verdict.backends.length} backends`}` +
+              (verdict.persistenceTimeout === 0
+                ? ''
+                : `, and keeps a client there for ${verdict.persistenceTimeout} s`),
+          ),
+      ),
       JSON.stringify(steps),
     );
   for (const { at, text, rule } of steps) {

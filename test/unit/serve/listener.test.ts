@@ -44,6 +44,15 @@ describe('listener', () => {
     assert.equal(lines.length, 2);
   });
 
+  it('closed during an attempt that fails it plans no other, and says nothing', async (t) => {
+    const { port } = await takenPort(t, '127.0.0.1');
+    const { lines, log } = recordingLog();
+    const listener = new Listener({ name: 'x', host: '127.0.0.1', port, handler, log, retryMs: [1, 1] });
+    const starting = listener.start();
+    await Promise.all([listener.close(), starting]);
+    assert.deepEqual([lines, listener.port], [[], undefined]);
+  });
+
   it('fails at once with bindAddressHardFail', async (t) => {
     const { port } = await takenPort(t, '127.0.0.1');
     const { lines, log } = recordingLog();

@@ -178,5 +178,13 @@ describe('metrics', () => {
     metrics.syncRunning(true);
     assert.ok((await stall()) >= first);
     assert.ok((await busy()) >= 0.3);
+    metrics.syncRunning(false);
+    // After two minutes, give and take the slots in which stalls are kept, it is told no more.
+    const now = performance.now.bind(performance);
+    let later = 100_000;
+    t.mock.method(performance, 'now', () => now() + later);
+    assert.ok((await stall()) >= first);
+    later = 140_000;
+    assert.equal(await stall(), 0);
   });
 });

@@ -178,6 +178,15 @@ describe('the page of a Service', () => {
     assert.match(text, /10\.0\.0\.4:8080 not ready another node no: it is not ready\n/);
   });
 
+  it('says of a Service without endpoints what that means, and of no other', async (t) => {
+    const refused = /No EndpointSlice has an endpoint for it: connections are refused/;
+    const rig = await shop();
+    const port = await rig.listen(t);
+    const text = async (name: string) => words((await fetchText(port, `/status/service?name=shop/${name}`)).body);
+    assert.match(await text('empty'), refused);
+    assert.doesNotMatch(await text('web'), refused);
+  });
+
   it('tells when the kernel has something else than is wanted', async (t) => {
     const rig = await shop();
     const [key, server] = [...rig.kernel.ipvs.table][0]!;
@@ -209,6 +218,13 @@ describe('the page of a Service', () => {
       ))
         seen.add(place!);
     assert.deepEqual([...seen], endpoints);
+    const links = ({ body }: { body: string }): string[] =>
+      body.match(/\/status\/service\?[^"#]*(?=#endpoints)/g) ?? [];
+    const middle = links(await at('name=default/big&page=2'));
+    for (const query of ['name=default%2Fbig', 'name=default%2Fbig&amp;page=3'])
+      assert.ok(middle.includes(`/status/service?${query}`), middle.join(' '));
+    const few = links(await at('name=default/big&page=2&limit=50'));
+    assert.ok(few.includes('/status/service?name=default%2Fbig&amp;page=3&amp;limit=50'), few.join(' '));
     assert.match(words((await at('name=default/big&page=9')).body), /There is no page 9: this is the last one, page 3/);
     const missing = await at('name=default/%3Cb%3E');
     assert.equal(missing.status, 404);
