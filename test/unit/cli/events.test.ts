@@ -43,7 +43,7 @@ async function events(t: TestContext, more: Partial<EventsOptions>, ...answers: 
   };
   const shared = { configFile: undefined, document, overrides: {}, manifests: undefined, warnings: [] };
   const options = { ...shared, format: undefined, headers: true, watchMs: undefined, sinceMs: undefined, ...more };
-  const running = runEvents(options as EventsOptions, environment);
+  const running = runEvents(options, environment);
   if (more.watchMs !== undefined) {
     await until(() => asked.length > answers.length);
     stop.abort();
