@@ -11,8 +11,8 @@ export interface RuleDifference {
   readonly kind: 'missing' | 'extra' | 'changed';
   readonly table: string;
   readonly chain: string;
-  /** What is wrong, for the log: `jump`, `chain`, or `rules`. */
-  readonly what: 'jump' | 'chain' | 'rules';
+  /** What is wrong, for the log; `dormant` is a table of nf_tables, of which `chain` says `flags`. */
+  readonly what: 'jump' | 'chain' | 'rules' | 'dormant';
 }
 
 export interface RulePlan {

@@ -9,15 +9,22 @@ import { type RuleDifference } from './iptables-rule-diff.js';
 
 export interface NftPlan {
   readonly differences: readonly RuleDifference[];
-  /** One transaction; empty when nothing differs. The table and its sets have to be there. */
+  /** One transaction; empty when nothing that it could mend differs. The table and its sets have to be there. */
   readonly operations: readonly NftOperation[];
+  /** Another, behind it. */
+  readonly wakes: readonly NftOperation[];
 }
 
 /**
  * What must be written so that the kernel holds `desired`, given what it holds. The table is ours alone: a chain that
- * is not desired goes, and one whose rules differ is written anew, all in one transaction.
+ * is not desired goes, and one whose rules differ is written anew, all in one transaction. `maps` are those of the
+ * table: none is ours, and they go where one could hold a chain that has to go.
  */
-export function planNftables(desired: NftTable, observed: NftTable | undefined): NftPlan {
+export function planNftables(
+  desired: NftTable,
+  observed: NftTable | undefined,
+  maps: () => readonly string[] = () => [],
+): NftPlan {
   const present = new Map(observed?.chains.map((chain) => [chain.name, chain]));
   const wanted = new Set(desired.chains.map(({ name }) => name));
   const differences: RuleDifference[] = [];
@@ -48,8 +55,11 @@ export function planNftables(desired: NftTable, observed: NftTable | undefined):
     emptied.push({ verb: 'flush-chain', name });
     removed.push({ verb: 'delete-chain', name });
   }
+  if (removed.length > 0) removed.unshift(...maps().map((name): NftOperation => ({ verb: 'delete-set', name })));
   const operations = [...made, ...emptied, ...filled, ...removed];
-  return { differences, operations };
+  if (observed?.isDormant !== true) return { differences, operations, wakes: [] };
+  note('changed', 'flags', 'dormant');
+  return { differences, operations, wakes: [{ verb: 'wake-table' }] };
 }
 
 function isSameChain(desired: NftChain, present: NftChain): boolean {

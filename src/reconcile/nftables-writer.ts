@@ -1,6 +1,7 @@
 import { type NftClient } from '../kernel/nftables/client.js';
 import { type RuleDifference } from '../plan/iptables-rule-diff.js';
 import { planNftables } from '../plan/nftables-diff.js';
+import { type Family } from '../values/address.js';
 import { type NftTable } from '../values/nftables.js';
 import { StopFlag } from '../time/pacer.js';
 import { type RuleWork, type RulesWriter } from './rules-keeper.js';
@@ -19,12 +20,21 @@ export class NftablesWriter implements RulesWriter<NftTable> {
     const pacer = new StopFlag().pacer();
     const observed = await this.client.readTable(desired.family, () => pacer.yieldIfDue());
     signal.throwIfAborted();
-    const { differences, operations } = planNftables(desired, observed);
-    if (operations.length > 0) {
+    const { family } = desired;
+    const { differences, operations, wakes } = planNftables(desired, observed, () => this.#mapsOf(family));
+    if (differences.length > 0) {
       onWaiting();
-      this.client.commit(desired.family, `write nftables rules (IPv${desired.family})`, operations);
+      this.client.commit(family, `write nftables rules (IPv${family})`, operations);
+      this.client.commit(family, `wake nftables table (IPv${family})`, wakes);
       onWritten();
     }
     return differences;
+  }
+
+  #mapsOf(family: Family): string[] {
+    return this.client
+      .listSets(family)
+      .filter(({ isMap }) => isMap)
+      .map(({ name }) => name);
   }
 }

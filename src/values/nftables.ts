@@ -70,6 +70,8 @@ export interface NftTable {
   readonly family: Family;
   readonly name: string;
   readonly chains: readonly NftChain[];
+  /** None of its chains sees a packet (NFT_TABLE_F_DORMANT). */
+  readonly isDormant?: boolean;
 }
 
 /** One field of a set's key: the datatype by which `nft list` prints it, and its length in bytes. */
@@ -95,6 +97,8 @@ export interface NftElement {
 /** One step of a transaction on one table. */
 export type NftOperation =
   | { readonly verb: 'add-table' | 'delete-table' }
+  /** Ends that the table is dormant; in a transaction of its own, since none may add base chains as well. */
+  | { readonly verb: 'wake-table' }
   /** Removes all rules of all chains. */
   | { readonly verb: 'flush-rules' }
   | { readonly verb: 'add-chain'; readonly chain: Omit<NftChain, 'rules'> }

@@ -28,9 +28,13 @@ import {
   ElementPart,
   HookAttribute,
   NFTA_LIST_ELEM,
+  NFTA_TABLE_FLAGS,
   NFTA_TABLE_NAME,
+  NFT_SET_ANONYMOUS,
   NFT_SET_CONCAT,
   NFT_SET_INTERVAL,
+  NFT_SET_MAP,
+  NFT_TABLE_F_DORMANT,
   NftMessage,
   NftTransaction,
   RuleAttribute,
@@ -48,6 +52,8 @@ export interface ObservedNftSet {
   readonly isInterval: boolean;
   /** True for one of other flags: a map, a set whose elements expire. */
   readonly isOdd: boolean;
+  /** True for a map with a name: its elements may lead to chains. */
+  readonly isMap: boolean;
 }
 
 export class NftClient {
@@ -91,7 +97,8 @@ export class NftClient {
       () => new Map<string, NftChain & { rules: NftRule[] }>(),
       pause,
     );
-    if (chains.size === 0) return undefined;
+    const isDormant = await this.#isDormant(family, pause);
+    if (chains.size === 0 && !isDormant) return undefined;
     const rules = await this.#dump(
       this.#request(family, `list nftables rules (IPv${family})`, NftMessage.getRule),
       (message, found: [string, NftRule][]) => this.#rule(message, found),
@@ -99,7 +106,24 @@ export class NftClient {
       pause,
     );
     for (const [chain, rule] of rules) chains.get(chain)?.rules.push(rule);
-    return { family, name: this.table, chains: [...chains.values()] };
+    return { family, name: this.table, chains: [...chains.values()], ...(isDormant && { isDormant }) };
+  }
+
+  async #isDormant(family: Family, pause: () => Promise<void>): Promise<boolean> {
+    const flags = await this.#dump(
+      this.#request(family, `list nftables tables (IPv${family})`, NftMessage.getTable),
+      (message, found: number[]) => {
+        const attributes = netfilterAttributes(message, this.#attributes);
+        let [name, value] = ['', 0];
+        while (attributes.next())
+          if (attributes.type === NFTA_TABLE_NAME) name = attributes.string();
+          else if (attributes.type === NFTA_TABLE_FLAGS) value = attributes.u32be();
+        if (name === this.table) found.push(value);
+      },
+      () => [],
+      pause,
+    );
+    return flags.some((value) => (value & NFT_TABLE_F_DORMANT) !== 0);
   }
 
   /** The sets of the family's table; none where there is no table. Throws NetlinkError. */
@@ -237,7 +261,8 @@ export class NftClient {
     if (table !== this.table) return undefined;
     const isInterval = (flags & NFT_SET_INTERVAL) !== 0;
     const isOdd = flags !== 0 && flags !== (NFT_SET_INTERVAL | NFT_SET_CONCAT);
-    return { name, keyType, keyLength, isInterval, isOdd };
+    const isMap = (flags & NFT_SET_MAP) !== 0 && (flags & NFT_SET_ANONYMOUS) === 0;
+    return { name, keyType, keyLength, isInterval, isOdd, isMap };
   }
 
   #elements<Found>(message: NetlinkMessage, found: Found, add: (found: Found, element: NftElement) => void): void {

@@ -44,6 +44,8 @@ export const NftMessage = {
 } as const;
 
 export const NFTA_TABLE_NAME = 1;
+export const NFTA_TABLE_FLAGS = 2;
+export const NFT_TABLE_F_DORMANT = 1;
 export const NFTA_LIST_ELEM = 1;
 export const ChainAttribute = { table: 1, name: 3, hook: 4, policy: 5, type: 7 } as const;
 export const HookAttribute = { number: 1, priority: 2 } as const;
@@ -54,7 +56,9 @@ export const SetAttribute = {
 export const ElementAttribute = { table: 1, set: 2, elements: 3 } as const;
 /** Of one element. */
 export const ElementPart = { key: 1, flags: 3, end: 10 } as const;
+export const NFT_SET_ANONYMOUS = 1;
 export const NFT_SET_INTERVAL = 4;
+export const NFT_SET_MAP = 8;
 export const NFT_SET_CONCAT = 0x80;
 const NFTA_SET_DESC_CONCAT = 2;
 const NFTA_SET_FIELD_LEN = 1;
@@ -163,6 +167,8 @@ export class NftTransaction {
     switch (operation.verb) {
       case 'add-table':
         return this.#message(NftMessage.newTable, NLM_F_CREATE, () => undefined);
+      case 'wake-table':
+        return this.#message(NftMessage.newTable, 0, (writer) => writer.u32be(NFTA_TABLE_FLAGS, 0));
       case 'delete-table':
         return this.#message(NftMessage.deleteTable, 0, () => undefined);
       case 'add-chain':

@@ -29,7 +29,7 @@ function operation(one: NftOperation): string {
 }
 
 test('what is as desired is left alone', () => {
-  assert.deepEqual(plan([BASE, PLAIN], structuredClone([PLAIN, BASE])), { differences: [], operations: [] });
+  assert.deepEqual(plan([BASE, PLAIN], structuredClone([PLAIN, BASE])), { differences: [], operations: [], wakes: [] });
 });
 
 test('without a table all is missing, and made before it is filled: rules lead from one chain to another', () => {
@@ -86,6 +86,36 @@ test('a chain that should have no hook is made anew without one', () => {
     'add-rule nat-X',
     'add-rule nat-X',
   ]);
+});
+
+test('maps, whose elements may hold chains, go before a chain too many, and else are no matter', () => {
+  const asked: string[] = [];
+  const maps = (): string[] => {
+    asked.push('maps');
+    return ['ways'];
+  };
+  const planned = (chains: readonly NftChain[]): NftPlan => {
+    const table = { family: 4, name: 'ours' } as const;
+    return planNftables({ ...table, chains: [PLAIN] }, { ...table, chains }, maps);
+  };
+  assert.deepEqual(words(planned([PLAIN, { name: 'old', rules: [] }])), [
+    'extra ours old chain',
+    'flush-chain old',
+    'delete-set ways',
+    'delete-chain old',
+  ]);
+  assert.deepEqual(words(planned([{ ...PLAIN, rules: [] }])).slice(0, 2), [
+    'changed ours nat-X rules',
+    'flush-chain nat-X',
+  ]);
+  assert.deepEqual(asked, ['maps']);
+});
+
+test('a dormant table is woken behind all that is mended in it', () => {
+  const table = { family: 4, name: 'ours', chains: [BASE, PLAIN] } as const;
+  const { differences, operations, wakes } = planNftables(table, { ...table, isDormant: true });
+  assert.deepEqual(differences, [{ kind: 'changed', table: 'ours', chain: 'flags', what: 'dormant' }]);
+  assert.deepEqual([operations, wakes], [[], [{ verb: 'wake-table' }]]);
 });
 
 test('a chain too many goes, when nothing leads to it any more', () => {

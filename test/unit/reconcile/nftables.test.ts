@@ -51,6 +51,38 @@ function ruleset(): string {
   return nft('-s list ruleset');
 }
 
+const T = `ip ${NFTABLES_TABLE}`;
+/** What somebody does, each as commands of nft. */
+const DAMAGES: readonly (readonly [what: string, ...commands: string[]])[] = [
+  ['the table put to sleep', `add table ${T} { flags dormant; }`],
+  ['the table put to sleep and emptied', `add table ${T} { flags dormant; }`, `flush table ${T}`],
+  ['a base chain that drops', `chain ${T} filter-INPUT { type filter hook input priority -1; policy drop; }`],
+  ['a base chain of his own', `add chain ${T} his { type filter hook input priority 5; policy drop; }`],
+  ['a chain renamed', `rename chain ${T} nat-KUBE-SERVICES nat-OTHER`],
+  ['a base chain renamed', `rename chain ${T} nat-PREROUTING nat-OTHER`],
+  ['a chain that leads into ours', `add chain ${T} his`, `add rule ${T} his jump nat-KUBE-SERVICES`],
+  [
+    'a chain that a map of his leads to',
+    ...[`add chain ${T} his`, `add rule ${T} his drop`],
+    `add map ${T} ways { type ipv4_addr : verdict; elements = { 192.0.2.1 : goto his }; }`,
+    `insert rule ${T} nat-KUBE-SERVICES ip saddr vmap @ways`,
+  ],
+  ['all rules away', `flush table ${T}`],
+  ['all elements away', `flush set ${T} KUBE-CLUSTER-IP`],
+  ['a range split', ...splitRange()],
+  ['the table of one family away', `delete table ${T}`],
+];
+
+function splitRange(): string[] {
+  const set = `${T} KUBE-LOAD-BALANCER-SOURCE-CIDR`;
+  const element = (range: string): string => `{ 203.0.113.9 . tcp . 80 . ${range} }`;
+  return [
+    `delete element ${set} ${element('10.0.0.0/8')}`,
+    `add element ${set} ${element('10.0.0.0/9')}`,
+    `add element ${set} ${element('10.128.0.0/10')}`,
+  ];
+}
+
 if (isInOwnNamespace) {
   const kernel = nftKernel();
   const rigOf = (made: TestCluster): ReconcileRig =>
@@ -131,6 +163,25 @@ if (isInOwnNamespace) {
     nft('delete table ip somebody');
   });
 
+  for (const [what, ...commands] of DAMAGES)
+    test(`inside: mended and counted: ${what}`, async () => {
+      const wanted = ruleset();
+      for (const command of commands) nft(command);
+      assert.notEqual(sorted(ruleset()), sorted(wanted));
+      const before = rig.dataPlane.rules.writes;
+      const sets = await rig.verify();
+      await settle();
+      assert.equal(rig.dataPlane.rules.lastError, undefined);
+      assert.ok(sets.length > 0 || rig.dataPlane.rules.writes > before, 'nobody noticed');
+      assert.equal(sorted(ruleset()), sorted(wanted));
+      assert.deepEqual(await rig.verify(), []);
+      await settle();
+      const { writes } = rig.dataPlane.rules;
+      await rig.verify();
+      await settle();
+      assert.equal(rig.dataPlane.rules.writes, writes, 'written once');
+    });
+
   test('inside: a restart takes over what is there and writes nothing', async () => {
     const wanted = ruleset();
     const next = rigOf(cluster());
@@ -140,7 +191,7 @@ if (isInOwnNamespace) {
     assert.equal(next.reports[0]!.setEntries, 0);
     assert.equal(ruleset(), wanted);
   });
-} else testInOwnNamespace('the reconciler keeps rules and sets in a real kernel’s nf_tables', 5);
+} else testInOwnNamespace('the reconciler keeps rules and sets in a real kernel’s nf_tables', 5 + DAMAGES.length);
 
 /** Elements come in no order. */
 function sorted(text: string): string {
