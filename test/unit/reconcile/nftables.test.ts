@@ -5,21 +5,11 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
-import { openNetlinkSocket } from '../../../native/libc.js';
-import { type NetlinkSocket, NETLINK_NETFILTER, type OpenNetlinkSocket } from '../../../src/netlink/socket.js';
 import { NFTABLES_TABLE } from '../../../src/values/nftables.js';
-import { TestKernel } from '../../fakes/test-kernel.js';
 import { TestCluster } from '../../support/desired-cluster.js';
+import { nftKernel } from '../../support/nft-kernel.js';
 import { isInOwnNamespace, testInOwnNamespace } from '../../support/own-namespace.js';
 import { ReconcileRig } from '../../support/reconcile-rig.js';
-
-function nftKernel(): TestKernel {
-  const kernel = new TestKernel();
-  const fakes = kernel.open;
-  const open: OpenNetlinkSocket = (protocol, groups): NetlinkSocket =>
-    (protocol === NETLINK_NETFILTER ? openNetlinkSocket : fakes)(protocol, groups);
-  return Object.assign(kernel, { open });
-}
 
 /** A Service with everything that fills sets, in both families. */
 function cluster(): TestCluster {
