@@ -110,7 +110,7 @@ export const SECTIONS: readonly Section[] = [
       ),
       packets(
         'should recreate its iptables rules if they are deleted [Disruptive]',
-        'reliability-drift: iptables: a jump, a rule and a whole chain deleted, a rule added, in both families',
+        'reliability-drift: rules: a jump, a rule and a whole chain deleted, a rule added, in both families',
       ),
       other('should allow creating a Pod with an SCTP HostPort [LinuxOnly] [Serial]', 'network plugin'),
     ],
@@ -245,23 +245,24 @@ export const SECTIONS: readonly Section[] = [
     group: 'Traffic Distribution',
     cases: [
       packets('should route traffic to an endpoint in the same zone when using PreferClose', 'traffic: zone hints'),
-      part(
+      packets(
         'should route traffic correctly between pods on multiple nodes when using PreferClose',
-        'one node’s view',
         'traffic: zone hints',
+        'live-changes: hints: as a node of the other zone sees them',
+        'live-changes: hints: none is for this node or its zone: all',
       ),
       packets('should route traffic to an endpoint in the same zone when using PreferSameZone', 'traffic: zone hints'),
-      part(
+      packets(
         'should route traffic correctly between pods on multiple nodes when using PreferSameZone',
-        'one node’s view',
         'traffic: zone hints',
+        'live-changes: hints: as a node of the other zone sees them',
+        'live-changes: hints: none is for this node or its zone: all',
       ),
-      part(
+      packets(
         'should route traffic to an endpoint on the same node or fall back to same zone when using PreferSameNode',
-        'one node’s view; the zone after the node as state',
         'traffic: node hints',
         'live-changes: hints for this node',
-        'unit/desired/endpoints: ',
+        'live-changes: hints: none is for this node, one for its zone: that one',
       ),
       packets(
         'should route traffic to an endpoint on the same node when using PreferSameNode and fall back when the endpoint becomes unavailable',

@@ -4,6 +4,8 @@
 import { readFileSync } from 'node:fs';
 import { type Expected } from './chaos-oracle.js';
 import { shell } from './harness/kernel-state.js';
+import { nftRules, nftSets } from './harness/nftables-state.js';
+import { isNftables } from './harness/rules-under-test.js';
 
 /** Everything that the chaos test compares; `rules` by family, table and chain, in order. */
 export interface KernelState extends Expected {
@@ -36,21 +38,34 @@ export const SYSCTLS: ReadonlyMap<string, string> = new Map([
 export const FOREIGN_ADDRESS = /^\S+ (172\.30\.|\[fd00:172:30)/;
 const CUT = '--8<--';
 const PARTS = ['ipvsadm -Sn', 'ip -o addr show', 'ipset save', '$IPTABLES-save', '$IP6TABLES-save'];
+/** As the table of the daemon's own chains in nf_tables is called here. */
+const NFTABLES = 'nftables';
 
-/** Reads it all with one shell. Not atomic: compare again when it differs. */
+/** Reads it all with one shell, and our tables of nf_tables. Not atomic: compare again when it differs. */
 export async function readKernel(): Promise<KernelState> {
+  const own = await readNftables();
   const [ipvs = '', addresses = '', sets = '', rules4 = '', rules6 = ''] = (
     await shell(PARTS.join(`\necho '${CUT}'\n`))
   ).split(`${CUT}\n`);
   return {
     ...parseServers(ipvs),
     ...parseAddresses(addresses),
-    sets: parseSets(sets),
-    rules: new Map([...parseRules('IPv4', rules4), ...parseRules('IPv6', rules6)]),
+    sets: parseSets(`${sets}\n${own.sets}`),
+    rules: new Map([
+      ...parseRules('IPv4', `${rules4}\n*${NFTABLES}\n${own.rules4}`),
+      ...parseRules('IPv6', `${rules6}\n*${NFTABLES}\n${own.rules6}`),
+    ]),
     sysctls: new Map(
       [...SYSCTLS.keys()].map((name) => [name, readFileSync(`/proc/sys/${name.replaceAll('.', '/')}`, 'utf8').trim()]),
     ),
   };
+}
+
+/** As ipset and iptables-save would print it; nothing where the daemon's rules are in iptables. */
+async function readNftables(): Promise<{ sets: string; rules4: string; rules6: string }> {
+  if (!isNftables()) return { sets: '', rules4: '', rules6: '' };
+  const [{ create, add }, rules4, rules6] = await Promise.all([nftSets(), nftRules(4), nftRules(6)]);
+  return { sets: [...create, ...add].join('\n'), rules4: rules4.join('\n'), rules6: rules6.join('\n') };
 }
 
 function lines(text: string): string[] {
@@ -97,8 +112,9 @@ function parseRules(family: string, text: string): Map<string, string[]> {
   let table = '';
   for (const line of lines(text)) {
     if (line.startsWith('*')) table = line.slice(1);
-    const chain = /^:(\S+)/.exec(line)?.[1];
-    if (chain !== undefined) rules.set(`${family} ${table} ${chain}`, []);
+    const [, chain, hook = ''] = /^:(\S+) (.*)$/.exec(line) ?? [];
+    // Where a base chain of ours stands, and that its policy is to accept, is as good as a rule.
+    if (chain !== undefined) rules.set(`${family} ${table} ${chain}`, table === NFTABLES ? [hook] : []);
     const [, owner = '', rule = ''] = /^-A (\S+) (.*)$/.exec(line) ?? [];
     if (rule !== '') rules.get(`${family} ${table} ${owner}`)?.push(rule);
   }
@@ -173,7 +189,7 @@ function ruleLines(rules: KernelState['rules']): Set<string> {
   const found: string[] = [];
   for (const [chain, list] of rules) {
     const times = new Map<string, number>();
-    const isOwn = / KUBE-/.test(chain);
+    const isOwn = / KUBE-/.test(chain) || chain.includes(` ${NFTABLES} `);
     if (isOwn) found.push(`${chain} exists`);
     for (const [index, rule] of list.entries()) {
       const count = (times.get(rule) ?? 0) + 1;

@@ -28,6 +28,8 @@ export interface OracleInput {
   readonly localAddresses: readonly string[];
   /** Of the configuration: `rr`. */
   readonly scheduler: string;
+  /** Rules in nf_tables: a source range inside another of the same Service is left out, the wider one covers it. */
+  readonly widestRangesOnly?: boolean;
 }
 
 /** `-t 10.96.0.1:443` to options and real servers (`10.200.0.1:6443`); addresses and set elements as text. */
@@ -284,7 +286,8 @@ class Oracle {
       ranges = [facts.family === 4 ? '0.0.0.0/32' : '::/128'];
     if (ranges.length === 0 || ranges.some((range) => range.endsWith('/0'))) return;
     this.#element(facts, 'LOAD-BALANCER-FW', element);
-    for (const range of ranges)
+    const listed = this.input.widestRangesOnly === true ? widest(ranges) : ranges;
+    for (const range of listed)
       this.#element(
         facts,
         'LOAD-BALANCER-SOURCE-CIDR',
@@ -330,6 +333,19 @@ function isInside(address: string, range: string): boolean {
   const [network = '', bits] = range.split('/');
   const shift = BigInt((isIPv4(address) ? 32 : 128) - Number(bits));
   return numberOf(address) >> shift === numberOf(network) >> shift;
+}
+
+/** Without those that are inside another; of equal ones the first. */
+function widest(ranges: readonly string[]): string[] {
+  const bits = (range: string): number => Number(range.split('/')[1] ?? (isIPv4(range) ? 32 : 128));
+  return ranges.filter(
+    (range, i) =>
+      !ranges.some(
+        (other, j) =>
+          isInside(range.split('/')[0]!, other) &&
+          (bits(other) < bits(range) || (bits(other) === bits(range) && j < i)),
+      ),
+  );
 }
 
 function numberOf(address: string): bigint {

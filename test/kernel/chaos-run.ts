@@ -15,6 +15,8 @@ import { type Act, type Prey, anyAct, foreignSetup, pick, tableAct } from './cha
 import { seededRandom } from '../fakes/cluster-generator.js';
 import { Daemon } from './harness/daemon.js';
 import { shell } from './harness/kernel-state.js';
+import { nftTable } from './harness/rules-damage.js';
+import { isNftables, rulesBackend, rulesUnderTest } from './harness/rules-under-test.js';
 import { waitUntil } from './harness/wait.js';
 
 export interface ChaosOptions {
@@ -45,7 +47,8 @@ for link in kube-ipvs0 eth0; do ip link del $link 2>/dev/null || true; done
 for program in $IPTABLES-restore $IP6TABLES-restore; do
   printf '*%s\\nCOMMIT\\n' nat filter mangle | $program
 done
-ipset destroy`;
+ipset destroy
+${isNftables() ? [4, 6].map((family) => `nft delete table ${nftTable(family as 4 | 6)} 2>/dev/null || true`).join('\n') : ''}`;
 
 export class Chaos {
   readonly counts: ChaosCounts = { rounds: 0, faults: 0, compared: 0, differences: 0 };
@@ -80,7 +83,7 @@ ${foreignSetup(this.#foreign)}`);
     await this.#server.start();
     this.#writeConfig();
     await this.#startDaemon();
-    await this.daemon.waitForLog('the first rules', ({ msg }) => msg === 'iptables rules written', LIMIT_MS);
+    await this.daemon.waitForLog('the first rules', ({ msg }) => msg === `${rulesBackend()} rules written`, LIMIT_MS);
     await this.#quiet();
     const state = await readKernel();
     this.#rules = new Map([...state.rules].map(([chain, rules]) => [chain, rules.filter(isNotForeign)]));
@@ -190,6 +193,7 @@ ${foreignSetup(this.#foreign)}`);
   #oracle(localAddresses: readonly string[]): Expected {
     const raw = (resource: 'services' | 'endpointslices'): RawObject[] => this.#api.objects(resource);
     return expectedState({
+      widestRangesOnly: isNftables(),
       services: raw('services'),
       slices: raw('endpointslices'),
       nodeName: NODE,
@@ -278,6 +282,7 @@ ${foreignSetup(this.#foreign)}`);
       syncPeriod: SYNC_PERIOD,
       ipvs: { scheduler: this.#scheduler },
       minSyncPeriod: '0s',
+      kubeProxyIpvs: rulesUnderTest(),
     };
     const cluster = { name: 'fake', cluster: { server: this.#server.url } };
     const content = { clusters: [cluster], users: [{ name: 'fake', user: {} }], contexts: [context] };

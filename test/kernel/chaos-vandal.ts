@@ -3,6 +3,16 @@
  */
 import { type Expected } from './chaos-oracle.js';
 import { type Foreign, VANDAL_PORTS } from './chaos-kernel.js';
+import {
+  type Family,
+  type TableName,
+  addRule as addRuleScript,
+  changeSets,
+  deleteJump as deleteJumpScript,
+  flushChain as flushChainScript,
+  nftTable,
+} from './harness/rules-damage.js';
+import { isNftables } from './harness/rules-under-test.js';
 
 export interface Act {
   readonly name: string;
@@ -152,7 +162,7 @@ function flapLink(): Act {
 function deleteElements({ expected, random }: Prey): Act {
   const all = [...expected.sets].flatMap(([name, elements]) => [...elements].map((element) => `${name} ${element}`));
   const lines = some(all, random).map((line) => `del ${line}`);
-  return { name: 'delete set elements', script: ipset(lines), erasesTraces: true };
+  return { name: 'delete set elements', script: changeSets(lines), erasesTraces: true };
 }
 
 function addElements({ random }: Prey): Act {
@@ -164,49 +174,72 @@ function addElements({ random }: Prey): Act {
     `add KUBE-NODE-PORT-TCP ${port}`,
     `add KUBE-LOOP-BACK 10.97.0.3,tcp:1,10.97.0.3`,
   ];
-  return { name: 'add set elements', script: ipset(lines) };
+  return { name: 'add set elements', script: changeSets(lines) };
 }
 
 function flushSets({ expected, foreign, random }: Prey): Act {
   if (random() < 0.3) {
-    foreign.elements.clear();
-    return { name: 'ipset flush', script: 'ipset flush', erasesTraces: true };
+    if (!isNftables()) foreign.elements.clear();
+    const script = isNftables() ? changeSets([...expected.sets.keys()].map((name) => `flush ${name}`)) : 'ipset flush';
+    return { name: 'flush all sets', script, erasesTraces: true };
   }
   const names = some([...expected.sets.keys()], random);
-  const script = ipset(names.map((name) => `flush ${name}`));
+  const script = changeSets(names.map((name) => `flush ${name}`));
   return { name: `flush ${names.length} sets`, script, erasesTraces: true };
 }
 
 function flushChain({ random }: Prey): Act {
   const [table, chain] = ownChain(random);
-  return { name: `flush ${table} ${chain}`, script: `${iptables(random)} -t ${table} -F ${chain}` };
+  return { name: `flush ${table} ${chain}`, script: flushChainScript(family(random), table, chain) };
 }
 
 function addRule({ random }: Prey): Act {
   const [table, chain] = ownChain(random);
-  const rule = `${pick(['-I', '-A'], random)} ${chain} -p tcp --dport 66 -j ${table === 'filter' ? 'DROP' : 'ACCEPT'}`;
-  return { name: `add a rule to ${table} ${chain}`, script: `${iptables(random)} -t ${table} ${rule}` };
+  const script = addRuleScript(family(random), table, chain, pick(['before', 'behind'], random));
+  return { name: `add a rule to ${table} ${chain}`, script };
 }
 
 function deleteJump({ random }: Prey): Act {
-  const [chain, comment, target] = pick(
+  const [chain, target] = pick(
     [
-      ['PREROUTING', 'kubernetes service portals', 'KUBE-SERVICES'],
-      ['OUTPUT', 'kubernetes service portals', 'KUBE-SERVICES'],
-      ['POSTROUTING', 'kubernetes postrouting rules', 'KUBE-POSTROUTING'],
+      ['PREROUTING', 'KUBE-SERVICES'],
+      ['OUTPUT', 'KUBE-SERVICES'],
+      ['POSTROUTING', 'KUBE-POSTROUTING'],
     ] as const,
     random,
   );
-  const rule = `-m comment --comment "${comment}" -j ${target}`;
-  return { name: `delete the jump in ${chain}`, script: `${iptables(random)} -t nat -D ${chain} ${rule}` };
+  return { name: `delete the jump in ${chain}`, script: deleteJumpScript(family(random), 'nat', chain, target) };
 }
 
-/** As a firewall's reload does it: a whole table replaced by the firewall's own rules. */
+/**
+ * As a firewall's reload does it: a whole table replaced by the firewall's own rules. That of nf_tables takes all there
+ * is (`flush ruleset`), sets included, or empties a family.
+ */
 function resetTables({ random }: Prey): Act {
+  if (isNftables()) return resetNftables(random);
   const table = pick(['nat', 'filter', 'mangle'] as const, random);
   const rules = table === 'filter' ? `-A INPUT ${FOREIGN_RULE}` : '';
-  const script = `${iptables(random).replace(' -w', '-restore')} <<'END'\n*${table}\n${rules}\nCOMMIT\nEND`;
+  const program = family(random) === 4 ? '$IPTABLES' : '$IP6TABLES';
+  const script = `${program}-restore <<'END'\n*${table}\n${rules}\nCOMMIT\nEND`;
   return { name: `replace the table ${table}`, script };
+}
+
+function resetNftables(random: () => number): Act {
+  const own = nftTable(family(random));
+  const rules = ['$IPTABLES', '$IP6TABLES'].map((program) => `${program} -w -A INPUT ${FOREIGN_RULE}`);
+  return pick<Act>(
+    [
+      { name: 'nft flush ruleset', script: ['nft flush ruleset', ...rules].join('\n'), erasesTraces: true },
+      { name: `nft delete table ${own}`, script: `nft delete table ${own}`, erasesTraces: true },
+      { name: `nft flush table ${own}`, script: `nft flush table ${own}` },
+      { name: `nft: ${own} dormant`, script: `nft 'add table ${own} { flags dormant; }'` },
+      {
+        name: `nft: policy drop in ${own}`,
+        script: `nft 'chain ${own} filter-INPUT { type filter hook input priority -1; policy drop; }'`,
+      },
+    ],
+    random,
+  );
 }
 
 /** All rules away, then the sets that they held, one of which comes back as something else. */
@@ -217,10 +250,15 @@ function destroySets({ expected, random }: Prey): Act {
       return `${program}-restore <<'END'\n*${table}\n${rules}COMMIT\nEND`;
     }),
   );
+  const ownReset = ([4, 6] as const).map((version) => `nft flush table ${nftTable(version)} || true`);
   const names = some([...expected.sets.keys()], random);
   const wrong = random() < 0.5 ? [`create ${names[0]} hash:net`] : [];
-  const destroy = names.map((name) => ipset([`destroy ${name}`]));
-  const script = [...reset, ...destroy, ...(wrong.length > 0 ? [ipset(wrong)] : [])].join('\n');
+  const destroy = names.map((name) => changeSets([`destroy ${name}`]));
+  const script = [
+    ...(isNftables() ? ownReset : reset),
+    ...destroy,
+    ...(wrong.length > 0 ? [changeSets(wrong)] : []),
+  ].join('\n');
   return { name: `destroy ${names.length} sets and all rules`, script, erasesTraces: true };
 }
 
@@ -237,13 +275,13 @@ function someReals({ expected, random }: Prey): [name: string, real: string][] {
   return names.map(([name, { reals }]) => [name, pick([...reals], random)]);
 }
 
-function ownChain(random: () => number): [table: string, chain: string] {
+function ownChain(random: () => number): [table: TableName, chain: string] {
   const table = pick(['nat', 'filter', 'mangle'] as const, random);
   return [table, pick(CHAINS[table], random)];
 }
 
-function iptables(random: () => number): string {
-  return random() < 0.6 ? '$IPTABLES -w' : '$IP6TABLES -w';
+function family(random: () => number): Family {
+  return random() < 0.6 ? 4 : 6;
 }
 
 function ipvs(name: string, lines: readonly string[]): Act {
@@ -252,10 +290,6 @@ function ipvs(name: string, lines: readonly string[]): Act {
 
 function ip(lines: readonly string[]): string {
   return heredoc('ip -force -batch -', lines);
-}
-
-function ipset(lines: readonly string[]): string {
-  return heredoc('ipset -exist restore', lines);
 }
 
 function heredoc(command: string, lines: readonly string[]): string {

@@ -11,13 +11,15 @@ import { type Load } from './harness/agent.js';
 import { patience } from './harness/wait.js';
 import { type Meets, LiveRig } from './live-rig.js';
 import { steps } from './reliability-steps.js';
-import { serviceObjects } from './traffic-objects.js';
+import { nodeObject, serviceObjects } from './traffic-objects.js';
 import { clusterIP, externalIP, loadBalancerIP, type ServiceSpec } from './traffic-world.js';
 
 interface Change {
   readonly name: string;
   /** What is other than before. */
   readonly change: Partial<ServiceSpec>;
+  /** The node's own, from now on. */
+  readonly zone?: string;
   readonly meets: readonly Meets[];
 }
 
@@ -30,6 +32,12 @@ const OTHER_LB = [loadBalancerIP(NUMBER + 1, 4), loadBalancerIP(NUMBER + 1, 6)];
 const EXTERNAL = [externalIP(NUMBER, 4), externalIP(NUMBER, 6)];
 const OUTSIDE_ONLY = ['203.0.113.0/24', 'fd00:203::/64'];
 const PODS_ONLY = ['10.128.0.0/24', 'fd00:10:128::/64'];
+const HINTED = {
+  near: { pod: 'near', forNodes: ['node-0'], forZones: ['zone-a'] },
+  far: { pod: 'far', forNodes: ['node-1'], forZones: ['zone-b'] },
+};
+const MEETS_NEAR: Meets = ['clusterIP TCP', 'client: near as self'];
+const MEETS_FAR: Meets = ['clusterIP TCP', 'client: far as self'];
 const INSIDE: Meets = ['clusterIP TCP', 'client: near far as self', 'node: near far as node'];
 
 let rig: LiveRig;
@@ -52,7 +60,8 @@ after(async () => {
   await rig.close();
 });
 
-async function make({ change, meets }: Change): Promise<void> {
+async function make({ change, zone, meets }: Change): Promise<void> {
+  if (zone !== undefined) rig.proxy.set(nodeObject(zone));
   walked = { ...walked, ...change };
   await rig.apply(walked);
   await rig.meets({ ...walked, externalIPs: EXTERNAL }, ...meets); // to name them also when it has none
@@ -334,36 +343,34 @@ const SERVED_AND_NOT: readonly Change[] = [
     change: { sliceLabels: {}, labels: { 'service.kubernetes.io/headless': '' } },
     meets: [INSIDE, ['nodePort TCP', 'outside: near far as node']],
   },
-  {
-    name: 'hints for this node',
-    change: {
-      endpoints: [
-        { pod: 'near', forNodes: ['node-0'], forZones: ['zone-a'] },
-        { pod: 'far', forNodes: ['node-1'], forZones: ['zone-b'] },
-      ],
-    },
-    meets: [['clusterIP TCP', 'client: near as self']],
-  },
+  { name: 'hints for this node', change: { endpoints: [HINTED.near, HINTED.far] }, meets: [MEETS_NEAR] },
   {
     name: 'hints: the endpoint of this node becomes unavailable',
+    change: { endpoints: [{ ...HINTED.near, ready: false, serving: false }, HINTED.far] },
+    meets: [MEETS_FAR],
+  },
+  { name: 'hints: it is back', change: { endpoints: [HINTED.near, HINTED.far] }, meets: [MEETS_NEAR] },
+  {
+    name: 'hints: none is for this node, one for its zone: that one',
     change: {
       endpoints: [
-        { pod: 'near', ready: false, serving: false, forNodes: ['node-0'], forZones: ['zone-a'] },
-        { pod: 'far', forNodes: ['node-1'], forZones: ['zone-b'] },
+        { ...HINTED.far, forZones: ['zone-a'] },
+        { ...HINTED.far, pod: 'far2' },
       ],
     },
-    meets: [['clusterIP TCP', 'client: far as self']],
+    meets: [MEETS_FAR, ['clusterIP TCP', 'node: far as node']],
   },
   {
-    name: 'hints: it is back',
-    change: {
-      endpoints: [
-        { pod: 'near', forNodes: ['node-0'], forZones: ['zone-a'] },
-        { pod: 'far', forNodes: ['node-1'], forZones: ['zone-b'] },
-      ],
-    },
-    meets: [['clusterIP TCP', 'client: near as self']],
+    name: 'hints: as a node of the other zone sees them',
+    ...{ change: {}, zone: 'zone-b' },
+    meets: [['clusterIP TCP', 'client: far2 as self']],
   },
+  {
+    name: 'hints: none is for this node or its zone: all',
+    ...{ change: {}, zone: 'zone-c' },
+    meets: [['clusterIP TCP', 'client: far far2 as self']],
+  },
+  { name: 'hints: the node is back in its zone', change: {}, zone: 'zone-a', meets: [MEETS_FAR] },
   { name: 'hints are taken away', change: { endpoints: ['near', 'far'] }, meets: [INSIDE] },
 ];
 for (const change of SERVED_AND_NOT) step(change.name, () => make(change));

@@ -7,6 +7,8 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { after, before } from 'node:test';
 import { shell } from './harness/kernel-state.js';
+import { addRule, chainInLog, changeSets, deleteJump, destroyAll, flushChain } from './harness/rules-damage.js';
+import { rulesBackend } from './harness/rules-under-test.js';
 import { waitUntil } from './harness/wait.js';
 import { Rig, Scrape, driftNames, fixtureCluster } from './reliability-rig.js';
 import { netlinkWrites } from './reliability-netlink.js';
@@ -79,7 +81,8 @@ async function damage(script: string): Promise<{ counts: Record<string, number>;
   const lines = log.slice(from).filter(({ msg }) => msg === REPAIRED).length;
   return { counts, names: driftNames(log, from), lines };
 }
-const noticed = new Set([REPAIRED, 'iptables rules written']);
+const RULES_WRITTEN = `${rulesBackend()} rules written`;
+const noticed = new Set([REPAIRED, RULES_WRITTEN]);
 
 function driftCounts(scrape: Scrape): Record<string, number> {
   const counts: Record<string, number> = {};
@@ -185,48 +188,45 @@ step('addresses bound to kube-ipvs0 that nobody asked for', async () => {
   assert.ok(names.includes('extra address 10.96.77.7'), names.join());
 });
 
-step('ipsets: entries added and deleted, a set emptied', async () => {
+step('sets: entries added and deleted, a set emptied', async () => {
   const size = good.sets.filter((line) => line.startsWith('add KUBE-EXTERNAL-IP ')).length;
-  const { counts, names, lines } = await damage(`ipset restore <<'END'
-flush KUBE-EXTERNAL-IP
-add KUBE-LOAD-BALANCER 192.0.2.250,tcp:80
-del KUBE-NODE-PORT-TCP 30100
-del KUBE-6-IPVS-IPS fd00:96::28
-END`);
+  const { counts, names, lines } = await damage(
+    changeSets([
+      'flush KUBE-EXTERNAL-IP',
+      'add KUBE-LOAD-BALANCER 192.0.2.250,tcp:80',
+      'del KUBE-NODE-PORT-TCP 30100',
+      'del KUBE-6-IPVS-IPS fd00:96::28',
+    ]),
+  );
   assert.deepEqual(counts, { 'missing set_entry': size + 2, 'extra set_entry': 1 });
   assert.equal(lines, 1);
   assert.ok(names.includes('extra set_entry KUBE-LOAD-BALANCER 192.0.2.250,tcp:80'), names.join());
 });
 
-step('iptables: a jump, a rule and a whole chain deleted, a rule added, in both families', async () => {
+step('rules: a jump, a rule and a whole chain deleted, a rule added, in both families', async () => {
   const from = rig.daemon.log.length;
   const { counts } = await damage(`
-    $IPTABLES -w -t nat -F KUBE-SERVICES
-    $IPTABLES -w -D INPUT $($IPTABLES -w -S INPUT | grep -n KUBE-PROXY-FIREWALL | head -1 | cut -d: -f1 | awk '{print $1-1}')
-    $IPTABLES -w -I KUBE-FORWARD -s 192.0.2.66 -j DROP
-    $IP6TABLES -w -t nat -F POSTROUTING`);
+    ${flushChain(4, 'nat', 'KUBE-SERVICES')}
+    ${deleteJump(4, 'filter', 'INPUT', 'KUBE-PROXY-FIREWALL')}
+    ${addRule(4, 'filter', 'KUBE-IPVS-FILTER', 'before')}
+    ${flushChain(6, 'nat', 'POSTROUTING')}`);
   assert.ok((counts['missing rule'] ?? 0) + (counts['changed rule'] ?? 0) >= 4, JSON.stringify(counts));
-  const written = rig.daemon.log.slice(from).filter(({ msg }) => msg === 'iptables rules written');
+  const written = rig.daemon.log.slice(from).filter(({ msg }) => msg === RULES_WRITTEN);
   const text = JSON.stringify(written);
   for (const chain of [
-    'IPv4 nat KUBE-SERVICES',
-    'IPv4 filter INPUT',
-    'IPv4 filter KUBE-FORWARD',
-    'IPv6 nat POSTROUTING',
+    chainInLog(4, 'nat', 'KUBE-SERVICES'),
+    chainInLog(4, 'filter', 'INPUT'),
+    chainInLog(4, 'filter', 'KUBE-IPVS-FILTER'),
+    chainInLog(6, 'nat', 'POSTROUTING'),
   ])
     assert.ok(text.includes(chain), `${chain} not in ${text}`);
 });
 
 step('sets destroyed, one of them made anew with another type, and all our chains with them', async () => {
   const sets = good.sets.filter((line) => line.startsWith('create KUBE-')).map((line) => line.split(' ')[1]!);
-  const flush = (tool: string): string => `${tool}-save | grep -v KUBE- | sed 's/\\[[0-9:]*\\]//' | ${tool}-restore\n`;
   const { counts } = await damage(`
-    ${flush('$IPTABLES')}${flush('$IP6TABLES')}
-    ipset restore <<'END'
-${sets.map((name) => `destroy ${name}`).join('\n')}
-create KUBE-CLUSTER-IP hash:ip
-add KUBE-CLUSTER-IP 10.96.0.10
-END`);
+    ${destroyAll(sets)}
+    ${changeSets(['create KUBE-CLUSTER-IP hash:ip', 'add KUBE-CLUSTER-IP 10.96.0.10'])}`);
   assert.equal(counts['missing set'], sets.length - 1, JSON.stringify(counts));
   assert.equal(counts['changed set'], 1, JSON.stringify(counts));
   assert.equal(counts['missing set_entry'], good.sets.filter((line) => line.startsWith('add KUBE-')).length);

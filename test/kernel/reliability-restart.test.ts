@@ -7,10 +7,12 @@ import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Daemon } from './harness/daemon.js';
-import { ipvsRules, iptablesRules, shell } from './harness/kernel-state.js';
+import { ipsets, ipvsRules, shell } from './harness/kernel-state.js';
 import { Lab } from './harness/lab.js';
 import { OTHER_NODE } from './harness/layout.js';
 import { Loads, failures, sums } from './harness/loads.js';
+import { allRules } from './harness/rules-state.js';
+import { isNftables } from './harness/rules-under-test.js';
 import { patience, waitUntil } from './harness/wait.js';
 import { netlinkWrites } from './reliability-netlink.js';
 import { type ServiceSpec, endpointSlice, serviceWithEndpoints } from './reliability-objects.js';
@@ -38,6 +40,8 @@ const CHURN: readonly ServiceSpec[] = Array.from({ length: 100 }, (_, i) => ({
   port: 80,
 }));
 const KILLS = 4;
+/** Nothing of ours is deleted that was just made. */
+const NEW_IN_NFTABLES = ['TABLE', 'CHAIN', 'RULE', 'SET', 'SETELEM'].map((what) => `nftables NEW${what}`);
 
 const step = steps();
 let lab: Lab;
@@ -104,14 +108,24 @@ step("kube-proxy's state is taken over without removing and adding anything agai
     await rig.start(config);
     await rig.waitForRules();
     await waitUntil('its own rules', async () =>
-      (await iptablesRules(4)).some((line) => line.includes('KUBE-NO-ENDPOINTS')),
+      (await allRules(4)).some((line) => line.includes('KUBE-NO-ENDPOINTS')),
     );
+    if (isNftables())
+      await waitUntil(
+        "kube-proxy's sets to go",
+        async () => (await ipsets()).create.length === 0,
+        60_000,
+        () => rig.daemon.tail(),
+      );
   });
   console.log(`takeover wrote ${JSON.stringify(writes)}`);
   // The start tries the scheduler out on a firewall mark of its own: that is the one virtual server that came and went.
   const { 'ipvs NEW_SERVICE': added, 'ipvs DEL_SERVICE': deleted, ...others } = writes;
   assert.deepEqual([added, deleted], [1, 1]);
-  const allowed = new Set(['ipset CREATE', 'ipset ADD']); // our own sets are made
+  // Our own sets are made; where all of ours is in nf_tables, kube-proxy's sets go when that is in place.
+  const allowed = isNftables()
+    ? new Set([...NEW_IN_NFTABLES, 'ipset DESTROY'])
+    : new Set(['ipset CREATE', 'ipset ADD']);
   assert.deepEqual(
     Object.keys(others).filter((what) => !allowed.has(what)),
     [],

@@ -8,7 +8,8 @@ import { type ApiObject } from '../fakes/api-server-store.js';
 import { FakeApiServer } from '../fakes/api-server.js';
 import { ROOT } from './harness/agent.js';
 import { Daemon, type Exit, type LogLine } from './harness/daemon.js';
-import { iptablesRules, shell } from './harness/kernel-state.js';
+import { shell } from './harness/kernel-state.js';
+import { waitForOwnRules } from './harness/rules-state.js';
 import { rulesUnderTest } from './harness/rules-under-test.js';
 import { waitUntil } from './harness/wait.js';
 
@@ -164,11 +165,7 @@ export class Rig {
 
   /** Waits for the rules, which are written beside the first sync, IPv6 after IPv4. */
   async waitForRules(): Promise<void> {
-    const chains = ['KUBE-FORWARD', 'KUBE-POSTROUTING', 'KUBE-IPVS-OUT-FILTER'];
-    await waitUntil('the rules', async () => {
-      const rules = (await iptablesRules(6)).filter((line) => line.startsWith('-A'));
-      return chains.every((chain) => rules.some((line) => line.startsWith(`-A ${chain} `)));
-    });
+    await waitForOwnRules();
   }
 
   async scrape(): Promise<Scrape> {

@@ -1,7 +1,8 @@
 /** The kernel's state for comparison, read without the product's code and mostly without starting programs. */
 import { readFileSync } from 'node:fs';
 import { spawnSync } from 'node:child_process';
-import { ipsets, ipvsRules, iptablesRules, kubeIpvs0Addresses, run } from './harness/kernel-state.js';
+import { ipvsRules, kubeIpvs0Addresses, run } from './harness/kernel-state.js';
+import { allRules, allSets } from './harness/rules-state.js';
 
 export interface Snapshot {
   readonly ipvs: readonly string[];
@@ -16,9 +17,9 @@ export async function snapshot(): Promise<Snapshot> {
   const [ipvs, addresses, sets, rules4, rules6] = await Promise.all([
     ipvsRules(),
     kubeIpvs0Addresses(),
-    ipsets(),
-    iptablesRules(4),
-    iptablesRules(6),
+    allSets(),
+    allRules(4),
+    allRules(6),
   ]);
   return {
     ipvs,

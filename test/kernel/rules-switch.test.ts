@@ -11,6 +11,7 @@ import { Lab } from './harness/lab.js';
 import { OTHER_NODE } from './harness/layout.js';
 import { Loads } from './harness/loads.js';
 import { patience, waitUntil } from './harness/wait.js';
+import { TABLE, nftSets } from './harness/nftables-state.js';
 import { restoreKubeProxyState } from './kube-proxy-state.js';
 import { Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
 import { steps } from './reliability-steps.js';
@@ -29,7 +30,6 @@ const NFTABLES = { kubeProxyIpvs: { rules: 'nftables' } };
 const IPTABLES = { kubeProxyIpvs: { rules: 'iptables' } };
 /** Ours alone. */
 const OWN_SET = /^add KUBE-(6-)?NO-(LOCAL-)?ENDPOINTS /;
-const TABLE = 'kube-proxy-ipvs';
 
 const step = steps();
 let missing: string | undefined;
@@ -63,31 +63,6 @@ after(async () => {
   lab.close();
 });
 
-/** The elements of our sets in nf_tables as ipset would save them. */
-async function nftEntries(): Promise<string[]> {
-  const lines: string[] = [];
-  for (const family of ['ip', 'ip6']) {
-    const text = await run('nft', '-n', 'list', 'table', family, TABLE);
-    for (const [, name, body] of text.matchAll(/^\tset (\S+) \{\n([^]*?)^\t\}/gm)) {
-      const [, elements = ''] = /elements = \{([^]*?)\}/.exec(body!) ?? [];
-      for (const element of elements
-        .split(',')
-        .map((one) => one.trim())
-        .filter(Boolean))
-        lines.push(`add ${name} ${ipsetElement(element)}`);
-    }
-  }
-  return lines.sort();
-}
-
-/** `10.96.0.1 . 6 . 443 . 10.0.0.0/8` -> `10.96.0.1,tcp:443,10.0.0.0/8` */
-function ipsetElement(element: string): string {
-  const [first = '', protocol, port, ...rest] = element.split(' . ');
-  if (protocol === undefined) return first;
-  const name = { 6: 'tcp', 17: 'udp', 132: 'sctp' }[protocol] ?? protocol;
-  return [first, `${name}:${port}`, ...rest].join(',');
-}
-
 async function kubeChains(): Promise<string[]> {
   const lines = [...(await iptablesRules(4)), ...(await iptablesRules(6))];
   return lines.filter((line) => line.includes('KUBE-'));
@@ -104,7 +79,7 @@ async function assertInNftables(): Promise<void> {
   await waitUntil('the ipsets to go', async () => (await ipsets()).create.every((line) => !line.includes('KUBE-')));
   const recorded = fixtureLines('kube-proxy-1.36/ipset-add.txt').sort();
   assert.deepEqual(
-    (await nftEntries()).filter((line) => !OWN_SET.test(line)),
+    (await nftSets()).add.filter((line) => !OWN_SET.test(line)),
     recorded,
   );
   assert.deepEqual(await ipvsRules(), fixtureLines('kube-proxy-1.36/ipvs.txt').sort());

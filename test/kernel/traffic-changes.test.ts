@@ -4,6 +4,8 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { withoutXtablesLock } from './harness/iptables-programs.js';
 import { iptablesRules, ipvsRules, shell } from './harness/kernel-state.js';
+import { allRules } from './harness/rules-state.js';
+import { isNftables } from './harness/rules-under-test.js';
 import { type Lab, NODE } from './harness/lab.js';
 import { OUTSIDE } from './harness/layout.js';
 import { patience, waitUntil } from './harness/wait.js';
@@ -141,14 +143,15 @@ test('an endpoint change starts no process', async () => {
     await setEndpoints(BASIC, 'near', 'far');
   }
   assert.equal((await metric('kubeproxy_ipvs_processes_spawned_total')) - processes, 0);
-  assert.ok(processes > 0, 'the counter counts nothing');
+  // With rules in nf_tables none may have been started at all.
+  if (!isNftables()) assert.ok(processes > 0, 'the counter counts nothing');
 });
 
 test('the number of rules does not grow with the Services', async () => {
   const kubeRules = async (): Promise<string[]> =>
-    [...(await iptablesRules(4)), ...(await iptablesRules(6))].filter((line) => line.includes('KUBE-'));
+    [...(await allRules(4)), ...(await allRules(6))].filter((line) => line.includes('KUBE-'));
   const rulesBefore = await kubeRules();
-  assert.ok(rulesBefore.some((line) => line.endsWith('-j MASQUERADE --random-fully')));
+  assert.ok(rulesBefore.some((line) => /-j MASQUERADE --random-fully$|masquerade fully-random$/.test(line)));
   const more = Array.from({ length: 150 }, (_, i): ServiceSpec => {
     return { ...PORT, number: 100 + i, name: `more-${i}`, externalIPs: [`198.51.100.${i + 1}`] };
   });

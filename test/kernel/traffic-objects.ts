@@ -20,11 +20,12 @@ import {
 const FAMILIES = [4, 6] as const;
 
 /** The node under test, as an API object. */
-export function nodeObject(): ApiObject {
+/** The node of the daemon, in a zone. */
+export function nodeObject(zone = ZONE): ApiObject {
   return {
     apiVersion: 'v1',
     kind: 'Node',
-    metadata: { name: NODE_NAME, labels: { 'topology.kubernetes.io/zone': ZONE } },
+    metadata: { name: NODE_NAME, labels: { 'topology.kubernetes.io/zone': zone } },
     spec: { podCIDRs: ['10.128.0.0/24', 'fd00:10:128::/64'], podCIDR: '10.128.0.0/24' },
     status: {
       addresses: [

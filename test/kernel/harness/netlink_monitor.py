@@ -18,6 +18,10 @@ IPVS = {1: 'NEW_SERVICE', 2: 'SET_SERVICE', 3: 'DEL_SERVICE', 5: 'NEW_DEST', 6: 
         9: 'NEW_DAEMON', 10: 'DEL_DAEMON', 12: 'SET_CONFIG', 16: 'ZERO', 17: 'FLUSH'}
 IPSET = {2: 'CREATE', 3: 'DESTROY', 4: 'FLUSH', 5: 'RENAME', 6: 'SWAP', 9: 'ADD', 10: 'DEL'}
 CONNTRACK = {0: 'NEW', 2: 'DELETE'}
+# linux/netfilter/nf_tables.h; of the daemon's own tables, whose name is in every message: iptables-nft writes there as well.
+NFTABLES = {0: 'NEWTABLE', 2: 'DELTABLE', 3: 'NEWCHAIN', 5: 'DELCHAIN', 6: 'NEWRULE', 8: 'DELRULE', 9: 'NEWSET',
+            11: 'DELSET', 12: 'NEWSETELEM', 14: 'DELSETELEM'}
+OWN_TABLE = b'kube-proxy-ipvs\0'
 GENL_ID_CTRL = 16
 
 counts = {}
@@ -31,6 +35,8 @@ def name(protocol, kind, flags, payload):
         return 'ipset ' + IPSET[kind & 255]
     if protocol == NETLINK_NETFILTER and kind >> 8 == 1 and kind & 255 in CONNTRACK:
         return 'conntrack ' + CONNTRACK[kind & 255]
+    if protocol == NETLINK_NETFILTER and kind >> 8 == 10 and kind & 255 in NFTABLES and OWN_TABLE in payload:
+        return 'nftables ' + NFTABLES[kind & 255]
     # The only generic netlink family that is spoken to here, besides the controller.
     if protocol == NETLINK_GENERIC and kind != GENL_ID_CTRL and payload and payload[0] in IPVS:
         return 'ipvs ' + IPVS[payload[0]]

@@ -4,6 +4,11 @@ export function rulesUnderTest(): { readonly rules?: string } {
   return rules === undefined || rules === '' ? {} : { rules };
 }
 
+/** As the daemon calls it in its log. */
+export function rulesBackend(): 'iptables' | 'nftables' {
+  return isNftables() ? 'nftables' : 'iptables';
+}
+
 export function isNftables(): boolean {
   return rulesUnderTest().rules === 'nftables';
 }
