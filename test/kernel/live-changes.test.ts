@@ -37,6 +37,7 @@ const HINTED = {
   far: { pod: 'far', forNodes: ['node-1'], forZones: ['zone-b'] },
 };
 const MEETS_NEAR: Meets = ['clusterIP TCP', 'client: near as self'];
+const MEETS_FAR2: Meets = ['clusterIP TCP', 'client: far2 as self'];
 const MEETS_FAR: Meets = ['clusterIP TCP', 'client: far as self'];
 const INSIDE: Meets = ['clusterIP TCP', 'client: near far as self', 'node: near far as node'];
 
@@ -360,11 +361,7 @@ const SERVED_AND_NOT: readonly Change[] = [
     },
     meets: [MEETS_FAR, ['clusterIP TCP', 'node: far as node']],
   },
-  {
-    name: 'hints: as a node of the other zone sees them',
-    ...{ change: {}, zone: 'zone-b' },
-    meets: [['clusterIP TCP', 'client: far2 as self']],
-  },
+  { name: 'hints: as a node of the other zone sees them', change: {}, zone: 'zone-b', meets: [MEETS_FAR2] },
   {
     name: 'hints: none is for this node or its zone: all',
     ...{ change: {}, zone: 'zone-c' },
