@@ -123,7 +123,7 @@ export class AddressApplier {
     isDue: (address: Address) => boolean,
     round: Round,
   ): Promise<void> {
-    const pacer = round.record.stop.pacer();
+    const { pacer } = round;
     let queued = 0;
     for (const address of addresses) {
       if (!isDue(address)) continue;

@@ -1,4 +1,5 @@
 import { type Address } from '../values/address.js';
+import { type VipForm } from '../values/vip-form.js';
 import { type Touched, mergeTouched } from '../desired/desired-state.js';
 import { type IpsetName } from '../desired/ipset-definitions.js';
 import { type AddressApplier } from './address-applier.js';
@@ -28,9 +29,9 @@ export interface ChangeApplierOptions {
 
 const NO_TRIAL: Trial = new Map();
 
-/** Virtual servers, and addresses, between two moments at which other changes may be made. */
+/** Virtual servers, and VIPs, between two moments at which other changes may be made: some milliseconds of work. */
 const SERVERS = 128;
-const ADDRESSES = 32;
+const VIPS: Readonly<Record<VipForm, number>> = { addresses: 32, routes: 256 };
 
 export type Between = () => Promise<void>;
 
@@ -100,7 +101,7 @@ export class ChangeApplier {
       await ipvs.upsert(servers, desired, round);
       await between?.();
     }
-    for (const some of parts(touched.addresses, between === undefined ? Infinity : ADDRESSES)) {
+    for (const some of parts(touched.addresses, between === undefined ? Infinity : VIPS[addresses.form])) {
       await addresses.apply(some, desired, 'add', round);
       await between?.();
     }

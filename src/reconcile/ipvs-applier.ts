@@ -45,7 +45,7 @@ export class IpvsApplier {
     await this.#refreshSuspects(round.record.stop);
     const writer = this.writer(round);
     const settings = new Map<VirtualServerKey, VirtualServerSettings>();
-    const pacer = round.record.stop.pacer();
+    const { pacer } = round;
     try {
       for (const key of servers) {
         const desiredServer = desired.virtualServers.get(key);
@@ -68,7 +68,7 @@ export class IpvsApplier {
   /** Deletes the virtual servers among `servers` that are applied but not desired, with all their real servers. */
   async remove(servers: Iterable<VirtualServerKey>, desired: DesiredState, round: Round): Promise<void> {
     const writer = this.writer(round);
-    const pacer = round.record.stop.pacer();
+    const { pacer } = round;
     try {
       for (const key of servers) {
         const before = this.applied.get(key);

@@ -42,7 +42,8 @@ const NEVER = new StopFlag();
 /** Lets the event loop turn during long work: health endpoints must answer during a 10,000-Service sync. */
 export class Pacer {
   #since: number | undefined;
-  #lookedAt = 0;
+  /** In this slice, until the last look. */
+  #calls = 0;
   #stride = 1;
   #left: number;
   #isDue = false;
@@ -63,18 +64,21 @@ export class Pacer {
     if (--this.#left > 0) return false;
     const now = this.now();
     if (this.#since === undefined) return this.#start(now);
-    const perCall = (now - this.#lookedAt) / this.#stride;
+    this.#calls += this.#stride;
+    // Of the whole slice: one call in twenty sends a batch to the kernel, and says nothing about the next ones.
+    const perCall = (now - this.#since) / this.#calls;
     // At most twice as far as before: the next calls may be more expensive than the last ones.
     this.#stride = Math.max(1, Math.min(LOOK_MS / perCall, this.#stride * 2, MOST_CALLS_BETWEEN_LOOKS) | 0);
     this.#left = this.#stride;
-    this.#lookedAt = now;
     this.#isDue = now - this.#since >= this.sliceMs;
     return this.#isDue;
   }
 
   #start(now: number): false {
-    this.#since = this.#lookedAt = now;
-    this.#left = this.#stride = 1;
+    this.#since = now;
+    this.#calls = 0;
+    this.#stride = Math.max(1, this.#stride >> 2);
+    this.#left = this.#stride;
     return false;
   }
 
