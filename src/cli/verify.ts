@@ -8,9 +8,9 @@ const DIFFERS = 2;
 /** Names printed of each kind of difference unless all are asked for. */
 const FEW = 10;
 
-/** Compares the kernel with the desired state and says what differs. */
-export async function runVerify(options: VerifyOptions, environment: Environment): Promise<number> {
-  const { drift } = await dryRun(options, environment);
+/** Compares the kernel with the desired state and says what differs. `look` is for tests. */
+export async function runVerify(options: VerifyOptions, environment: Environment, look = dryRun): Promise<number> {
+  const { drift } = await look(options, environment);
   environment.out(options.json ? `${JSON.stringify(driftJson(drift))}\n` : formatDrift(drift, options.all));
   return drift.total === 0 ? 0 : DIFFERS;
 }

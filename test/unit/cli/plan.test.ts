@@ -1,8 +1,14 @@
 /** What `plan` prints. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { type PlanOptions, type VerifyOptions } from '../../../src/cli/options.js';
+import { runPlan } from '../../../src/cli/plan.js';
 import { formatDifference, formatPlan } from '../../../src/cli/plan-text.js';
+import { runVerify } from '../../../src/cli/verify.js';
+import { type Environment } from '../../../src/daemon/environment.js';
 import { type Change } from '../../../src/reconcile/change.js';
+import { Drift } from '../../../src/reconcile/drift.js';
+import { type Inspection } from '../../../src/reconcile/inspect.js';
 
 const server = { protocol: 'TCP', address: '10.96.0.1', port: 80 };
 const settings = { scheduler: 'rr', flags: 0, persistenceTimeout: 0 };
@@ -87,5 +93,52 @@ plan: 2 to add, 4 to change, 1 to delete; Services concerned: 1
       '+ -A INPUT -j KUBE-X',
     ]);
     assert.match(formatPlan(CHANGES, true), /rules\n {4}- -A KUBE-SERVICES -a\n {4}\+ -A KUBE-SERVICES -c\n/);
+  });
+});
+
+describe('plan and verify', () => {
+  /** As typed, where a look at the node finds so many of CHANGES, each of them drift. */
+  async function typed(command: 'plan' | 'verify', count: number, more: object = {}) {
+    const drift = new Drift();
+    for (let i = 0; i < count; i++) drift.add('real_server', 'missing', () => `TCP 10.96.0.1:80 -> 10.0.0.${i}:80`);
+    const found = { changes: CHANGES.slice(0, count), drift } as unknown as Inspection;
+    let out = '';
+    const environment = { out: (text: string) => void (out += text) } as unknown as Environment;
+    const look = (): Promise<Inspection> => Promise.resolve(found);
+    const options = { json: false, all: false, diff: false, exitCode: false, ...more };
+    const code =
+      command === 'plan'
+        ? await runPlan(options as unknown as PlanOptions, environment, look)
+        : await runVerify(options as unknown as VerifyOptions, environment, look);
+    return { code, out };
+  }
+
+  it('plan ends with 2 where there is just one change, and --exit-code asks for it', async () => {
+    const codes = async (exitCode: boolean): Promise<number[]> =>
+      Promise.all([0, 1, 5].map(async (count) => (await typed('plan', count, { exitCode })).code));
+    assert.deepEqual(await codes(true), [0, 2, 2]);
+    assert.deepEqual(await codes(false), [0, 0, 0]);
+    assert.deepEqual((await typed('plan', 0)).out, 'nothing to change\n');
+    const { summary, changes } = JSON.parse((await typed('plan', 2, { json: true })).out) as Record<string, unknown>;
+    assert.deepEqual(
+      [summary, changes],
+      [{ add: 0, change: 1, delete: 1 }, JSON.parse(JSON.stringify(CHANGES.slice(0, 2)))],
+    );
+    assert.match((await typed('plan', 2, { diff: true })).out, /\+ TCP 10\.96\.0\.1:80 wrr persistent 600/);
+  });
+
+  it('verify ends with 2 where anything differs, and names ten of a kind unless all are asked for', async () => {
+    assert.deepEqual(await typed('verify', 0), { code: 0, out: 'the kernel is as desired\n' });
+    const one = await typed('verify', 1);
+    assert.deepEqual(one, { code: 2, out: '1 missing real_server\n  TCP 10.96.0.1:80 -> 10.0.0.0:80\n' });
+    assert.equal((await typed('verify', 10)).out.split('\n').length, 12);
+    const twelve = await typed('verify', 12);
+    assert.match(twelve.out, /^12 missing real_server\n(  TCP [^\n]*\n){10}  and 2 more \(--all names them\)\n$/);
+    assert.match((await typed('verify', 12, { all: true })).out, /^12 missing real_server\n(  TCP [^\n]*\n){12}$/);
+    assert.deepEqual(JSON.parse((await typed('verify', 1, { json: true })).out), {
+      total: 1,
+      counts: [{ object: 'real_server', kind: 'missing', count: 1 }],
+      differences: [{ object: 'real_server', kind: 'missing', name: 'TCP 10.96.0.1:80 -> 10.0.0.0:80' }],
+    });
   });
 });

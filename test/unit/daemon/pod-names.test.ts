@@ -57,6 +57,16 @@ describe('names of pods', () => {
     assert.equal(api.requests.length, 2, 'two pages, of the slices of this Service');
   });
 
+  test('are asked of the API server that `master` names, with a kubeconfig or without', async (t) => {
+    const { api } = await start(t, slice('shop', 'web', 'a', [{ addresses: ['10.0.0.1'], nodeName: 'n-1' }]));
+    const elsewhere = await start(t);
+    for (const kubeconfig of [undefined, elsewhere.kubeconfig]) {
+      const found = await lookUpPodNames({ kubeconfig, master: api.url }, 'shop', 'web');
+      assert.deepEqual([...found.keys()], ['10.0.0.1']);
+    }
+    assert.equal(elsewhere.api.requests.length, 0);
+  });
+
   test('that are forbidden, or an API server that is away, are an error with the fix', async (t) => {
     const { api, kubeconfig } = await start(t);
     api.faults.add({ resource: 'endpointslices', fault: { kind: 'status', code: 403, reason: 'Forbidden' } });

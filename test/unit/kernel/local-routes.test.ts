@@ -65,6 +65,19 @@ describe('a VIP as a route', () => {
     assert.deepEqual([client.routes.flush(), links.routes.list()], [[], []]);
   });
 
+  test('that it is gone already is the only failure that is none, and only of a removal', () => {
+    const failing = (code: string): string[] => {
+      client.routes.add(LO, address('10.96.0.1'));
+      client.routes.delete(LO, address('10.96.0.2'));
+      kernel.faults.push({ at: 'message', code, stays: true });
+      const failed = client.routes.flush().map(({ operation, error }) => `${operation} ${error.code}`);
+      kernel.faults.length = 0;
+      return failed;
+    };
+    assert.deepEqual(failing('ESRCH'), ['add-route ESRCH']);
+    assert.deepEqual(failing('EPERM'), ['add-route EPERM', 'delete-route EPERM']);
+  });
+
   test('takes a page for 56 of them, and one system call', () => {
     let full = 0;
     for (let i = 0; i < 112; i++) {

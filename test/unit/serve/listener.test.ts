@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { get, request } from 'node:http';
-import { type Socket, connect } from 'node:net';
+import { Server, type Socket, connect } from 'node:net';
 import { describe, it } from 'node:test';
 import { ServeError } from '../../../src/serve/errors.js';
 import { Listener, MAX_CONNECTIONS } from '../../../src/serve/listener.js';
@@ -42,6 +42,35 @@ describe('listener', () => {
     await until(() => listener.port !== undefined);
     assert.equal((await fetchText(port, '/healthz')).status, 200);
     assert.equal(lines.length, 2);
+  });
+
+  it('where the kernel has no IPv6, every address is every IPv4 one; one that is not there is no other', async (t) => {
+    const asked: unknown[] = [];
+    const listen = Object.getOwnPropertyDescriptor(Server.prototype, 'listen')!.value as (...args: unknown[]) => Server;
+    t.mock.method(Server.prototype, 'listen', function (this: Server, ...args: unknown[]) {
+      const { host } = args[0] as { host: string };
+      asked.push(host);
+      if (host === '127.0.0.1' || host === '0.0.0.0')
+        return listen.call(this, { ...(args[0] as object), host: '127.0.0.1' }, args[1]);
+      const code = host === '::' ? refusal : 'EADDRNOTAVAIL';
+      setImmediate(() => this.emit('error', Object.assign(new Error(code), { code })));
+      return this;
+    });
+    let refusal = '';
+    const at = async (host: string, code: string): Promise<boolean> => {
+      refusal = code;
+      asked.length = 0;
+      const listener = new Listener({ name: 'x', host, port: 0, handler, log: recordingLog().log });
+      await listener.start();
+      const isListening = listener.port !== undefined;
+      await listener.close();
+      return isListening;
+    };
+    for (const host of ['0.0.0.0', '::'])
+      for (const code of ['EAFNOSUPPORT', 'EADDRNOTAVAIL'])
+        assert.deepEqual([await at(host, code), asked], [true, ['::', '0.0.0.0']], `${host} ${code}`);
+    assert.deepEqual([await at('0.0.0.0', 'EADDRINUSE'), asked], [false, ['::']]);
+    assert.deepEqual([await at('192.0.2.1', ''), asked], [false, ['192.0.2.1']]);
   });
 
   it('closed during an attempt that fails it plans no other, and says nothing', async (t) => {

@@ -132,6 +132,13 @@ describe('the list of Services', () => {
     assert.match(text, /TCP 10\.96\.0\.1:89[^\n]*\n30 more addresses\ndefault\/none/);
   });
 
+  it('has what is wanted in numbers, and beside it what is in the kernel', async (t) => {
+    assert.match(
+      await page(t, '/status'),
+      /\nWanted\n[^]*Services \d+\n[^]*by the cluster, for this node\n[^]*In the kernel\n/,
+    );
+  });
+
   it('says what was repaired last, of which Service', async (t) => {
     const rig = await shop();
     const server = [...rig.kernel.ipvs.table.values()][0]!;
@@ -240,6 +247,7 @@ describe('every page', () => {
     for (const path of ['/status?search="><img src=x onerror=alert(1)>', '/status/service?name="><script>', '/']) {
       const { headers, body } = await fetchText(port, encodeURI(path));
       assert.match(String(headers['content-type']), /^text\/html/);
+      assert.deepEqual([headers['cache-control'], headers['referrer-policy']], ['no-store', 'no-referrer']);
       const policy = String(headers['content-security-policy']);
       assert.match(policy, /default-src 'none'; style-src 'sha256-[A-Za-z0-9+/]{43}='; /, path);
       assert.doesNotMatch(policy, /unsafe/);
