@@ -133,8 +133,8 @@ describe('plan and verify', () => {
     assert.deepEqual(one, { code: 2, out: '1 missing real_server\n  TCP 10.96.0.1:80 -> 10.0.0.0:80\n' });
     assert.equal((await typed('verify', 10)).out.split('\n').length, 12);
     const twelve = await typed('verify', 12);
-    assert.match(twelve.out, /^12 missing real_server\n(  TCP [^\n]*\n){10}  and 2 more \(--all names them\)\n$/);
-    assert.match((await typed('verify', 12, { all: true })).out, /^12 missing real_server\n(  TCP [^\n]*\n){12}$/);
+    assert.match(twelve.out, /^12 missing real_server\n( {2}TCP [^\n]*\n){10} {2}and 2 more \(--all names them\)\n$/);
+    assert.match((await typed('verify', 12, { all: true })).out, /^12 missing real_server\n( {2}TCP [^\n]*\n){12}$/);
     assert.deepEqual(JSON.parse((await typed('verify', 1, { json: true })).out), {
       total: 1,
       counts: [{ object: 'real_server', kind: 'missing', count: 1 }],
