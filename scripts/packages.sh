@@ -3,6 +3,7 @@
 #   sh scripts/packages.sh build     what npm needs to compile the FFI addon
 #   sh scripts/packages.sh kernel    the test kernel and the tools that the tests drive and read it with
 #   sh scripts/packages.sh image     what proves the Dockerfile without a container engine (scripts/image-check.mjs)
+#   sh scripts/packages.sh image-foreign   the same for another architecture (--arch)
 #   sh scripts/packages.sh browser   the browser that looks at the status page
 #   sh scripts/packages.sh qemu      what boots a distribution's kernel (npm run test:kernels)
 # Without root it prints one line that names the missing packages and the command, and exits 1.
@@ -65,6 +66,10 @@ for group in "$@"; do
       ;;
     image)
       need debootstrap debootstrap
+      ;;
+    image-foreign)
+      need debootstrap debootstrap
+      need qemu-aarch64-static qemu-user-static
       ;;
     *)
       echo "packages.sh: no such group: $group" >&2
