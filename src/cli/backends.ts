@@ -42,8 +42,14 @@ export async function runBackends(options: ServiceOptions, environment: Environm
 export function parseServiceName(text: string): { namespace: string; name: string } {
   const [, namespace, name] = /^([a-z0-9.-]+)\/([a-z0-9.-]+)$/.exec(text) ?? [];
   if (namespace === undefined || name === undefined)
-    throw new Error(`a Service is named NAMESPACE/NAME, not ${JSON.stringify(text)} (\`services\` lists them)`);
+    throw new Error(
+      `a Service is named NAMESPACE/NAME, or -n NAMESPACE NAME, not ${JSON.stringify(text)} ${hint(text)}`,
+    );
   return { namespace, name };
+}
+
+function hint(text: string): string {
+  return /^[a-z0-9.:[\]-]+$/.test(text) ? `(\`services ${text}\` says which that may be)` : '(`services` lists them)';
 }
 
 export function noSuchService(service: string): NothingFoundError {

@@ -41,7 +41,7 @@ export async function runCommandLine(
     });
   }
   try {
-    await program.parseAsync(words, { from: 'user' });
+    await program.parseAsync(helpOf(words, program), { from: 'user' });
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode;
     throw error;
@@ -97,11 +97,25 @@ function versionFlags(
 
 function refuseUnknownCommand(program: Command): void {
   const [word] = program.args;
-  if (word === undefined) return;
-  const names = ['help', ...program.commands.map((command) => command.name())];
-  const nearest = nearestWord(word, names);
+  if (word !== undefined) refuse(word, program);
+}
+
+function refuse(word: string, parent: Command): never {
+  const names = ['help', ...parent.commands.map((command) => command.name())];
+  const nearest = word === 'version' ? '--version' : nearestWord(word, names);
   const hint = nearest === undefined ? '' : `\n(Did you mean ${nearest}?)`;
-  program.error(`error: unknown command '${word}'${hint}`);
+  parent.error(`error: unknown command '${word}'${hint}`);
+}
+
+/** `help config check` as `config check --help`; commander would answer about `config`, and about nothing to `help foo`. */
+function helpOf([first, ...path]: readonly string[], program: Command): string[] {
+  if (first !== 'help' || path.length === 0) return first === undefined ? [] : [first, ...path];
+  let command = program;
+  for (const word of path) {
+    if (word.startsWith('-')) break;
+    command = command.commands.find((one) => one.name() === word) ?? refuse(word, command);
+  }
+  return [...path, '--help'];
 }
 
 interface Declaration {
@@ -114,6 +128,7 @@ interface Declaration {
 function declare(parent: Command, report: Report, { name, description, action }: Declaration): Command {
   const command = parent.command(name).description(description).showHelpAfterError('(--help lists the options)');
   return command
+    .allowExcessArguments(false)
     .configureHelp({ showGlobalOptions: true, visibleGlobalOptions: sharedOptions })
     .action(async () => report(await action(command.optsWithGlobals<Values>(), command.args)));
 }
@@ -207,6 +222,7 @@ function addConfigCommands(program: Command, handlers: CommandHandlers, report: 
     .addOption(outputOption());
   program
     .command('flags')
+    .allowExcessArguments(false)
     .description("list kube-proxy's flags and what they do here")
     .addHelpText('after', () => `\n${FLAGS_TEXT}${describeKubeProxyFlags()}`)
     .action((_values: unknown, command: Command) => command.outputHelp());

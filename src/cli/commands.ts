@@ -49,7 +49,7 @@ export function commandHandlers(environment: Environment): CommandHandlers {
     plan: async (options) => runPlan(await inUse(options), inForm(options)),
     explain: async (options) => runExplain(await inUse(options), environment),
     migrate: async (options) => runMigrate(await checked(here(options)), environment),
-    diag: (options) => runDiag(here(options), environment),
+    diag: (options) => runDiag(options, environment),
     preflight: async (options) => runPreflight(await checked(here(options)), inForm(options)),
     configCheck: (options) => runConfigCheck(file(options), inForm(options)),
     configPrint: (options) => runConfigPrint(options.writeTo === undefined ? file(options) : options, inForm(options)),

@@ -2,7 +2,7 @@
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { type BackendsPage, type EndpointReport, type ServiceReport, type ServicesPage } from '../serve/inspection.js';
 import { errorMessage } from '../values/errors.js';
-import { fetchAnswer, localUrl } from './daemon-page.js';
+import { NOBODY, fetchAnswer, localUrl } from './daemon-page.js';
 
 const TIMEOUT_MS = 10_000;
 /** The daemon lets expensive answers through one at a time; who waits too long is told to come again. */
@@ -83,8 +83,7 @@ export class DaemonApi {
       return await fetchAnswer(url, TIMEOUT_MS);
     } catch (error) {
       throw new DaemonApiError(
-        `no answer from the daemon at ${this.#base}${path}: ${errorMessage(error)} ` +
-          '(is it running on this node? --config names its configuration, metricsBindAddress in it the address)',
+        `no answer from the daemon at ${this.#base}${path}: ${errorMessage(error)} (${NOBODY})`,
         { cause: error },
       );
     }

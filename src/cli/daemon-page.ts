@@ -24,11 +24,13 @@ export async function fetchPage<T>(url: string, shown = url): Promise<T> {
     if (status !== 200) throw new Error(`HTTP ${status}: ${body.trim().slice(0, 200)}`);
     return JSON.parse(body) as T;
   } catch (error) {
-    throw new Error(`no status from the daemon at ${shown}: ${errorMessage(error)} (is it running on this node?)`, {
-      cause: error,
-    });
+    throw new Error(`no status from the daemon at ${shown}: ${errorMessage(error)} (${NOBODY})`, { cause: error });
   }
 }
+
+/** What to look at when nobody answers. */
+export const NOBODY =
+  'is it running on this node? --config names its configuration, metricsBindAddress in it the address';
 
 const PAGE_MS = 5000;
 

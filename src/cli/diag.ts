@@ -1,15 +1,17 @@
 /** `diag`: all that a question about this node needs, in one file, without secrets. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { type ProxyConfig } from '../config/proxy-config.js';
 import { type DaemonOptions, loadDaemonConfig } from '../daemon/daemon-options.js';
 import { type Environment } from '../daemon/environment.js';
 import { errorMessage } from '../values/errors.js';
 import { runConfigPrint } from './config.js';
+import { withDaemonConfig } from './daemon-config.js';
 import { fetchAnswer, localUrl } from './daemon-page.js';
 import { type Part, collectBundle } from './diag/bundle.js';
 import { NODE_FILES, type NodeFiles, nodeParts } from './diag/node-parts.js';
 import { secretsOfEnvironment, secretsOfKubeconfig } from './diag/redact.js';
 import { runEvents } from './events.js';
+import { withNodeDefaults } from './node-defaults.js';
 import { type DiagOptions } from './options.js';
 import { runPlan } from './plan.js';
 import { runPreflight } from './preflight.js';
@@ -28,27 +30,33 @@ const TOKEN = '/var/run/secrets/kubernetes.io/serviceaccount/token';
  * there and on standard error, and the others are written. 1 when there is nowhere to write to.
  */
 export async function runDiag(
-  options: DiagOptions,
+  typed: DiagOptions,
   environment: Environment,
   files: NodeFiles = NODE_FILES,
 ): Promise<number> {
-  const { output } = options;
+  const { output } = typed;
   const { err, isTerminal, stop } = environment;
   if (output === undefined && isTerminal) {
     err('a support bundle is a tar archive: name a file (--output FILE), or send it somewhere (> FILE)\n');
     return 1;
   }
+  const options = withNodeDefaults(typed, environment);
   const now = new Date();
   const node = options.overrides.hostnameOverride ?? environment.hostname;
   const stamp = now.toISOString().replace(/[-:]|\.\d+/g, '');
   const folder = `kube-proxy-ipvs-${node.replace(/[^\w.-]/g, '_').slice(0, 40)}-${stamp}`;
   const config = await configOf(options);
   const secrets = [...secretsOfEnvironment(environment.variables), ...secretsOfFiles(config)];
-  const parts = [...commandParts(options, environment), ...pageParts(config), ...nodeParts(environment, files)];
+  const parts = [...commandParts(options, typed, environment), ...pageParts(config), ...nodeParts(environment, files)];
+  // Before the work, which may take a minute: a file that cannot be written is told at once.
+  const file = output === undefined ? undefined : openSync(output, 'w', 0o600);
   const { archive, failures } = await collectBundle(parts, { folder, now, secrets, stop });
   for (const failure of failures) err(`not in the bundle: ${failure}\n`);
-  if (output === undefined) environment.out(archive.toString('utf8'));
-  else writeFileSync(output, archive, { mode: 0o600 });
+  if (file === undefined) environment.out(archive.toString('utf8'));
+  else {
+    writeFileSync(file, archive);
+    closeSync(file);
+  }
   err(`${folder}: ${parts.length - failures.length} of ${parts.length} parts, ${archive.length} bytes\n`);
   return 0;
 }
@@ -77,9 +85,10 @@ function secretsOfFiles(config: ProxyConfig | undefined): string[] {
 type Command = (environment: Environment) => Promise<number>;
 
 /** What the commands of this program print, with what they say on standard error. */
-function commandParts(options: DiagOptions, environment: Environment): Part[] {
+function commandParts(options: DiagOptions, typed: DiagOptions, environment: Environment): Part[] {
   const see = { ...options, headers: true, watchMs: undefined, namespace: '', match: '' };
-  const compare = { ...options, json: false, timeoutMs: CLUSTER_MS };
+  // These compare with what the daemon runs with, whatever file is in the usual place.
+  const compare = { ...typed, json: false, timeoutMs: CLUSTER_MS };
   const part = (file: string, about: string, command: Command): Part => ({
     ...{ file, about },
     collect: (signal) => outputOf(command, environment, signal),
@@ -93,8 +102,12 @@ function commandParts(options: DiagOptions, environment: Environment): Part[] {
     part('events.txt', 'what `events` says', (world) => runEvents({ ...see, format: 'wide' }, world)),
     part('services.txt', 'what `services -o wide` says', (world) => runServices({ ...see, format: 'wide' }, world)),
     part('table.txt', 'what `table` says', (world) => runTable({ ...see, format: undefined }, world)),
-    part('verify.txt', 'what `verify --all` says', (world) => runVerify({ ...compare, all: true }, world)),
-    part('plan.txt', 'what `plan --diff` says', (world) => runPlan({ ...compare, diff: true, exitCode: false }, world)),
+    part('verify.txt', 'what `verify --all` says', async (world) =>
+      runVerify(await withDaemonConfig({ ...compare, all: true }, world), world),
+    ),
+    part('plan.txt', 'what `plan --diff` says', async (world) =>
+      runPlan(await withDaemonConfig({ ...compare, diff: true, exitCode: false }, world), world),
+    ),
     part('preflight.txt', 'what `preflight` says', (world) => runPreflight({ ...text, fix: false }, world)),
   ];
 }

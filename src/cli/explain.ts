@@ -45,7 +45,7 @@ export function parseQuestion(options: Pick<ExplainOptions, 'destination' | 'fro
   const port = Number(portText);
   if (destination === undefined || port < 1 || port > 65535)
     throw new Error(
-      `not a destination: ${text} (wanted is ADDRESS:PORT[/PROTOCOL], as 10.96.0.1:443 or [fd00::1]:53/UDP)`,
+      `not a destination: ${text} (wanted is ADDRESS:PORT[/PROTOCOL], as 10.96.0.1:443 or [fd00::1]:53/UDP${addressesOf(text)})`,
     );
   const protocol = protocolText.toUpperCase();
   if (!isProtocol(protocol)) throw new Error(`${protocolText} is not a protocol of Services: TCP, UDP or SCTP`);
@@ -54,6 +54,11 @@ export function parseQuestion(options: Pick<ExplainOptions, 'destination' | 'fro
   if (from !== undefined && from.length !== destination.length)
     throw new Error(`--from ${fromText} and ${text} are not of one family`);
   return { destination, port, protocol, from, comesBy };
+}
+
+/** Where a name is typed: who knows its addresses. */
+function addressesOf(text: string): string {
+  return /^[a-z][a-z0-9.-]*(\/[a-z0-9.-]+)?$/.test(text) ? `; \`services ${text}\` has the addresses of a Service` : '';
 }
 
 /** The steps, numbered, with their rules if `isWide`; the outcome; what the kernel lacks. */

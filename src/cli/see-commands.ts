@@ -18,6 +18,7 @@ export type Declare = (declaration: SeeDeclaration) => Command;
 
 const DEFAULT_LIMIT = 100;
 const MATCH = 'a name, NAMESPACE/NAME, an address of a Service or the address of a pod, with or without a port';
+const SERVICE = 'NAMESPACE/NAME, or NAME with -n';
 
 export function addSeeCommands(declare: Declare, handlers: CommandHandlers): void {
   addFormats(
@@ -33,17 +34,21 @@ export function addSeeCommands(declare: Declare, handlers: CommandHandlers): voi
     declare({
       name: 'backends',
       description: 'list the backends of a Service, those left out too, and why; -o wide asks the API server for pods',
-      action: (values, [service = '']) => handlers.backends({ ...seeOptions(values), service }),
+      action: (values, operands) => handlers.backends({ ...seeOptions(values), service: serviceOf(values, operands) }),
     }),
-  ).argument('<service>', 'NAMESPACE/NAME');
+  )
+    .argument('<service>', SERVICE)
+    .addOption(ownNamespaceOption());
   addFormats(
     declare({
       name: 'connections',
       description: 'list the connections through a Service on this node; -o wide asks the API server for pods',
-      action: (values, [service = '']) => handlers.connections({ ...seeOptions(values), service, ...limitOf(values) }),
+      action: (values, operands) =>
+        handlers.connections({ ...seeOptions(values), service: serviceOf(values, operands), ...limitOf(values) }),
     }),
   )
-    .argument('<service>', 'NAMESPACE/NAME')
+    .argument('<service>', SERVICE)
+    .addOption(ownNamespaceOption())
     .addOption(new Option('--limit <number>', 'show as many; all are counted').argParser(limit).default(DEFAULT_LIMIT));
   addFormats(
     declare({
@@ -99,6 +104,18 @@ function completedOption(option: Option): CompletedOption {
 
 function namespaceOption(): Option {
   return new Option('-n, --namespace <namespace>', 'of this namespace alone');
+}
+
+function ownNamespaceOption(): Option {
+  return new Option('-n, --namespace <namespace>', "the Service's namespace, as kubectl takes it");
+}
+
+/** `shop/web`, and `-n shop web` as kubectl's users type it. A namespace that is named twice has to be the same. */
+function serviceOf({ namespace }: Values, [service = '']: readonly string[]): string {
+  if (typeof namespace !== 'string') return service;
+  if (!service.includes('/')) return `${namespace}/${service}`;
+  if (service.startsWith(`${namespace}/`)) return service;
+  throw new Error(`${service} is not in namespace ${namespace}, which --namespace asks for`);
 }
 
 function limit(text: string): number {

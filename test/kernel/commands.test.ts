@@ -316,6 +316,14 @@ step(
         assert.match(err, /^configuration: that of the running daemon, http:\/\/127\.0\.0\.1:10249\/configz /m);
       }
     }
+    const bundle = await type('diag --output /tmp/flags.tar');
+    assert.equal(bundle.code, 0, bundle.err);
+    const verified = await shell(`tar -xOf /tmp/flags.tar --wildcards '*/verify.txt'`);
+    assert.match(verified, /^the kernel is as desired$/m, 'a bundle cries no wolf either');
+    const nowhere = await type('diag --output /no/such/folder.tar');
+    assert.deepEqual([nowhere.code, nowhere.out], [1, '']);
+    assert.match(nowhere.err, /^kube-proxy-ipvs: ENOENT: .*\/no\/such\/folder\.tar/m);
+    assert.doesNotMatch(nowhere.err, /not in the bundle/, 'told before the work');
     await shell('ipvsadm -D -t 10.96.0.10:80');
     asFlags.signal('SIGSTOP');
     const stuck = await type(`verify --config ${rig.config({ hostnameOverride: '' }, { scheduler: 'lc' })}`);

@@ -30,6 +30,9 @@ test('what cannot be read is named, with the form that is wanted', () => {
     '1.2.3.4:80/',
   ])
     assert.throws(() => parseQuestion({ destination }), /not a destination: .*ADDRESS:PORT/, destination);
+  for (const destination of ['shop/web', 'web', 'kube-system/kube-dns'])
+    assert.throws(() => parseQuestion({ destination }), new RegExp(`\`services ${destination}\` has the addresses`));
+  assert.throws(() => parseQuestion({ destination: '10.96.0.10' }), /\/UDP\)$/);
   assert.throws(() => parseQuestion({ destination: '1.2.3.4:80/ICMP' }), /ICMP is not a protocol of Services/);
   assert.throws(() => parseQuestion({ destination: '1.2.3.4:80', from: 'pod' }), /--from pod is not an IP address/);
   assert.throws(() => parseQuestion({ destination: '1.2.3.4:80', from: 'fd00::1' }), /not of one family/);

@@ -9,6 +9,9 @@ import { TestCluster } from '../../support/desired-cluster.js';
 import { SeeRig, server } from '../../support/see-rig.js';
 
 const DOCS = join(import.meta.dirname, '../../../../docs/operations.md');
+const CONNECTION = `Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData
+TCP CB007109 9C40 0A600101 0050 0A80000B 1F90 ESTABLISHED     899
+`;
 const IPS = ['10.128.0.11', '10.128.1.12', '10.128.2.13'];
 
 test('services and backends print what docs/operations.md shows', async (t) => {
@@ -63,6 +66,51 @@ test('the troubleshooting page shows what the commands say of Services that are 
     text += `$ kube-proxy-ipvs ${command}\n${err}${out}`;
   }
   assert.ok(readFileSync(DOCS, 'utf8').includes(`\`\`\`console\n${text}\`\`\`\n`), `docs/operations.md lacks\n${text}`);
+});
+
+/** Of `| name | keys |` rows of the table of JSON: every word in backticks, without its `[]`. */
+function documentedKeys(...rows: readonly string[]): Set<string> {
+  const text = readFileSync(DOCS, 'utf8');
+  const words = rows.flatMap((row) => {
+    const line = text.split('\n').find((one) => one.startsWith(`| ${row} | `));
+    assert.ok(line, `no row ${row}`);
+    return [...line.slice(row.length + 4).matchAll(/`(\w+)(?:\[\])?`/g)].map(([, key]) => key!);
+  });
+  return new Set(words);
+}
+
+/** Those of an answer, however deep; what is below `states` or `fields` is data. */
+function keysOf(data: unknown): string[] {
+  if (Array.isArray(data)) return data.flatMap(keysOf);
+  if (typeof data !== 'object' || data === null) return [];
+  return Object.entries(data).flatMap(([key, value]) => [key, ...(key === 'states' ? [] : keysOf(value))]);
+}
+
+test('the keys of JSON are those that docs/operations.md has, no more and no fewer', async (t) => {
+  const cluster = new TestCluster({ families: [4] });
+  cluster.service('web', { clusterIP: '10.96.1.1', ports: [{ name: 'http', port: 80 }] });
+  cluster.slice('web', [IPS[0]!], { ports: [{ name: 'http', port: 8080, protocol: 'TCP' }] });
+  const rig = new SeeRig(cluster);
+  await rig.sync();
+  await rig.listen(t);
+  const connectionTable = join(mkdtempSync(join(tmpdir(), 'docs-')), 'ip_vs_conn');
+  writeFileSync(connectionTable, CONNECTION);
+  for (const [command, ...rows] of [
+    ['services', '`services`', 'each virtual server'],
+    ['backends default/web', '`backends`', 'each virtual server', 'each backend'],
+    ['connections default/web', '`connections`'],
+    ['table', '`table`'],
+  ] as const) {
+    const { out, err, code } = await rig.type(`${command} -o json`, { connectionTable });
+    assert.equal(code, 0, err);
+    const documented = documentedKeys(...rows);
+    const keys = new Set(keysOf(JSON.parse(out)));
+    const unknown = [...keys].filter((key) => !documented.has(key));
+    assert.deepEqual(unknown, [], `${command}: not in docs/operations.md`);
+    // The row of virtual servers names the command that has more of them.
+    const absent = [...documented].filter((key) => !keys.has(key) && key !== 'services');
+    assert.deepEqual(absent, [], `${command}: in docs/operations.md alone`);
+  }
 });
 
 /** Where the names of the pods are. */

@@ -293,7 +293,12 @@ describe('backends', () => {
   test('without a Service of that name, or with a name that is none', async (t) => {
     const rig = await shop(t);
     assert.match((await rig.type('backends default/none')).err, /serves no Service default\/none/);
-    assert.match((await rig.type('backends web')).err, /NAMESPACE\/NAME, not "web"/);
+    assert.match(
+      (await rig.type('backends web')).err,
+      /NAMESPACE\/NAME, or -n NAMESPACE NAME, not "web" \(`services web` says which that may be\)/,
+    );
+    assert.match((await rig.type('connections Web!')).err, /not "Web!" \(`services` lists them\)/);
+    assert.equal((await rig.type('backends -n default web')).out, (await rig.type('backends default/web')).out);
     assert.match((await rig.type('connections default/none')).err, /serves no Service default\/none/);
     const wide = await rig.type('backends default/web -o json --kubeconfig /does/not/exist');
     assert.equal(wide.code, 0);
