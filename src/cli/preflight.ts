@@ -25,6 +25,7 @@ import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { type PreflightOptions } from './options.js';
 import { type Check, type CheckState } from './preflight-check.js';
 import { checkApi } from './preflight-api.js';
+import { checkLinks } from './preflight-links.js';
 import {
   familySupport,
   probeRequiredModules,
@@ -36,7 +37,7 @@ import { describeConnectionTable } from '../daemon/answer/connection-table.js';
 import { lookForKubeProxy } from '../daemon/takeover/kube-proxy-signs.js';
 import { sysctlsOf } from '../daemon/sysctls.js';
 
-const LABELS: Readonly<Record<CheckState, string>> = { ok: 'ok  ', todo: 'TODO', failed: 'FAIL' };
+const LABELS: Readonly<Record<CheckState, string>> = { ok: 'ok  ', todo: 'TODO', warn: 'WARN', failed: 'FAIL' };
 
 /**
  * Checks what the daemon needs of the node; with --fix also loads modules and writes sysctls, and tries everything out.
@@ -66,6 +67,7 @@ export async function checkNode(config: ProxyConfig, fix: boolean, environment: 
     kernel,
     ...checks,
     await checkKubeProxy(config),
+    ...checkLinks(config),
     ...checkSysctls(sysctlsOf(config), fix),
     ...checkTables(config, fix),
   ];
@@ -77,7 +79,7 @@ async function checkKubeProxy(config: ProxyConfig): Promise<Check> {
   const signs = await lookForKubeProxy({ ...config, ownPorts: new Set() });
   if (signs.length === 0) return { name, state: 'ok', detail: 'none is seen (its process only with hostPID)' };
   const seen = signs.map(({ text }) => text).join('; ');
-  return { name, state: 'todo', detail: `runs on this node: ${seen}; take it off before the daemon starts` };
+  return { name, state: 'warn', detail: `runs on this node: ${seen}; take it off before the daemon starts` };
 }
 
 interface CheckOptions {

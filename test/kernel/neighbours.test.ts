@@ -186,9 +186,20 @@ function besideNetworkd(): void {
   const isRouted = async (): Promise<boolean> =>
     (await shell('ip route show table local proto 75')).includes(`local ${DNS.address} dev lo`);
 
+  /** What `preflight` says of the links: [state, detail] of each line. */
+  const links = async (): Promise<string[][]> => {
+    const { output } = await rig.command('preflight', '--config', config);
+    return [...output.matchAll(/^(\w+) +links: (.*)$/gm)].map(([, state = '', detail = '']) => [state, detail]);
+  };
+
   step('systemd-networkd without a file for kube-ipvs0 leaves it alone', async () => {
+    assert.deepEqual(
+      (await links()).map(([state, detail]) => [state, /neither .* is seen/.test(detail!)]),
+      [['ok', true]],
+    );
     await networkd.start(['kube-ipvs0'], {});
     assert.doesNotMatch(networkd.log, REMOVES);
+    assert.deepEqual(await links(), [['ok', 'systemd-networkd leaves kube-ipvs0 alone']]);
     await networkd.stop();
     assert.equal(await repaired(), 0);
   });
@@ -199,6 +210,12 @@ function besideNetworkd(): void {
     await waitUntil('the repair to be counted', async () => (await repaired()) >= 3);
     for (const address of [DNS.address, LB.address, VIP]) assert.ok(await isBound(address), address);
     await answers('client', DNS.address, 'coredns', DNS);
+    const [[state, detail] = []] = await links();
+    assert.equal(state, 'WARN');
+    assert.match(
+      detail!,
+      /^systemd-networkd manages kube-ipvs0 by \/run\/systemd\/network\/50-all\.network .*Unmanaged=yes into \/etc\/.*10-kube-ipvs0/,
+    );
     await networkd.stop();
   });
 
@@ -207,6 +224,7 @@ function besideNetworkd(): void {
     const own = { 'network/10-kube-ipvs0.network': '[Match]\nName=kube-ipvs0\n[Link]\nUnmanaged=yes' };
     await networkd.start(['kube-ipvs0'], { ...ALL_LINKS, ...own });
     assert.doesNotMatch(networkd.log, REMOVES);
+    assert.deepEqual(await links(), [['ok', 'systemd-networkd leaves kube-ipvs0 alone']]);
     await networkd.stop();
     assert.equal(await repaired(), before);
   });
@@ -221,11 +239,16 @@ function besideNetworkd(): void {
     await waitUntil('the repair to be counted', async () => (await repaired()) === (removes ? 3 : 0));
     await waitUntil('the routes', isRouted);
     await answers('client', DNS.address, 'coredns', DNS);
+    assert.match(
+      (await links()).join(),
+      /^WARN,systemd-networkd manages lo by .*20-lo\.network .*ManageForeignRoutes=no/,
+    );
     await networkd.stop();
     const before = await repaired();
     const keep = { 'networkd.conf.d/keep.conf': '[Network]\nManageForeignRoutes=no' };
     await networkd.start(['lo'], { ...LOOPBACK, ...keep });
     assert.doesNotMatch(networkd.log, REMOVES);
+    assert.deepEqual(await links(), [['ok', 'systemd-networkd leaves lo alone']]);
     await networkd.stop();
     assert.equal(await repaired(), before);
     assert.ok(await isRouted());

@@ -17,7 +17,7 @@ import { steps } from './reliability-steps.js';
 
 interface Check {
   readonly name: string;
-  readonly state: 'ok' | 'todo' | 'failed';
+  readonly state: 'ok' | 'todo' | 'warn' | 'failed';
   readonly detail: string;
 }
 

@@ -49,7 +49,7 @@ step('its process is named by preflight, the log, the status page and the metric
   other = spawn(program, ['600']);
   const seen = new RegExp(`process ${other.pid} \\(${program} 600\\)`);
   const preflight = await rig.command('preflight', '--config', config);
-  assert.match(preflight.output, /TODO kube-proxy: runs on this node: /);
+  assert.match(preflight.output, /WARN kube-proxy: runs on this node: /);
   assert.match(preflight.output, seen);
   await rig.start(config);
   await waitUntil('the metric', async () => (await seenBy()) === 'process');
