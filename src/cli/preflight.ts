@@ -26,6 +26,7 @@ import { type PreflightOptions } from './options.js';
 import { type Check, type CheckState } from './preflight-check.js';
 import { checkApi } from './preflight-api.js';
 import { checkLinks } from './preflight-links.js';
+import { checkPorts } from './preflight-ports.js';
 import {
   familySupport,
   probeRequiredModules,
@@ -67,6 +68,7 @@ export async function checkNode(config: ProxyConfig, fix: boolean, environment: 
     kernel,
     ...checks,
     await checkKubeProxy(config),
+    ...(await checkPorts(config)),
     ...checkLinks(config),
     ...checkSysctls(sysctlsOf(config), fix),
     ...checkTables(config, fix),

@@ -1,5 +1,6 @@
 /** How a kube-proxy that runs on this node shows, and in what words an operator hears of it. */
 import { type IncomingMessage, get } from 'node:http';
+import { type BindAddress } from '../../config/bind-address.js';
 import { type ProxyConfig } from '../../config/proxy-config.js';
 import { type KubeProxyProcess, findKubeProxy } from '../../kernel/node/kube-proxy-process.js';
 import { OWN_SERVER } from '../../serve/respond.js';
@@ -16,6 +17,7 @@ export interface Sign {
 
 const HEALTHZ_PORT = 10256;
 const METRICS_PORT = 10249;
+const LOOPBACK = '127.0.0.1';
 const TIMEOUT_MS = 2000;
 const MOST_BYTES = 65_536;
 
@@ -63,8 +65,25 @@ async function askProxyMode(port: number): Promise<string | undefined> {
     : undefined;
 }
 
+/** Whether this program answers there, in whatever process. */
+export async function isOwnServer({ host, port }: BindAddress): Promise<boolean> {
+  const reachable = host === '0.0.0.0' ? LOOPBACK : host === '::' ? '::1' : host;
+  return (await hear(port, '/', reachable))?.server === OWN_SERVER;
+}
+
 /** undefined: nobody answers, or this program does, be it another instance. */
-function ask(port: number, path: string): Promise<{ status: number; body: string } | undefined> {
+async function ask(port: number, path: string): Promise<Heard | undefined> {
+  const heard = await hear(port, path);
+  return heard?.server === OWN_SERVER ? undefined : heard;
+}
+
+interface Heard {
+  readonly status: number;
+  readonly body: string;
+  readonly server: string;
+}
+
+function hear(port: number, path: string, host = LOOPBACK): Promise<Heard | undefined> {
   return new Promise((resolve) => {
     const take = (response: IncomingMessage): void => {
       let body = '';
@@ -73,12 +92,11 @@ function ask(port: number, path: string): Promise<{ status: number; body: string
         body += chunk;
         if (body.length > MOST_BYTES) request.destroy();
       });
-      response.on('close', () =>
-        resolve(response.headers.server === OWN_SERVER ? undefined : { status: response.statusCode ?? 0, body }),
-      );
+      const server = [response.headers.server].flat().join();
+      response.on('close', () => resolve({ status: response.statusCode ?? 0, body, server }));
       response.on('error', () => undefined);
     };
-    const request = get({ host: '127.0.0.1', port, path, timeout: TIMEOUT_MS, agent: false }, take);
+    const request = get({ host, port, path, timeout: TIMEOUT_MS, agent: false }, take);
     request.on('timeout', () => request.destroy());
     request.on('error', () => resolve(undefined));
   });
