@@ -1,6 +1,6 @@
 /** What the daemon says of itself, as ten lines for somebody who wants to know whether to worry. */
 import { isGreen } from '../serve/health.js';
-import { type StatusReport } from '../serve/status.js';
+import { type StatusReport, countLabel } from '../serve/status.js';
 
 /** The report as it comes over the wire, where dates are text; an older daemon has not all of it. */
 type Later = 'repairs' | 'versions' | 'lastRepair' | 'history';
@@ -20,7 +20,7 @@ export function formatStatus(report: StatusJson, now: Date, isWide = false): str
   for (const reason of health.reasons) lines.push(`  ${reason}`);
   const routes = vips === 'routes' ? ', VIPs as routes' : '';
   lines.push(`up for ${up}; kernel ${release}, iptables ${iptables}, ${families}${routes}`);
-  lines.push(`wanted: ${listed(counts)}`, `written: ${listed(kernel.counts)}`);
+  lines.push(`wanted: ${counted(counts)}`, `written: ${counted(kernel.counts)}`);
   lines.push(`last sync: ${last(report.lastSync, now)}${syncing(kernel.syncingFor)}`);
   lines.push(`last verification: ${last(report.lastVerification, now)}`);
   lines.push(`drains: ${drains(report, isWide)}`);
@@ -38,6 +38,10 @@ function lastRepair({ lastRepair: repair }: StatusJson, now: Date): string {
   const { at, kind, object, name, services, total } = repair;
   const owners = services.length === 0 ? '' : ` (${services.join(', ')})`;
   return `; last ${age(at, now)} ago: ${kind} ${object} ${name}${owners}${total > 1 ? ` and ${total - 1} more` : ''}`;
+}
+
+function counted(counts: Readonly<Record<string, number>>): string {
+  return listed(Object.fromEntries(Object.entries(counts).map(([key, count]) => [countLabel(key), count])));
 }
 
 function listed(counts: Readonly<Record<string, number>>): string {
@@ -60,7 +64,7 @@ function drains({ drains: all, kernel }: StatusJson, isWide: boolean): string {
   const connections = all.reduce((sum, drain) => sum + drain.connections, 0);
   const deadlines = all.flatMap((drain) => drain.deadline ?? []).sort();
   const until = deadlines.length < all.length ? 'without a deadline' : `until ${deadlines.at(-1)} at the latest`;
-  const total = Math.max(all.length, kernel.counts['draining real servers'] ?? 0);
+  const total = Math.max(all.length, kernel.counts['drainingRealServers'] ?? 0);
   const named = all
     .slice(0, isWide ? all.length : 3)
     .map((drain) => `${drain.virtualServer} -> ${drain.realServer} (${drain.connections})`);

@@ -32,6 +32,22 @@ export interface StatusHealth {
   readonly reasons: readonly string[];
 }
 
+/** How people read the names of counts; in JSON they are words without a space. */
+const COUNT_LABELS: Readonly<Record<string, string>> = {
+  services: 'Services',
+  endpointSlices: 'EndpointSlices',
+  virtualServers: 'virtual servers',
+  realServers: 'real servers',
+  contestedAddresses: 'contested addresses',
+  waitingServices: 'waiting Services',
+  drainingRealServers: 'draining real servers',
+};
+
+/** As it is where nobody knows it: a daemon of another version counts other things. */
+export function countLabel(name: string): string {
+  return COUNT_LABELS[name] ?? name;
+}
+
 /** What this daemon has put into the kernel, and how far that is known to be there. */
 export interface StatusKernel {
   /** Named counts by the daemon's own books, in the order of display. */

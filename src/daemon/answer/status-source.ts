@@ -66,11 +66,11 @@ async function statusReport(options: StatusSourceOptions): Promise<StatusReport>
     startedAt,
     health: statusHealth(health),
     counts: {
-      Services: dataPlane.cluster.services.size,
-      EndpointSlices: dataPlane.cluster.sliceCount,
-      'virtual servers': desired.virtualServers.size,
-      'contested addresses': claims.conflicts,
-      'waiting Services': dataPlane.cluster.dirtyCount,
+      services: dataPlane.cluster.services.size,
+      endpointSlices: dataPlane.cluster.sliceCount,
+      virtualServers: desired.virtualServers.size,
+      contestedAddresses: claims.conflicts,
+      waitingServices: dataPlane.cluster.dirtyCount,
     },
     kernel: {
       counts: kernel,
@@ -112,9 +112,9 @@ async function kernelCounts(dataPlane: StatusDataPlane): Promise<Record<string, 
   const total = [0, 0, 0];
   for (const sizes of (await tableSizes(dataPlane)).values()) sizes.forEach((size, i) => (total[i]! += size));
   return {
-    'virtual servers': total[0]!,
-    'real servers': total[1]!,
-    'draining real servers': dataPlane.drains.size,
+    virtualServers: total[0]!,
+    realServers: total[1]!,
+    drainingRealServers: dataPlane.drains.size,
   };
 }
 

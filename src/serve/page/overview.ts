@@ -1,6 +1,6 @@
 /** The head of the status page: health first, then what is wanted, what the kernel has, and what happened of late. */
 import { isGreen } from '../health.js';
-import { type StatusChange, type StatusEvent, type StatusRepair, type StatusReport } from '../status.js';
+import { type StatusChange, type StatusEvent, type StatusRepair, type StatusReport, countLabel } from '../status.js';
 import { type Html, type HtmlValue, html } from './html.js';
 import { type Layout, table } from './layout.js';
 import { sparkline } from './sparkline.js';
@@ -70,7 +70,7 @@ function wanted({ counts }: StatusReport): Html {
 function numbers(counts: Readonly<Record<string, number>>): Html[] {
   return Object.entries(counts).map(
     ([name, count]) =>
-      html`<dt>${name}</dt>
+      html`<dt>${countLabel(name)}</dt>
         <dd>${grouped(count)}</dd>`,
   );
 }
@@ -153,7 +153,7 @@ function notes({ notes: lines }: StatusReport): Html | undefined {
 
 function drains({ drains: list, kernel }: StatusReport, now: Date): Html | undefined {
   if (list.length === 0) return undefined;
-  const total = Math.max(list.length, kernel.counts['draining real servers'] ?? 0);
+  const total = Math.max(list.length, kernel.counts['drainingRealServers'] ?? 0);
   const columns = ['Real server', 'Virtual server', 'Connections', 'Deadline in'].map((label) => ({
     ...{ name: label, label, isNumber: label === 'Connections' },
   }));

@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { FakeApiServer } from '../../fakes/api-server.js';
 import { TestCluster } from '../../support/desired-cluster.js';
+import { fetchText } from '../../support/http.js';
+import { PageRig } from '../../support/page-rig.js';
 import { SeeRig, server } from '../../support/see-rig.js';
 
 const DOCS = join(import.meta.dirname, '../../../../docs/operations.md');
@@ -111,6 +113,25 @@ test('the keys of JSON are those that docs/operations.md has, no more and no few
     const absent = [...documented].filter((key) => !keys.has(key) && key !== 'services');
     assert.deepEqual(absent, [], `${command}: in docs/operations.md alone`);
   }
+});
+
+test('so are those of status, none of which has a space in it', async (t) => {
+  const cluster = new TestCluster({ families: [4] });
+  cluster.service('web', { clusterIP: '10.96.1.1', ports: [{ name: 'http', port: 80 }] });
+  cluster.slice('web', [IPS[0]!], { ports: [{ name: 'http', port: 8080, protocol: 'TCP' }] });
+  const rig = new PageRig(cluster);
+  await rig.sync();
+  const { body } = await fetchText(await rig.listen(t), '/status.json');
+  // The command hands on all but the question.
+  const { query: _query, ...page } = JSON.parse(body) as Record<string, unknown>;
+  const keys = new Set(keysOf(page));
+  assert.ok(keys.size > 20);
+  const documented = documentedKeys('`status`');
+  assert.deepEqual(
+    [...keys].filter((key) => !documented.has(key)),
+    [],
+    'not in docs/operations.md',
+  );
 });
 
 /** Where the names of the pods are. */

@@ -40,7 +40,7 @@ async function status(
 ): Promise<{ code: number; text: string }> {
   const report = statusReport({
     ...{ startedAt: AT, health },
-    ...{ counts: { Services: 3 }, kernel: { counts: { 'virtual servers': 5 }, syncingFor: undefined } },
+    ...{ counts: { services: 3 }, kernel: { counts: { virtualServers: 5 }, syncingFor: undefined } },
     notes: ['something to know'],
     ...{ repairs: { virtual_server: 3, rule: 1 }, versions: VERSIONS },
     ...more.report,
@@ -111,7 +111,7 @@ describe('status', () => {
     const { text } = await status(t, HEALTHY, {
       report: {
         drains: [{ ...drain, deadline: undefined }],
-        kernel: { counts: { 'draining real servers': 1500 }, syncingFor: undefined },
+        kernel: { counts: { drainingRealServers: 1500 }, syncingFor: undefined },
         lastRepair: { ...lastRepair, services: ['shop/web'], total: 3 },
       },
     });
@@ -146,7 +146,7 @@ describe('status', () => {
     const names = (await status(t, HEALTHY, { format: 'name' })).text.trimEnd().split('\n');
     assert.deepEqual([names.length, names[0]], [2345, 'shop/web-0']);
     const { report } = parse((await status(t, HEALTHY, { format: 'yaml' })).text) as { report: StatusReport };
-    assert.deepEqual([report.node, report.counts], ['node-0', { Services: 3 }]);
+    assert.deepEqual([report.node, report.counts], ['node-0', { services: 3 }]);
   });
 
   test('shows the Services that a search finds', async (t) => {

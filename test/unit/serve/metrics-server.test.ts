@@ -15,8 +15,8 @@ describe('metrics server', () => {
   const REPORT = statusReport({
     startedAt: new Date(NOW.getTime() - 3_600_000),
     health: { healthy: false, nodeEligible: true, lastUpdated: NOW, reasons: ['<script>alert(1)</script>'] },
-    counts: { 'virtual servers': 42 },
-    kernel: { counts: { 'virtual servers': 41 }, syncingFor: undefined },
+    counts: { virtualServers: 42 },
+    kernel: { counts: { virtualServers: 41 }, syncingFor: undefined },
     lastSync: { at: NOW, seconds: 0.002, result: '1 real server changed' },
     lastVerification: undefined,
     drains: [{ virtualServer: 'TCP 10.96.0.1:443', realServer: '10.1.2.3:443', connections: 7, deadline: NOW }],
