@@ -107,7 +107,7 @@ function refuse(word: string, parent: Command): never {
   parent.error(`error: unknown command '${word}'${hint}`);
 }
 
-/** `help config check` as `config check --help`; commander would answer about `config`, and about nothing to `help foo`. */
+/** `help config check` as `config check --help`: of that commander would tell about `config`, of `help foo` nothing. */
 function helpOf([first, ...path]: readonly string[], program: Command): string[] {
   if (first !== 'help' || path.length === 0) return first === undefined ? [] : [first, ...path];
   let command = program;
