@@ -18,6 +18,8 @@ export interface DaemonOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Options of node itself, e.g. `--cpu-prof`. */
   readonly nodeArgs?: readonly string[];
+  /** Words before node's own: what it is to run under, `setpriv ...` say. */
+  readonly prefix?: readonly string[];
   /** Instead of dist/main.js. */
   readonly entry?: string;
   readonly cwd?: string;
@@ -40,7 +42,9 @@ export class Daemon {
 
   constructor(options: DaemonOptions) {
     const entry = options.entry ?? `${ROOT}dist/main.js`;
-    this.#process = spawn(process.execPath, [...(options.nodeArgs ?? []), entry, ...options.args], {
+    const words = [process.execPath, ...(options.nodeArgs ?? []), entry, ...options.args];
+    const [program = '', ...args] = [...(options.prefix ?? []), ...words];
+    this.#process = spawn(program, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...options.env },
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
