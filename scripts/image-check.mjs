@@ -32,7 +32,7 @@ import { parseArgs } from 'node:util';
 
 /** Debian's names for Node's. */
 const ARCHITECTURES = { x64: 'amd64', arm64: 'arm64' };
-/** binfmt_misc: an ELF program of that machine, whatever the system; F: the interpreter is opened now, not in a chroot. */
+/** binfmt_misc: an ELF program of that machine, whatever the system; F: the interpreter is opened at once. */
 const FOREIGN = {
   arm64: String.raw`:kube-proxy-ipvs-image:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:F`,
 };
@@ -157,7 +157,8 @@ function addNode(directory, major) {
       packages,
       '--no-audit',
       '--no-fund',
-      `--cpu=${nodePlatform}`,
+      // The package is for its own machine alone.
+      ...(isForeign ? ['--force'] : []),
       `node-linux-${nodePlatform}@${major}`,
       'npm@latest',
     ]);
