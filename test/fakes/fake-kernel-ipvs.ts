@@ -29,6 +29,8 @@ export interface FakeVirtualServer {
   readonly realServers: Map<RealServerKey, FakeRealServer>;
   /** Connections, packets in and out, bytes in and out; nothing unless it is set. */
   statistics?: readonly bigint[];
+  /** A kernel before Linux 4.1: without the numbers of 64 bits. */
+  isOld?: boolean;
 }
 
 const IPVS_TYPE = 0x1f;
@@ -228,9 +230,10 @@ function ipvsMessage(command: number, ...attributes: Buffer[]): FakeMessage {
 }
 
 /** IPVS_STATS_ATTR_* from 1 on, as 64-bit numbers; in the older nest connections and packets have 32. */
-function statisticsBytes(statistics: readonly bigint[]): Buffer[] {
+function statisticsBytes(statistics: readonly bigint[], hasLong: boolean): Buffer[] {
   const short = statistics.map((count, i) => attribute(i + 1, i < 3 ? u32(Number(count & 0xffffffffn)) : u64(count)));
-  return [attribute(10, ...short), attribute(12, ...statistics.map((count, i) => attribute(i + 1, u64(count))))];
+  const long = statistics.map((count, i) => attribute(i + 1, u64(count)));
+  return [attribute(10, ...short), ...(hasLong ? [attribute(12, ...long)] : [])];
 }
 
 function u64(count: bigint): Buffer {
@@ -240,7 +243,7 @@ function u64(count: bigint): Buffer {
 }
 
 function serviceBytes(key: VirtualServerKey, server: FakeVirtualServer): Buffer {
-  const { settings, netmask, statistics = [0n, 0n, 0n, 0n, 0n] } = server;
+  const { settings, netmask, statistics = [0n, 0n, 0n, 0n, 0n], isOld = false } = server;
   const bytes = Buffer.from(key, 'latin1');
   const identity =
     bytes[0] === 0
@@ -254,7 +257,7 @@ function serviceBytes(key: VirtualServerKey, server: FakeVirtualServer): Buffer 
     attribute(7, u32(settings.flags | FLAG_HASHED), u32(0xffffffff)),
     attribute(8, u32(settings.timeout)),
     attribute(9, u32(netmask)),
-    ...statisticsBytes(statistics),
+    ...statisticsBytes(statistics, !isOld),
   );
 }
 

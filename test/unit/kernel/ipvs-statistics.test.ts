@@ -30,6 +30,13 @@ test('counters of one virtual server are exact beyond 32 bits; nothing is undefi
   assert.equal(statistics.of(WEB), undefined);
 });
 
+test('a kernel without numbers of 64 bits tells those of 32, and bytes in full', () => {
+  const { ipvs, statistics } = kernel();
+  Object.assign(ipvs.table.get(WEB)!, { statistics: [5n, 2n ** 32n + 7n, 3n, 2n ** 40n, 9n], isOld: true });
+  const expected = { connections: 5, inPackets: 7, outPackets: 3, inBytes: 2 ** 40, outBytes: 9 };
+  assert.deepEqual(statistics.of(WEB), expected);
+});
+
 test('one dump has those of every virtual server', async () => {
   const { ipvs, statistics } = kernel();
   ipvs.table.get(DNS)!.statistics = [1n, 2n, 3n, 4n, 5n];

@@ -112,6 +112,21 @@ describe('a backend that the kernel refuses for good', () => {
     assert.equal(await rig.metric('kubeproxy_ipvs_refused_objects'), 0);
   });
 
+  test('is due again in half a minute, then in twice as long; nothing is due where nothing is refused', async () => {
+    const rig = await refusing();
+    const { refusals } = rig.reconciler;
+    assert.equal(refusals.dueIn, Infinity);
+    await settle(rig);
+    assert.equal(refusals.dueIn, 30_000);
+    await rig.clock.advance(10_000);
+    assert.equal(refusals.dueIn, 20_000);
+    assert.ok(rig.reconciler.dueIn <= 20_000, 'and a sync with it');
+    await rig.clock.advance(25_000);
+    assert.equal(refusals.dueIn, 0);
+    await rig.sync();
+    assert.equal(refusals.dueIn, 60_000);
+  });
+
   test('is forgotten when it is wanted no more', async () => {
     const rig = await refusing();
     await settle(rig);

@@ -210,6 +210,19 @@ describe('the page of a Service', () => {
     assert.doesNotMatch(await text(), /cannot be read/, 'it is tried again');
   });
 
+  it('has a hundred addresses at most, and says how many more there are', async (t) => {
+    const cluster = new TestCluster({ families: [4] });
+    const ports = Array.from({ length: 50 }, (_, i) => ({ name: `p${i}`, port: 80 + i }));
+    cluster.service('two', { ports, externalIPs: ['192.0.2.1'] });
+    cluster.service('three', { clusterIP: '10.96.0.3', ports, externalIPs: ['192.0.2.2', '192.0.2.3'] });
+    const port = await (await synced(cluster)).listen(t);
+    const text = async (name: string) => words((await fetchText(port, `/status/service?name=default/${name}`)).body);
+    const two = await text('two');
+    assert.equal(two.match(/^ ?TCP [0-9.]+:\d+ (ClusterIP|ExternalIP)/gm)?.length, 100);
+    assert.doesNotMatch(two, /more addresses\n/);
+    assert.match(await text('three'), /\nand 50 more addresses\n/);
+  });
+
   it('has pages of endpoints, and says which Service there is not', async (t) => {
     const cluster = new TestCluster({ families: [4] });
     cluster.service('big');
