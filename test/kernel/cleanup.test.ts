@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { iptablesBackend } from './harness/iptables-programs.js';
 import { ipvsRules, iptablesRules, kubeIpvs0Addresses, loadModules, shell } from './harness/kernel-state.js';
+import { allRules, allSets } from './harness/rules-state.js';
 import { waitUntil } from './harness/wait.js';
 import { Rig, fixtureCluster } from './reliability-rig.js';
 import { steps } from './reliability-steps.js';
@@ -93,6 +94,7 @@ step("the start removes what kube-proxy's iptables mode left, stale refusals too
 
 step('cleanup refuses while the daemon runs, unless forced; a dry run may look', async () => {
   const servers = (await ipvsRules()).length;
+  assert.ok((await allSets()).create.length > 30, 'there is something to remove');
   const refused = await rig.command('cleanup', '--config', config);
   assert.equal(refused.code, 1);
   assert.match(refused.output, /the daemon runs on this node .*--force/);
@@ -108,6 +110,9 @@ step('cleanup refuses while the daemon runs, unless forced; a dry run may look',
   const { code, output } = await rig.command('cleanup', '--config', config);
   assert.equal(code, 0, output);
   assert.deepEqual([await ipvsRules(), await kubeIpvs0Addresses()], [[], []]);
+  const rules = [...(await allRules(4)), ...(await allRules(6))].filter((line) => line.includes('KUBE-'));
+  const others = rules.filter((line) => !/KUBE-(FIREWALL|KUBELET-CANARY)/.test(line));
+  assert.deepEqual([(await allSets()).create, others], [[], []]);
 });
 
 /** What kube-proxy runs for each of its sets when it starts. */
