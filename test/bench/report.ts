@@ -133,6 +133,9 @@ export function rowOf(services: number, endpoints: number, parts: Parts, vips: V
 
 type Figure = readonly [name: string, value: (row: Row) => number | string | null];
 
+/** Of the figures below, those that stand in the published table's head. */
+const HEAD_FIGURES = 3;
+
 /** In the order of the published table. */
 const FIGURES: readonly Figure[] = [
   ['Services', (row) => row.services],
@@ -140,9 +143,9 @@ const FIGURES: readonly Figure[] = [
   ['VIPs as', (row) => row.vips],
   ['cold sync, ms', (row) => row.coldSyncMs],
   ['kernel limit (C), ms', (row) => row.kernelLimitMs],
-  ['ratio', (row) => row.ratio],
+  ['ratio of the two', (row) => row.ratio],
   ["cold sync less the CPU of the rules' programs, ms", (row) => row.coldSyncWithoutRulesMs],
-  ['ratio', (row) => row.ratioWithoutRules],
+  ['ratio of that to C', (row) => row.ratioWithoutRules],
   ['start to serving, ms', (row) => row.startToServingMs],
   ['ipvsadm -R + ipset + ip -batch, ms', (row) => row.ipvsadmRestoreMs],
   ['one change p50, ms', (row) => row.changeP50Ms],
@@ -154,12 +157,12 @@ const FIGURES: readonly Figure[] = [
   ['change p99 during the cold sync, ms', (row) => row.changeInColdSyncP99Ms],
   ['10 % of endpoints change, ms', (row) => row.burstMs],
   ['one change p99 in 2 min after, ms', (row) => row.changeAfterBurstP99Ms],
-  ["the daemon's own work of it p99, ms at most", (row) => row.ownWorkAfterBurstP99Ms],
+  ['own work p99 of those, ms at most', (row) => row.ownWorkAfterBurstP99Ms],
   ['longest garbage collection of the API server meanwhile, ms', (row) => row.apiServerPauseAfterBurstMs],
   ['one verification, ms', (row) => row.verifyMs],
   ['CPU of one verification, ms', (row) => row.verifyCpuMs],
   ['the same reading by C, ms', (row) => row.verifyLimitCpuMs],
-  ['ratio', (row) => row.verifyRatio],
+  ['its CPU against the same by C', (row) => row.verifyRatio],
   ['CPU idle, %', (row) => row.cpuPercentIdle],
   ['CPU at 1 % churn/min, %', (row) => row.cpuPercentChurn],
   ['memory settled, MB', (row) => row.rssMb.settled],
@@ -200,10 +203,13 @@ function rounded(value: number | undefined, digits: number): number | null {
 export function markdownTable({ rows }: Report): string {
   const head = [
     'Services x endpoints',
-    ...rows.map((row) => `${thousands(row.services)} x ${row.endpoints / row.services}`),
+    ...rows.map(
+      ({ services, endpoints, vips }) =>
+        `${thousands(services)} x ${endpoints / services}${vips === 'routes' ? ', VIPs as routes' : ''}`,
+    ),
   ];
   const measured = cellsOf(rows)
-    .slice(2)
+    .slice(HEAD_FIGURES)
     .filter(([, ...cells]) => cells.some((cell) => cell !== '-'))
     .map(([name = '', ...cells]) => [name, ...cells.map((cell) => (cell === '-' ? '' : thousands(Number(cell))))]);
   return [head, head.map(() => '---'), ...measured].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
