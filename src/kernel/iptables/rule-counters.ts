@@ -10,7 +10,7 @@ export type ChainPackets = ReadonlyMap<string, readonly number[]>;
 
 /** Reads counters; a backend that keeps its rules elsewhere has another one. */
 export interface RuleCounters {
-  /** Milliseconds that what was read should do for: how dear reading is. */
+  /** Milliseconds that what was read should do for: how expensive reading is. */
   readonly keepMs: number;
   /** Undefined when they cannot be read this time. */
   read(family: Family, table: string): Promise<ChainPackets | undefined>;
