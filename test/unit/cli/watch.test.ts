@@ -19,9 +19,9 @@ describe('--watch', () => {
       if (answer instanceof Error) return Promise.reject(answer);
       return Promise.resolve({ data: { answer }, text: [answer], names: [answer], notes: [], code: looks });
     };
-    const { isTerminal = false, format } = more;
+    const { format, ...terminal } = more;
     const environment = {
-      ...{ isTerminal, stop: stop.signal, variables: {} },
+      ...{ ...terminal, stop: stop.signal, variables: {} },
       out: (text: string) => void written.push(...[text].filter(Boolean)),
       err: (text: string) => void written.push(...[text].filter(Boolean).map((one) => `! ${one}`)),
     } as unknown as Environment;
@@ -53,6 +53,25 @@ describe('--watch', () => {
       ['a', 'b'].map((answer) => `${JSON.stringify({ answer }, undefined, 2)}\n`),
     );
     assert.deepEqual((await watched({ format: 'yaml' }, 'a', 'b')).written, ['answer: a\n', '---\n', 'answer: b\n']);
+  });
+
+  test('notes are said at the first look, whose exit code is 0 where it says none', async () => {
+    for (const watchMs of [undefined, 1]) {
+      const said = { out: '', err: '' };
+      const stop = new AbortController();
+      const environment = {
+        ...{ stop: stop.signal, variables: {} },
+        out: (text: string) => void (said.out += text),
+        err: (text: string) => void (said.err += text),
+      } as unknown as Environment;
+      const options = { format: undefined, headers: true, watchMs } as SeeOptions;
+      const ask = (): Promise<Answer> => {
+        setImmediate(() => stop.abort());
+        return Promise.resolve({ data: {}, text: ['a'], names: [], notes: ['not all is known'] });
+      };
+      assert.equal(await show(options, environment, ask), 0);
+      assert.deepEqual(said, { out: 'a\n', err: 'note: not all is known\n' });
+    }
   });
 
   test('a first look that fails is the end', async () => {
