@@ -8,6 +8,7 @@ import { type WallClock, systemClock } from '../../../src/time/clock.js';
 import { KubeClient } from '../../../src/kube/client.js';
 import { ApiServerAddresses } from '../../../src/daemon/cluster/api-server-addresses.js';
 import { NodeAddresses, type ProtectNodeAddresses } from '../../../src/daemon/cluster/node-addresses.js';
+import { AddressProtection } from '../../../src/daemon/cluster/protection.js';
 import { RememberedAddresses } from '../../../src/daemon/cluster/remembered-addresses.js';
 import { ClusterState } from '../../../src/model/cluster-state.js';
 import { type Address, formatAddress, parseAddress } from '../../../src/values/address.js';
@@ -257,4 +258,47 @@ test('a count that is refused holds nobody up, and is asked for again', async (t
   assert.equal(server.requests.length, 1, 'ready while it waits');
   askAgain();
   await until('asked again', () => cluster.protectedAddresses.size === 1);
+});
+
+test('both together: closed they ask for nothing more, and a name server that is silent is not waited for', async (t) => {
+  const server = new FakeApiServer();
+  server.set(node('node-0', '10.0.0.1'), node('node-1', '10.0.0.2'));
+  await server.start();
+  t.after(() => server.stop());
+  const client = new KubeClient({ master: server.url.replace('127.0.0.1', 'localhost') });
+  t.after(() => client.close());
+  const waits = new Set<object>();
+  const clock: WallClock = {
+    ...systemClock,
+    after: (ms, callback) => {
+      const one = {};
+      waits.add(one);
+      const cancel = systemClock.after(ms, () => {
+        waits.delete(one);
+        callback();
+      });
+      return () => {
+        waits.delete(one);
+        cancel();
+      };
+    },
+  };
+  const cluster = new ClusterState();
+  let answer: Promise<readonly string[]> = new Promise(() => undefined);
+  const protection = new AddressProtection({
+    ...{ client, cluster, clock, log, nodeName: 'node-0', config: { protectNodeAddresses: 'auto' } },
+    ...{ onChange: () => undefined, resolve: () => answer },
+  });
+  assert.deepEqual(await protection.resolve(1), []);
+  answer = Promise.resolve(['192.0.2.1']);
+  assert.deepEqual((await protection.resolve(60_000)).map(formatAddress), ['192.0.2.1']);
+  protection.start();
+  await protection.ready;
+  await until('it waits for the next look', () => waits.size >= 1);
+  assert.deepEqual(protectedBy(cluster), [
+    '10.0.0.2 an address of node node-1',
+    '192.0.2.1 the API server that is configured',
+  ]);
+  await protection.close();
+  assert.equal(waits.size, 0);
 });
