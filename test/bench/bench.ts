@@ -13,10 +13,12 @@ import { parseArgs } from 'node:util';
 import { ROOT } from '../kernel/harness/agent.js';
 import { MAX_RESTORE_SERVICES } from './part-cold.js';
 import { publish } from './publish.js';
-import { type Parts, type Report, rowOf, table } from './report.js';
+import { type Parts, type Report, profileText, rowOf, table } from './report.js';
 
 const DEFAULT_ROWS = '100x10,1000x10,5000x10,10000x10,50000x10,10000x10r,50000x10r';
-const ALL_PARTS = ['cold', 'record', 'limit', 'restore', 'steady', 'traffic', 'strace'] as const;
+const ALL_PARTS = ['cold', 'record', 'limit', 'restore', 'steady', 'traffic', 'profile', 'strace'] as const;
+/** Besides these, profile is for whoever wants to know what bounds a figure. */
+const USUAL_PARTS = ALL_PARTS.filter((part) => part !== 'profile');
 const PROGRAMS = ['kernel-limit', 'verify-limit', 'traffic'];
 const TIMEOUT_SECONDS = 3600;
 /** strace sometimes stops for ever in user-mode-linux; the other figures are not to be lost for that. */
@@ -29,7 +31,7 @@ const { values } = parseArgs({
     rows: { type: 'string', default: DEFAULT_ROWS },
     json: { type: 'string' },
     quick: { type: 'boolean', default: false },
-    parts: { type: 'string', default: ALL_PARTS.join(',') },
+    parts: { type: 'string', default: USUAL_PARTS.join(',') },
     publish: { type: 'boolean', default: false },
     from: { type: 'string' },
   },
@@ -47,7 +49,7 @@ const machine = {
 let testKernel = '';
 const result = values.from === undefined ? measure() : (JSON.parse(readFileSync(values.from, 'utf8')) as Report);
 save(result);
-process.stdout.write(table(result));
+process.stdout.write(table(result) + result.rows.map(profileText).join(''));
 if (values.publish) publish(result, `${ROOT}docs`);
 
 function measure(): Report {

@@ -5,11 +5,13 @@
  *
  * writes its result to DIRECTORY/PART.json. Parts: cold (everything by the daemon as shipped), record (what the first
  * sync sends), limit (the same sent by C), restore (the same by ipvsadm, ipset and ip), steady (changes in the
- * middle of other work, and what a verification costs), traffic (new connections), strace (system calls counted).
+ * middle of other work, and what a verification costs), traffic (new connections), profile (where the time
+ * goes), strace (system calls counted).
  */
 import { writeFileSync } from 'node:fs';
 import { measureCold } from './part-cold.js';
 import { measureLimit, record } from './part-limit.js';
+import { measureProfile } from './part-profile.js';
 import { measureRestore } from './part-restore.js';
 import { measureSteady } from './part-steady.js';
 import { countSyscalls } from './part-strace.js';
@@ -23,6 +25,7 @@ const PARTS = {
   restore: measureRestore,
   steady: measureSteady,
   traffic: measureTraffic,
+  profile: measureProfile,
   strace: countSyscalls,
 } as const;
 

@@ -87,7 +87,7 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
  * The first verification also reads the rules back and is followed by V8's clean-up of the start: idleness begins after
  * it.
  */
-async function untilVerified(): Promise<void> {
+export async function untilVerified(): Promise<void> {
   while (((await readMetrics()).get(VERIFICATIONS) ?? 0) === 0) await sleep(1000);
   await sleep(SETTLE_MS);
 }

@@ -1,6 +1,7 @@
 /** From what the parts measured to the rows of the JSON file and the printed table. */
 import { type ColdResult } from './part-cold.js';
 import { type LimitResult } from './part-limit.js';
+import { type ProfileResult } from './part-profile.js';
 import { type RestoreResult } from './part-restore.js';
 import { type SteadyResult } from './part-steady.js';
 import { type StraceResult } from './part-strace.js';
@@ -13,6 +14,7 @@ export interface Parts {
   restore?: RestoreResult;
   steady?: SteadyResult;
   traffic?: TrafficResult;
+  profile?: ProfileResult;
   strace?: StraceResult;
 }
 
@@ -217,4 +219,23 @@ export function markdownTable({ rows }: Report): string {
 
 function thousands(value: number): string {
   return value.toLocaleString('en-US', { maximumFractionDigits: 2 });
+}
+
+/** Where the time went in this row, if that was looked at: milliseconds by what was running. */
+export function profileText({ services, endpoints, details: { profile } }: Row): string {
+  if (profile === undefined) return '';
+  const { coldSync, idle, changes } = profile;
+  const parts = [
+    [
+      `cold sync, ${coldSync.ms} ms with the profiler, of which programs for the rules ${coldSync.programsMs} ms`,
+      coldSync,
+    ],
+    [`${idle.seconds} s of idleness`, idle],
+    [`${changes.count} single changes`, changes],
+  ] as const;
+  const lines = parts.flatMap(([title, { shares }]) => [
+    `${title}:`,
+    ...shares.filter(({ ms }) => ms > 0).map(({ what, ms }) => `  ${String(ms).padStart(6)} ms  ${what}`),
+  ]);
+  return [`${services} Services, ${endpoints} endpoints`, ...lines, ''].join('\n');
 }

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { readFileSync } from 'node:fs';
 import { svgChart } from '../../bench/chart.js';
 import { parseHistogram, quantileOf } from '../../bench/histogram.js';
+import { shares } from '../../bench/profile-shares.js';
 import { changeChart, coldSyncChart, withFigures } from '../../bench/publish.js';
 import { type Parts, type Report, markdownTable, rowOf, table } from '../../bench/report.js';
 import { parseStrace } from '../../bench/part-strace.js';
@@ -97,6 +98,40 @@ test('a row has the published names, and null for what was not measured', () => 
   const nothing = rowOf(100, 1000, {});
   assert.equal(nothing.ratio, null);
   assert.deepEqual(nothing.rssMb, { peak: null, settled: null });
+});
+
+test('a profile by what was running: rooms for our own code, the kernel apart, idleness and other times left out', () => {
+  const frame = (functionName: string, url = '') => ({
+    functionName,
+    url,
+    scriptId: '0',
+    lineNumber: 1,
+    columnNumber: 1,
+  });
+  const frames = [
+    frame('writeBuffer'),
+    frame('upsert', 'file:///x/build/src/reconcile/ipvs-applier.js'),
+    frame('append', 'file:///x/build/src/kernel/ipvs/client.js'),
+    frame('(idle)'),
+    frame('now', 'node:internal/perf/performance'),
+    frame('inc', 'file:///x/node_modules/prom-client/lib/counter.js'),
+  ];
+  const profile = {
+    nodes: frames.map((callFrame, id) => ({ id, callFrame, hitCount: 1 })),
+    startTime: 0,
+    endTime: 0,
+    samples: [0, 1, 3, 2, 0, 4, 5],
+    // The time of a sample goes on until the next one.
+    timeDeltas: [1000, 5000, 2000, 90_000, 3000, 4000, 2000, 1000],
+  };
+  assert.deepEqual(shares({ startedAt: 1_000_000, profile }), [
+    { what: 'the kernel: write and send', ms: 9 },
+    { what: 'src/kernel/ipvs', ms: 3 },
+    { what: 'src/reconcile', ms: 2 },
+    { what: "Node's JavaScript", ms: 2 },
+    { what: 'prom-client', ms: 1 },
+  ]);
+  assert.deepEqual(shares({ startedAt: 1_000_000, profile }, 1_000_005, 1_000_007), [{ what: 'src/reconcile', ms: 2 }]);
 });
 
 test('the table names the machine, lines up its columns and marks a quick run', () => {
