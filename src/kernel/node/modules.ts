@@ -96,18 +96,18 @@ export function findModules(names: readonly string[], paths: ModulePaths = {}): 
 
 /**
  * Tells whether a module's feature can be used without the kernel having to load anything. Where nothing can be known
- * (no module files here, a kernel without modules) the answer is yes: then it is there, or there is nothing to be
- * loaded.
+ * (no module files here, a kernel without modules, and no trace that it would leave) the answer is yes: then it is
+ * there, or there is nothing to be loaded.
  */
 export function isModulePresent(paths: ModulePaths = {}): (name: string) => boolean {
   const inventory = new ModuleInventory(paths);
   const procRoot = paths.procRoot ?? '/proc';
   const hasModules = existsSync(join(procRoot, 'modules'));
   return (name) => {
-    if (!hasModules || inventory.state(name) !== undefined) return true;
+    if (inventory.state(name) !== undefined) return true;
     const evidence = EVIDENCE[name];
     if (evidence !== undefined) return existsSync(join(procRoot, evidence));
-    return !inventory.isLoadable(name) && !existsSync(inventory.directory);
+    return !hasModules || (!inventory.isLoadable(name) && !existsSync(inventory.directory));
   };
 }
 

@@ -2,6 +2,7 @@
 import { AttributeReader } from '../../netlink/attribute-reader.js';
 import { NetlinkBatch } from '../../netlink/batch.js';
 import { type NetlinkConnection, type NetlinkRequest } from '../../netlink/connection.js';
+import { NetlinkError } from '../../netlink/errors.js';
 import { type NetlinkMessage, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST } from '../../netlink/message.js';
 import { MessageTemplate } from '../../netlink/message-template.js';
 import { type Address, FAMILIES, type Family, formatAddress } from '../../values/address.js';
@@ -63,7 +64,11 @@ export class LocalRoutes {
       const [request, decode] = this.#dump<{ address: Address; index: number }[]>(family, (route, found) => {
         found.push(route);
       });
-      return this.#connection.dump(request, decode);
+      try {
+        return this.#connection.dump(request, decode);
+      } catch (error) {
+        return noneIn(error, []);
+      }
     });
   }
 
@@ -78,7 +83,11 @@ export class LocalRoutes {
     pause: () => Promise<void>,
   ): Promise<Found> {
     const [request, decode] = this.#dump<Found>(family, ({ index, address }, found) => add(found, index, address));
-    return this.#connection.dumpPaced(request, decode, fresh, pause);
+    try {
+      return await this.#connection.dumpPaced(request, decode, fresh, pause);
+    } catch (error) {
+      return noneIn(error, fresh());
+    }
   }
 
   #queue(operation: RouteOperation, index: number, address: Address): boolean {
@@ -118,6 +127,12 @@ export class LocalRoutes {
     };
     return [{ operation: 'list routes', type: RTM_GETROUTE, write }, decode];
   }
+}
+
+/** The kernel makes table local when the first address comes: in a new network namespace there is none. */
+function noneIn<Found>(error: unknown, nothing: Found): Found {
+  if (error instanceof NetlinkError && error.code === 'ENOENT' && !error.resultUnknown) return nothing;
+  throw error;
 }
 
 function describe(change: AddressChange<RouteOperation>): string {

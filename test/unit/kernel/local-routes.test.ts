@@ -99,6 +99,26 @@ describe('a VIP as a route', () => {
       ['10.96.0.1 1', 'fd00:96::1 1'],
     );
   });
+
+  test('there are none where the kernel has no table local yet; any other refusal is one', async () => {
+    const list = (family: 4 | 6): Promise<string[]> =>
+      client.routes.listPaced<string[]>(
+        family,
+        () => [],
+        (found, _index, one) => found.push(one),
+        () => Promise.resolve(),
+      );
+    const refused = (code: 'ENOENT' | 'EPERM'): void =>
+      void kernel.faults.push({ at: 'message', protocol: NETLINK_ROUTE, code });
+    refused('ENOENT');
+    assert.deepEqual(client.routes.list(), []);
+    refused('ENOENT');
+    assert.deepEqual(await list(4), []);
+    refused('EPERM');
+    assert.throws(() => client.routes.list(), /list routes: EPERM/);
+    refused('EPERM');
+    await assert.rejects(list(6), /list routes: EPERM/);
+  });
 });
 
 describe('the filter of news where VIPs are routes', () => {

@@ -104,7 +104,9 @@ test('looking tells what is there, what could be loaded and what is missing, and
   mkdirSync(join(root, 'proc/net'), { recursive: true });
   writeFileSync(join(root, 'proc/net/ip_tables_names'), '');
   assert.ok(isPresent('ip_tables'), 'it shows that it is there');
-  assert.ok(isModulePresent({ ...PATHS, procRoot: join(root, 'none') })('ip_set'), 'a kernel without modules');
+  const withoutModules = isModulePresent({ ...PATHS, procRoot: join(root, 'none') });
+  assert.ok(withoutModules('ip_set'), 'a kernel without modules');
+  assert.equal(withoutModules('ip_vs'), false, 'built in, it would show; not there, it cannot be loaded');
 });
 
 test('modules that can all be loaded cost one process', async () => {
