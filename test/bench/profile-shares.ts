@@ -9,6 +9,9 @@ export interface Share {
 type CallFrame = CpuProfile['profile']['nodes'][number]['callFrame'];
 
 const IDLE = '(idle)';
+/** A sample speaks for no more than this, ms. Longer until the next one, the process was not on the CPU. */
+const LONGEST = 6;
+const AWAY = 'others on the CPU';
 /** What V8 and Node call what is not JavaScript. */
 const NATIVE: Readonly<Record<string, string>> = {
   writeBuffer: 'the kernel: write and send',
@@ -28,8 +31,9 @@ export function shares({ startedAt, profile }: CpuProfile, from = 0, to = Infini
     const ms = (profile.timeDeltas?.[i + 1] ?? 0) / 1000;
     const frame = frames.get(node);
     if (frame === undefined || at < from || at > to || frame.functionName === IDLE) continue;
-    const what = placeOf(frame);
-    found.set(what, (found.get(what) ?? 0) + ms);
+    const add = (what: string, time: number): unknown => found.set(what, (found.get(what) ?? 0) + time);
+    add(placeOf(frame), Math.min(ms, LONGEST));
+    if (ms > LONGEST) add(AWAY, ms - LONGEST);
   }
   return [...found].map(([what, ms]) => ({ what, ms: Math.round(ms) })).sort((a, b) => b.ms - a.ms);
 }
