@@ -1,7 +1,6 @@
 /**
- * Loaded before the fake API server (`node --import`): notes its garbage collections. On SIGUSR2 it writes them as
- * JSON, `[[end in Unix ms, length in ms], ...]`, to GC_FILE. A change that was written just before one waits for it,
- * whatever the daemon does.
+ * Loaded before the daemon or the fake API server (`node --import`): notes garbage collections. SIGUSR2 writes them as
+ * JSON, `[[end in Unix ms, length in ms], ...]`, to GC_FILE. A change that comes just before one waits for it.
  */
 import { writeFileSync } from 'node:fs';
 import { PerformanceObserver } from 'node:perf_hooks';

@@ -1,5 +1,5 @@
 /** The daemon as shipped: cold start, then single changes, idleness, churn and a burst. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ROOT } from '../kernel/harness/agent.js';
 import { waitUntil } from '../kernel/harness/wait.js';
@@ -25,8 +25,9 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
   const gcFile = `${directory}/gc.json`;
   const server = await ApiServer.start(scale, gcFile);
   const stallsFile = `${directory}/stalls.json`;
-  const nodeArgs = ['--import', `${ROOT}build/test/bench/stalls.js`];
-  const start = await coldStart({ nodeArgs, env: { STALLS_FILE: stallsFile } });
+  const daemonGcFile = `${directory}/daemon-gc.json`;
+  const nodeArgs = ['stalls', 'gc-pauses'].flatMap((name) => ['--import', `${ROOT}build/test/bench/${name}.js`]);
+  const start = await coldStart({ nodeArgs, env: { STALLS_FILE: stallsFile, GC_FILE: daemonGcFile } });
   const { daemon } = start;
   const afterSync = await readMetrics();
   daemon.signal('SIGUSR2');
@@ -56,6 +57,9 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
   const ownAfterLater = await histogram(CHANGES);
   server.writePauses();
   const pauses = await waitUntil('the list of garbage collections', () => readPauses(gcFile));
+  rmSync(daemonGcFile, { force: true });
+  daemon.signal('SIGUSR2');
+  const daemonPauses = await waitUntil('those of the daemon', () => readPauses(daemonGcFile));
   const end = { ...memory(daemon.pid) };
   await daemon.stop();
   server.stop();
@@ -73,6 +77,7 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
       ownP99Ms: quantileOf(ownBeforeLater, ownAfterLater, 0.99) * 1000,
       ownMaxMs: quantileOf(ownBeforeLater, ownAfterLater, 1) * 1000,
       apiServerPauseMs: round(longest(pauses, burstOver, Infinity)),
+      daemonPauseMs: round(longest(daemonPauses, burstOver, Infinity)),
     },
     ownP50Ms: quantileOf(ownBefore, ownAfter, 0.5) * 1000,
     ownP99Ms: quantileOf(ownBefore, ownAfter, 0.99) * 1000,

@@ -49,6 +49,7 @@ export interface Row {
   readonly ownWorkAfterBurstP99Ms: number | null;
   /** Nobody else's: the fake API server stands still meanwhile, and the change waits in it. */
   readonly apiServerPauseAfterBurstMs: number | null;
+  readonly daemonPauseAfterBurstMs: number | null;
   /**
    * One full verification by the daemon's own metric: on one CPU with nothing else to do, elapsed time is CPU time at
    * most.
@@ -111,6 +112,7 @@ export function rowOf(services: number, endpoints: number, parts: Parts, vips: V
     changeAfterBurstP99Ms: rounded(cold?.changesAfterBurst.p99Ms, 2),
     ownWorkAfterBurstP99Ms: rounded(cold?.changesAfterBurst.ownP99Ms, 2),
     apiServerPauseAfterBurstMs: rounded(cold?.changesAfterBurst.apiServerPauseMs, 1),
+    daemonPauseAfterBurstMs: rounded(cold?.changesAfterBurst.daemonPauseMs, 1),
     verifyMs: rounded(cold?.idle.verificationWallMs, 0),
     verifyCpuMs: rounded(steady?.verification.cpuMs, 1),
     verifyLimitCpuMs: rounded(steady?.limit.cpuMs, 1),
@@ -161,6 +163,7 @@ const FIGURES: readonly Figure[] = [
   ['one change p99 in 2 min after, ms', (row) => row.changeAfterBurstP99Ms],
   ['own work p99 of those, ms at most', (row) => row.ownWorkAfterBurstP99Ms],
   ['longest garbage collection of the API server meanwhile, ms', (row) => row.apiServerPauseAfterBurstMs],
+  ['longest garbage collection of the daemon meanwhile, ms', (row) => row.daemonPauseAfterBurstMs],
   ['one verification, ms', (row) => row.verifyMs],
   ['CPU of one verification, ms', (row) => row.verifyCpuMs],
   ['the same reading by C, ms', (row) => row.verifyLimitCpuMs],

@@ -66,6 +66,8 @@ test('what ipvsadm made is listed with its forwarding method', () => {
     client.listRealServers(key).map(({ forwarding, weight }) => [forwarding, weight]),
     [['route', 1]],
   );
+  assert.deepEqual(client.getVirtualServer(key), client.listVirtualServers().servers[0]);
+  assert.equal(client.getVirtualServer(addressServerKey('TCP', address('10.1.1.1'), 81)), undefined);
   client.close();
 });
 

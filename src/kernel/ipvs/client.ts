@@ -200,6 +200,25 @@ export class IpvsClient {
     return listing(await this.#connection.dumpPaced(request, decode, () => [], pause));
   }
 
+  /** One virtual server; undefined when there is none. Throws NetlinkError. */
+  getVirtualServer(virtualServer: VirtualServerKey): DumpedVirtualServer | undefined {
+    let found: DumpedVirtualServer | undefined;
+    try {
+      this.#get(
+        `get virtual server ${formatVirtualServer(virtualServer)}`,
+        IpvsCommand.getService,
+        (reader) => {
+          if (reader.type === IpvsAttribute.service) found = readService(this.#nested.enter(reader));
+        },
+        (writer) => writeService(writer, virtualServer),
+      );
+    } catch (error) {
+      if (error instanceof NetlinkError && error.code === 'ESRCH' && !error.resultUnknown) return undefined;
+      throw error;
+    }
+    return found;
+  }
+
   /** The real servers of one virtual server; empty, too, when there is no such virtual server. Throws NetlinkError. */
   listRealServers(virtualServer: VirtualServerKey): DumpedRealServer[] {
     const family = virtualServerFamily(virtualServer);
@@ -312,8 +331,16 @@ export class IpvsClient {
     return [{ operation: what.operation, type: this.#family, write }, decode];
   }
 
-  #get(operation: string, command: number, visit: (reader: AttributeReader) => void): void {
-    const write = (writer: MessageWriter): void => writeGenericHeader(writer, command, IPVS_VERSION);
+  #get(
+    operation: string,
+    command: number,
+    visit: (reader: AttributeReader) => void,
+    writeWhat: (writer: MessageWriter) => void = () => undefined,
+  ): void {
+    const write = (writer: MessageWriter): void => {
+      writeGenericHeader(writer, command, IPVS_VERSION);
+      writeWhat(writer);
+    };
     this.#connection.request({ operation, type: this.#family, write }, (message) => {
       if (message.type !== this.#family) return;
       const reader = genericAttributes(message, this.#reader);

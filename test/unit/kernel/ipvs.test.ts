@@ -3,7 +3,7 @@ import { beforeEach, test } from 'node:test';
 import { join } from 'node:path';
 import { IpvsClient, IpvsUnavailableError } from '../../../src/kernel/ipvs/client.js';
 import { NetlinkError } from '../../../src/netlink/errors.js';
-import { type NetlinkSocket } from '../../../src/netlink/socket.js';
+import { NETLINK_GENERIC, type NetlinkSocket } from '../../../src/netlink/socket.js';
 import { addressServerKey, fwmarkServerKey } from '../../../src/values/virtual-server.js';
 import { FakeIpvs } from '../../fakes/fake-kernel-ipvs.js';
 import { FakeKernel } from '../../fakes/fake-kernel.js';
@@ -154,6 +154,10 @@ test('lists connection counts, other forwarding methods and what others set up',
   ]);
   assert.deepEqual(client.listVirtualServers().servers, [{ key: SERVERS.tcp, settings: RR, modified: true }]);
   assert.deepEqual(client.listRealServers(SERVERS.sctp), []);
+  assert.deepEqual(client.getVirtualServer(SERVERS.tcp), { key: SERVERS.tcp, settings: RR, modified: true });
+  assert.equal(client.getVirtualServer(SERVERS.sctp), undefined);
+  kernel.faults.push({ at: 'message', code: 'EPERM', protocol: NETLINK_GENERIC });
+  assert.throws(() => client.getVirtualServer(SERVERS.sctp), /get virtual server SCTP .*EPERM/);
 });
 
 test('counts virtual servers of protocols without a name', () => {

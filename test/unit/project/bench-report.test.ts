@@ -37,7 +37,7 @@ const PARTS: Parts = {
     burstCpuMs: { daemon: 3000, apiServer: 2000 },
     changesAfterBurst: {
       ...{ count: 200, p50Ms: 4, p99Ms: 8.125, maxMs: 9 },
-      ...{ ownP99Ms: 2, ownMaxMs: 5, apiServerPauseMs: 7.77 },
+      ...{ ownP99Ms: 2, ownMaxMs: 5, apiServerPauseMs: 7.77, daemonPauseMs: 3.33 },
     },
   },
   limit: { ms: 2000, datagrams: 1, messages: 1, bytes: 1, refused: 0, perSocket: [1] },
@@ -81,6 +81,7 @@ test('a row has the published names, and null for what was not measured', () => 
     changeAfterBurstP99Ms: 8.13,
     ownWorkAfterBurstP99Ms: 2,
     apiServerPauseAfterBurstMs: 7.8,
+    daemonPauseAfterBurstMs: 3.3,
     verifyMs: 123,
     verifyCpuMs: 330,
     verifyLimitCpuMs: 165,

@@ -4,11 +4,14 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { NLM_F_DUMP } from '../../../src/netlink/message.js';
+import { IpvsCommand } from '../../../src/kernel/ipvs/message.js';
 import { NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE } from '../../../src/netlink/socket.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { addressServerKey } from '../../../src/values/virtual-server.js';
 import { scaleCluster } from '../../fakes/cluster-generator.js';
 import { type FakeFault } from '../../fakes/fake-kernel-faults.js';
+import { type WireMessage } from '../../fakes/netlink-bytes.js';
 import { FaultRig } from '../../support/fault-rig.js';
 
 const SERVICES = { services: 40, endpointsPerService: 5 };
@@ -21,8 +24,8 @@ async function adopted(): Promise<FaultRig> {
 }
 
 /** The cluster arrives: 40 virtual servers with 5 real servers each, 240 messages in one batch. */
-function addCluster(rig: FaultRig): void {
-  for (const object of scaleCluster(SERVICES)) rig.core.set(object);
+function addCluster(rig: FaultRig, scale = SERVICES): void {
+  for (const object of scaleCluster(scale)) rig.core.set(object);
 }
 
 async function assertRecovered(rig: FaultRig, what: string): Promise<void> {
@@ -54,6 +57,30 @@ for (const code of ['EBUSY', 'ENOBUFS', 'EINTR', 'ENOMEM', 'EPERM']) {
     assert.deepEqual(rig.written.slice(written), ['add'], 'one message made up for it');
   });
 }
+
+test('what is not known of one virtual server is asked for that one alone, what is of many in one list', async () => {
+  for (const [services, lists] of [
+    [1, 0],
+    [300, 1],
+  ] as const) {
+    const rig = await adopted();
+    addCluster(rig, { services, endpointsPerService: 5 });
+    rig.kernel.faults.push({ at: 'message', code: 'EBUSY', protocol: NETLINK_GENERIC, stays: true });
+    assert.equal(await rig.sync(), false);
+    rig.kernel.faults.length = 0;
+    let listed = 0;
+    const isList = ({ body, flags }: WireMessage): boolean =>
+      body[0] === IpvsCommand.getService && (flags & NLM_F_DUMP) !== 0;
+    const when = (messages: readonly WireMessage[]): boolean => {
+      listed += messages.filter(isList).length;
+      return false;
+    };
+    rig.kernel.faults.push({ at: 'send', code: 'never', protocol: NETLINK_GENERIC, when });
+    assert.equal(await rig.sync(), true);
+    assert.deepEqual(rig.drift(), []);
+    assert.equal(listed, lists, `${services} uncertain`);
+  }
+});
 
 test('the first message of a virtual server refused: those that need it fail too, all land later', async () => {
   const rig = await adopted();
