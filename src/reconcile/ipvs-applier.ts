@@ -21,8 +21,8 @@ import { type Pacer, type StopFlag } from '../time/pacer.js';
 import { type Round } from './round.js';
 
 /**
- * So many are asked for one by one. Most come from a change in the middle of a verification; to list the table for
- * one of them took two seconds at 50,000 virtual servers, through which the next change waited.
+ * So many are asked for one by one. Most come from a change in the middle of a verification; listing the whole table
+ * for one of them would cost more the larger the cluster is.
  */
 const FEW_SUSPECTS = 256;
 

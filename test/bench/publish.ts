@@ -32,7 +32,7 @@ function machineLine({ machine, quick }: Report): string {
     ['cpu', 'cores', 'kernel', 'node', 'testKernel', 'at'] as const
   ).map((name) => textOf(machine, name));
   const mark = quick ? ' **A quick run, for developers: not to be quoted.**' : '';
-  return `One run of all rows, ${at}: ${cores} vCPUs of ${cpu} (Linux ${kernel}), Node ${node}; test kernel: ${testKernel}.${mark}`;
+  return `Measured ${at}: ${cores} vCPUs of ${cpu} (Linux ${kernel}), Node ${node}; test kernel: ${testKernel}.${mark}`;
 }
 
 /** Cold sync over size: ours, and the same messages sent by a C program. */

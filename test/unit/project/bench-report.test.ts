@@ -182,7 +182,7 @@ test('docs/performance.md has a place for the figures of a run, and only that ch
   const published = withFigures(page, REPORT);
   assert.match(
     published,
-    /One run of all rows, 2026-11-26: 2 vCPUs of some cpu \(Linux 6\.18\), Node v20; test kernel: Linux 6\.1\./,
+    /Measured 2026-11-26: 2 vCPUs of some cpu \(Linux 6\.18\), Node v20; test kernel: Linux 6\.1\./,
   );
   assert.ok(published.includes(markdownTable(REPORT)));
   const [before, after] = [page.indexOf('<!-- bench:begin'), page.indexOf('<!-- bench:end -->')];
