@@ -1,12 +1,11 @@
 /** The daemon as shipped: cold start, then single changes, idleness, churn and a burst. */
-import { readFileSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ROOT } from '../kernel/harness/agent.js';
-import { waitUntil } from '../kernel/harness/wait.js';
 import { measureBurst, measureChanges, measureLaterChanges } from './changes.js';
 import { histogram, quantileOf } from './histogram.js';
 import { dumpState } from './part-restore.js';
 import { cpuTimes, memory } from './process-figures.js';
+import { writtenAfter } from './signalled-file.js';
 import { ApiServer, type ColdStart, type Scale, coldStart, readMetrics, untilQuiet } from './world.js';
 import { runChurn } from './churn.js';
 
@@ -30,8 +29,8 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
   const start = await coldStart({ nodeArgs, env: { STALLS_FILE: stallsFile, GC_FILE: daemonGcFile } });
   const { daemon } = start;
   const afterSync = await readMetrics();
-  daemon.signal('SIGUSR2');
-  const stalls = await waitUntil('the list of stalls', () => readPauses(stallsFile));
+  const signalDaemon = (): void => daemon.signal('SIGUSR2');
+  const stalls = await writtenAfter<Pause[]>('the list of stalls', stallsFile, signalDaemon);
   await untilQuiet(daemon.pid);
   const peak = memory(daemon.pid).peak;
   await untilVerified();
@@ -55,11 +54,8 @@ export async function measureCold(scale: Scale, directory: string, isQuick: bool
   const [burstOver, ownBeforeLater] = [Date.now(), await histogram(CHANGES)];
   const changesAfterBurst = await measureLaterChanges(scale, server, isQuick ? 20 : 120);
   const ownAfterLater = await histogram(CHANGES);
-  server.writePauses();
-  const pauses = await waitUntil('the list of garbage collections', () => readPauses(gcFile));
-  rmSync(daemonGcFile, { force: true });
-  daemon.signal('SIGUSR2');
-  const daemonPauses = await waitUntil('those of the daemon', () => readPauses(daemonGcFile));
+  const pauses = await writtenAfter<Pause[]>('the API server’s pauses', gcFile, () => server.writePauses());
+  const daemonPauses = await writtenAfter<Pause[]>('the daemon’s pauses', daemonGcFile, signalDaemon);
   const end = { ...memory(daemon.pid) };
   await daemon.stop();
   server.stop();
@@ -135,14 +131,6 @@ function difference(before: Metrics, after: Metrics, name: string): number {
 
 /** Of an event loop: its end in Unix ms, its length in ms. */
 type Pause = readonly [end: number, length: number];
-
-function readPauses(file: string): Pause[] | undefined {
-  try {
-    return JSON.parse(readFileSync(file, 'utf8')) as Pause[];
-  } catch {
-    return undefined;
-  }
-}
 
 function longest(pauses: readonly Pause[], from: number, to: number): number {
   return Math.max(0, ...pauses.filter(([end]) => end >= from && end <= to).map(([, length]) => length));

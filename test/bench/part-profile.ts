@@ -1,12 +1,11 @@
 /** Where the daemon's time goes: during the first sync, while nothing happens, and for single changes. */
-import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ROOT } from '../kernel/harness/agent.js';
-import { waitUntil } from '../kernel/harness/wait.js';
 import { measureChanges } from './changes.js';
 import { type CpuProfile } from './cpu-profile.js';
 import { untilVerified } from './part-cold.js';
 import { type Share, shares } from './profile-shares.js';
+import { writtenAfter } from './signalled-file.js';
 import { ApiServer, type Scale, coldStart, untilQuiet } from './world.js';
 
 export interface ProfileResult {
@@ -24,11 +23,7 @@ export async function measureProfile(scale: Scale, directory: string, isQuick: b
   const nodeArgs = ['--import', `${ROOT}build/test/bench/cpu-profile.js`];
   const start = await coldStart({ entry: ENTRY, nodeArgs, env: { PROFILE_FILE: file } });
   const { daemon, cachesSyncedAt, syncedAt, rulesAt, programsMs } = start;
-  const taken = async (): Promise<CpuProfile> => {
-    rmSync(file, { force: true });
-    daemon.signal('SIGUSR2');
-    return waitUntil('the profile', () => readProfile(file));
-  };
+  const taken = (): Promise<CpuProfile> => writtenAfter('the profile', file, () => daemon.signal('SIGUSR2'));
   const servingAt = Math.max(syncedAt, rulesAt);
   const coldSync = shares(await taken(), cachesSyncedAt, servingAt);
   await untilQuiet(daemon.pid);
@@ -48,12 +43,4 @@ export async function measureProfile(scale: Scale, directory: string, isQuick: b
     idle: { seconds, shares: idle },
     changes: { count, shares: changes },
   };
-}
-
-function readProfile(file: string): CpuProfile | undefined {
-  try {
-    return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as CpuProfile) : undefined;
-  } catch {
-    return undefined; // half of it is written
-  }
 }

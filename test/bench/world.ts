@@ -167,7 +167,10 @@ export async function coldStart(
   const daemon = new Daemon({ ...options, nodeArgs, env, args: ['--config', CONFIG] });
   onSpawn(daemon.pid);
   const line = (text: string): Promise<LogLine> => daemon.waitForLog(text, ({ msg }) => msg === text, LONG_MS);
-  const programs = (): number => cpuTimes(daemon.pid).withChildren - cpuTimes(daemon.pid).own;
+  const programs = (): number => {
+    const { own, withChildren } = cpuTimes(daemon.pid);
+    return withChildren - own;
+  };
   const cachesLine = await line('caches synced');
   const before = programs();
   const syncLine = await line('took over the kernel state and synced');

@@ -81,6 +81,13 @@ function documentedKeys(...rows: readonly string[]): Set<string> {
   return new Set(words);
 }
 
+function oneService(): TestCluster {
+  const cluster = new TestCluster({ families: [4] });
+  cluster.service('web', { clusterIP: '10.96.1.1', ports: [{ name: 'http', port: 80 }] });
+  cluster.slice('web', [IPS[0]!], { ports: [{ name: 'http', port: 8080, protocol: 'TCP' }] });
+  return cluster;
+}
+
 /** Those of an answer, however deep; what is below `states` or `fields` is data. */
 function keysOf(data: unknown): string[] {
   if (Array.isArray(data)) return data.flatMap(keysOf);
@@ -89,10 +96,7 @@ function keysOf(data: unknown): string[] {
 }
 
 test('the keys of JSON are those that docs/operations.md has, no more and no fewer', async (t) => {
-  const cluster = new TestCluster({ families: [4] });
-  cluster.service('web', { clusterIP: '10.96.1.1', ports: [{ name: 'http', port: 80 }] });
-  cluster.slice('web', [IPS[0]!], { ports: [{ name: 'http', port: 8080, protocol: 'TCP' }] });
-  const rig = new SeeRig(cluster);
+  const rig = new SeeRig(oneService());
   await rig.sync();
   await rig.listen(t);
   const connectionTable = join(mkdtempSync(join(tmpdir(), 'docs-')), 'ip_vs_conn');
@@ -116,10 +120,7 @@ test('the keys of JSON are those that docs/operations.md has, no more and no few
 });
 
 test('so are those of status, none of which has a space in it', async (t) => {
-  const cluster = new TestCluster({ families: [4] });
-  cluster.service('web', { clusterIP: '10.96.1.1', ports: [{ name: 'http', port: 80 }] });
-  cluster.slice('web', [IPS[0]!], { ports: [{ name: 'http', port: 8080, protocol: 'TCP' }] });
-  const rig = new PageRig(cluster);
+  const rig = new PageRig(oneService());
   await rig.sync();
   const { body } = await fetchText(await rig.listen(t), '/status.json');
   // The command hands on all but the question.
