@@ -135,6 +135,8 @@ function isOnLostVip(name: string, addresses: ReadonlySet<string>): boolean {
 export interface Comparison {
   readonly compared: number;
   readonly differences: string[];
+  /** Of the differences those that are real servers of weight 0, which go little by little. */
+  readonly leaving: number;
 }
 
 export function compareKernel(
@@ -161,9 +163,11 @@ export function compareKernel(
     for (const line of wants) if (!has.has(line)) differences.push(`- ${line}`);
     for (const line of has) if (!wants.has(line)) differences.push(`+ ${line}`);
   }
-  for (const [name, reals] of state.draining)
-    for (const real of reals) if (!mayDrain(name)) differences.push(`+ -a ${name} -r ${real} -w 0`);
-  return { compared, differences };
+  const leaving = [...state.draining].flatMap(([name, reals]) =>
+    mayDrain(name) ? [] : [...reals].map((real) => `+ -a ${name} -r ${real} -w 0`),
+  );
+  differences.push(...leaving);
+  return { compared, differences, leaving: leaving.length };
 }
 
 /** Without live connections a drain ends at once, so that only other people's weight 0 may stay. */

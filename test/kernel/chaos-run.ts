@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FakeApiServer } from '../fakes/api-server.js';
 import { ChaosApi } from './chaos-api.js';
+import { Convergence } from './chaos-convergence.js';
 import { type Comparison, type Foreign, type KernelState, compareKernel, readKernel } from './chaos-kernel.js';
 import { type Expected, type RawObject, expectedState } from './chaos-oracle.js';
 import { type Act, type Prey, anyAct, foreignSetup, pick, tableAct } from './chaos-vandal.js';
@@ -17,7 +18,7 @@ import { Daemon } from './harness/daemon.js';
 import { shell } from './harness/kernel-state.js';
 import { nftTable } from './harness/rules-damage.js';
 import { isNftables, rulesBackend, rulesUnderTest } from './harness/rules-under-test.js';
-import { waitUntil } from './harness/wait.js';
+import { patience, waitUntil } from './harness/wait.js';
 
 export interface ChaosOptions {
   readonly seed: number;
@@ -213,7 +214,8 @@ ${foreignSetup(this.#foreign)}`);
 
   /**
    * The state must be right when the second verification from now has ended: the first may have begun before the quiet.
-   * Rules are written beside it, which one more verification allows for.
+   * Rules are written beside it, which one more verification allows for. Removed real servers go as the budget of
+   * deletions lets them, and as fast as the machine is: they are waited for while they become fewer.
    */
   async #converge(): Promise<Comparison> {
     await this.#quiet();
@@ -221,14 +223,14 @@ ${foreignSetup(this.#foreign)}`);
     if (this.counts.rounds > 0) for (let i = 0; i < 3; i++) await this.#vandalise(anyAct(this.#prey()));
     const begun = performance.now();
     const first = await this.#verifications();
+    const convergence = new Convergence();
     let result = await this.#compare();
     let used = 0;
-    while (result.differences.length > 0 && used < 3 && performance.now() - begun < LIMIT_MS) {
-      await sleep(50);
-      const now = (await this.#verifications()) - first;
-      if (now === used) continue; // reading the kernel costs more than asking
-      used = now;
+    while (convergence.isWorthWaiting(result, used) && performance.now() - begun < patience(2 * LIMIT_MS)) {
+      used = await this.#nextVerification(first, used);
       result = await this.#compare();
+      if (used >= 3 && result.leaving > 0)
+        this.options.onLine(`  ${result.leaving} real servers wait for their deletion after ${used} verifications`);
     }
     const health = await fetch('http://127.0.0.1:10256/healthz');
     if (health.status !== 200)
@@ -236,6 +238,12 @@ ${foreignSetup(this.#foreign)}`);
     this.#report(result, used, performance.now() - begun);
     this.#repaired.set(this.daemon, await this.#metric('drift_repaired_total'));
     return result;
+  }
+
+  /** Waits for one more than `used` since `first`; asking costs less than reading the kernel. */
+  async #nextVerification(first: number, used: number): Promise<number> {
+    const more = async (): Promise<number> => Math.max(0, (await this.#verifications()) - first - used);
+    return used + (await waitUntil('a verification', more, LIMIT_MS, () => this.daemon.tail(25)));
   }
 
   #report({ compared, differences }: Comparison, used: number, ms: number): void {
