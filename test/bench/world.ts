@@ -8,6 +8,7 @@ import { type ControlAnswer, type ControlCommand } from '../fakes/api-server-con
 import { scaleNode } from '../fakes/cluster-generator.js';
 import { ROOT } from '../kernel/harness/agent.js';
 import { Daemon, type DaemonOptions, type LogLine } from '../kernel/harness/daemon.js';
+import { rulesBackend, rulesUnderTest } from '../kernel/harness/rules-under-test.js';
 import { cpuMs, cpuTimes } from './process-figures.js';
 
 export interface Scale {
@@ -66,7 +67,7 @@ export function writeConfig(ipvs: Readonly<Record<string, unknown>> = {}): void 
       hostnameOverride: 'node-0',
       clientConnection: { kubeconfig: KUBECONFIG },
       ipvs: { scheduler: 'rr', syncPeriod: '30s', minSyncPeriod: '0s', ...ipvs },
-      kubeProxyIpvs: { vips },
+      kubeProxyIpvs: { vips, ...rulesUnderTest() },
     }),
   );
 }
@@ -174,7 +175,7 @@ export async function coldStart(
   const cachesLine = await line('caches synced');
   const before = programs();
   const syncLine = await line('took over the kernel state and synced');
-  const rulesLine = await line('iptables rules written');
+  const rulesLine = await line(`${rulesBackend()} rules written`);
   const at = ({ time }: LogLine): number => Date.parse(time);
   const failed = daemon.log.filter(({ level }) => level === 'error' || level === 'fatal');
   if (failed.length > 0) throw new Error(`the daemon reported errors: ${JSON.stringify(failed.slice(0, 3))}`);
