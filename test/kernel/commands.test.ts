@@ -11,8 +11,12 @@ import { parse } from 'yaml';
 import { requiredModules } from '../../src/daemon/preflight-checks.js';
 import { type Change } from '../../src/reconcile/change.js';
 import { ROOT } from './harness/agent.js';
-import { ipsets, ipvsRules, kubeIpvs0Addresses, loadModules, shell } from './harness/kernel-state.js';
+import { iptablesBackend } from './harness/iptables-programs.js';
+import { ipvsRules, kubeIpvs0Addresses, loadModules, shell } from './harness/kernel-state.js';
 import { Lab } from './harness/lab.js';
+import { chainInLog, changeSets, deleteFirstRule } from './harness/rules-damage.js';
+import { ownSets, waitForOwnRules } from './harness/rules-state.js';
+import { isNftables, rulesBackend } from './harness/rules-under-test.js';
 import { restoreKubeProxyState } from './kube-proxy-state.js';
 import { Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
 import { waitUntil } from './harness/wait.js';
@@ -30,7 +34,7 @@ let rig: Rig;
 
 before(async () => {
   // As preflight --fix leaves a node: commands that only look load nothing.
-  loadModules('ipv6', ...requiredModules('rr'));
+  loadModules('ipv6', ...requiredModules('rr', rulesBackend()));
   lab = await Lab.create({ pods: [] });
   rig = await Rig.create(fixtureCluster());
   mkdirSync('/var/lib/kube-proxy', { recursive: true });
@@ -106,9 +110,10 @@ step('beside a healthy daemon verify, plan and status have nothing to complain a
   assert.deepEqual([plan.code, plan.out], [0, 'nothing to change\n'], plan.err);
   const status = await type('status');
   assert.equal(status.code, 0, status.err);
+  const inStatus = isNftables() ? 'not used \\(rules in nf_tables\\)' : `\\S+ \\(${iptablesBackend()}\\)`;
   assert.match(
     status.out,
-    /^node node-0, version \S+: healthy\nup for [^;]+; kernel \S+, iptables \S+ \(legacy\), IPv4, IPv6\n/,
+    new RegExp(`^node node-0, version \\S+: healthy\nup for [^;]+; kernel \\S+, iptables ${inStatus}, IPv4, IPv6\n`),
   );
   assert.match(
     status.out,
@@ -117,7 +122,7 @@ step('beside a healthy daemon verify, plan and status have nothing to complain a
   assert.match(status.out, /\nlast sync: \d+ s ago, took over the kernel state: /);
   assert.ok(status.out.split('\n').length <= 12 + status.out.split('\nnote: ').length, status.out);
   console.log(status.out);
-  assert.deepEqual(reference((await ipsets()).add), fixtureLines('kube-proxy-1.36/ipset-add.txt').sort());
+  assert.deepEqual(reference((await ownSets()).add), fixtureLines('kube-proxy-1.36/ipset-add.txt').sort());
 });
 
 step('config, flags and preflight, typed in the pod, say what is meant and what is there', async () => {
@@ -214,14 +219,15 @@ step('events has what changed and why, and status what was repaired', async () =
 step('verify names one of every kind of thing that somebody changed, and plan says what would mend it', async () => {
   rig.daemon.signal('SIGSTOP');
   await shell(`ipvsadm -D -t 10.96.0.10:80; ip addr del 10.96.0.11/32 dev kube-ipvs0
-    ipset del KUBE-CLUSTER-IP 10.96.0.10,tcp:80; $IPTABLES -t nat -D KUBE-SERVICES 1
+    ${changeSets(['del KUBE-CLUSTER-IP 10.96.0.10,tcp:80'])}
+    ${deleteFirstRule(4, 'nat', 'KUBE-SERVICES')}
     echo 0 > /proc/sys/net/ipv4/vs/conntrack`);
   const { code, out } = await type('verify --json');
   assert.equal(code, 2);
   const { differences } = JSON.parse(out) as { differences: { object: string; kind: string; name: string }[] };
   const found = differences.map(({ object, kind, name }) => `${kind} ${object} ${name}`).sort();
   assert.deepEqual(found, [
-    'changed rule IPv4 nat KUBE-SERVICES rules',
+    `changed rule ${chainInLog(4, 'nat', 'KUBE-SERVICES')} rules`,
     'changed sysctl net.ipv4.vs.conntrack=0',
     'missing address 10.96.0.11',
     'missing set_entry KUBE-CLUSTER-IP 10.96.0.10,tcp:80',
@@ -234,13 +240,13 @@ step('verify names one of every kind of thing that somebody changed, and plan sa
   for (const line of [
     'add virtual server TCP 10.96.0.10:80',
     'add set entry KUBE-CLUSTER-IP 10.96.0.10,tcp:80',
-    'change chain nat KUBE-SERVICES',
+    `change chain ${chainInLog(4, 'nat', 'KUBE-SERVICES').replace('IPv4 ', '')}`,
   ])
     assert.ok(explained.out.includes(`\n  ${line}`), `${line} in ${explained.out}`);
   assert.doesNotMatch(explained.out, /10\.96\.0\.11/, 'the difference of another Service');
   const { out: diff } = await type('plan --diff');
   assert.match(diff, /^ {4}- net\.ipv4\.vs\.conntrack = 0\n {4}\+ net\.ipv4\.vs\.conntrack = 1$/m);
-  assert.match(diff, /^ {4}\+ -A KUBE-SERVICES .*$/m);
+  assert.match(diff, new RegExp(`^ {4}\\+ -A ${isNftables() ? 'nat-' : ''}KUBE-SERVICES .*$`, 'm'));
   rig.daemon.signal('SIGCONT');
   await rig.stop();
 });
@@ -250,7 +256,7 @@ step(
   async () => {
     await shell(`${PROGRAM} cleanup`);
     await restoreKubeProxyState();
-    const before = await ipsets();
+    const before = await ownSets();
     const changes = await plannedChanges();
     const kinds = new Set(
       changes.filter(({ object }) => object !== 'sysctl').map(({ action, object }) => `${action} ${object}`),
@@ -261,18 +267,16 @@ step(
     const entries = changes.flatMap((change) =>
       change.object === 'set_entry' ? [`${change.set} ${change.entry}`] : [],
     );
-    assert.deepEqual(planned, [
-      'KUBE-6-NO-ENDPOINTS',
-      'KUBE-6-NO-LOCAL-ENDPOINTS',
-      'KUBE-NO-ENDPOINTS',
-      'KUBE-NO-LOCAL-ENDPOINTS',
-    ]);
+    const own = ['KUBE-6-NO-ENDPOINTS', 'KUBE-6-NO-LOCAL-ENDPOINTS', 'KUBE-NO-ENDPOINTS', 'KUBE-NO-LOCAL-ENDPOINTS'];
+    const kubeProxys = fixtureLines('kube-proxy-1.36/ipset-create.txt').map((line) => line.split(' ')[1]!);
+    // In nf_tables all of them are new.
+    assert.deepEqual(planned, isNftables() ? [...own, ...kubeProxys].sort() : own);
     await migrateAsksForNothing();
     const addresses = await kubeIpvs0Addresses();
     const table = await ipvsRules();
     await rig.start(PLACE, '--hostname-override', 'node-0');
     await rig.waitForRules();
-    const after = await ipsets();
+    const after = await ownSets();
     const came = after.add.filter((line) => !before.add.includes(line)).map((line) => line.replace(/^add /, ''));
     assert.deepEqual(came.sort(), entries.sort(), 'what came is what was planned');
     assert.deepEqual([await ipvsRules(), await kubeIpvs0Addresses()], [table, addresses]);
@@ -303,7 +307,8 @@ step(
       ...['--nodeport-addresses', '10.200.0.0/16', '--ipvs-exclude-cidrs', '10.97.0.0/16', '--ipvs-strict-arp'],
     ];
     const asFlags = await rig.adopt(rig.launch(flags));
-    await rig.waitForRules();
+    // Without a file it is `rules: auto`, which is iptables where those work.
+    await waitForOwnRules(false);
     await shell('ipvsadm -A -t 10.97.0.1:80 -s rr');
     for (const place of ['with a file that says otherwise', 'without a file']) {
       if (place === 'without a file') rmSync(PLACE);

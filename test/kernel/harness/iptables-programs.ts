@@ -3,6 +3,7 @@
  * legacy tables only (user-mode-linux) or both; where nf_tables is there, its programs are what a node would use.
  */
 import { spawnSync } from 'node:child_process';
+import { isNftables } from './rules-under-test.js';
 
 export type Backend = 'legacy' | 'nft';
 
@@ -29,7 +30,8 @@ export function iptablesPrograms(): Programs {
   return { IPTABLES: `iptables-${backend}`, IP6TABLES: `ip6tables-${backend}` };
 }
 
-/** Why a test of the xtables lock cannot run here; undefined where it can. The nft programs take no lock. */
+/** Why a test of the xtables lock cannot run here; undefined where it can. The nft programs take no lock, nor do we. */
 export function withoutXtablesLock(): string | undefined {
+  if (isNftables()) return 'SKIPPED: about iptables, rules in nf_tables have no lock';
   return iptablesBackend() === 'legacy' ? undefined : 'SKIPPED: about iptables-legacy, iptables-nft has no lock';
 }

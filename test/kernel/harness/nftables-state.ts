@@ -46,6 +46,19 @@ export async function nftRules(family: 4 | 6): Promise<string[]> {
   return own;
 }
 
+/** Packets that each rule of a table has counted, by chain as iptables would call it; a rule that does not count: 0. */
+export async function nftCounters(family: 4 | 6, tableName: string): Promise<Map<string, number[]>> {
+  const chains = new Map<string, number[]>();
+  const { stdout } = await execute('nft', ['-n', 'list', 'table', FAMILIES[family], TABLE], { maxBuffer: 1 << 28 });
+  for (const [, name = '', body = ''] of stdout.matchAll(/^\tchain (\S+) \{\n([^]*?)^\t\}/gm)) {
+    if (!name.startsWith(`${tableName}-`)) continue;
+    const rules = body.split('\n').filter((line) => line.trim() !== '' && !line.startsWith('\t\ttype '));
+    const counts = rules.map((rule) => Number(/ ?counter packets (\d+)/.exec(rule)?.[1] ?? 0));
+    if (counts.length > 0) chains.set(name.slice(tableName.length + 1), counts);
+  }
+  return chains;
+}
+
 /** `10.96.0.1 . 6 . 443 . 10.0.0.0/8` -> `10.96.0.1,tcp:443,10.0.0.0/8` */
 export function ipsetElement(element: string): string {
   const [first = '', protocol, port, ...rest] = element.split(' . ');

@@ -24,6 +24,13 @@ export function flushChain(family: Family, table: TableName, chain: string): str
   return `nft flush chain ${nftTable(family)} ${table}-${chain}`;
 }
 
+/** Deletes the first rule of one of our chains. */
+export function deleteFirstRule(family: Family, table: TableName, chain: string): string {
+  if (!isNftables()) return `${iptables(family)} -w -t ${table} -D ${chain} 1`;
+  const place = `${nftTable(family)} ${table}-${chain}`;
+  return `nft delete rule ${place} handle $(nft -a list chain ${place} | sed -n '/^\t\t/s/.*# handle //p' | head -1)`;
+}
+
 /** Puts a rule of somebody else before or behind those of one of our chains. */
 export function addRule(family: Family, table: TableName, chain: string, where: 'before' | 'behind'): string {
   const target = table === 'filter' ? 'DROP' : 'ACCEPT';

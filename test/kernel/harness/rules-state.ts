@@ -15,6 +15,11 @@ export async function allSets(): Promise<{ create: string[]; add: string[] }> {
   return { create: [...saved.create, ...own.create].sort(), add: [...saved.add, ...own.add].sort() };
 }
 
+/** The daemon's own sets alone, where it keeps them: ipsets, ours or not, or those of our tables. */
+export async function ownSets(): Promise<{ create: string[]; add: string[] }> {
+  return isNftables() ? nftSets() : ipsets();
+}
+
 /** What iptables-save prints, and our chains and rules in nf_tables. */
 export async function allRules(family: 4 | 6): Promise<string[]> {
   const saved = await iptablesRules(family);
@@ -22,12 +27,12 @@ export async function allRules(family: 4 | 6): Promise<string[]> {
 }
 
 /** Waits for the daemon's own rules, which are written beside the first sync, IPv6 after IPv4. */
-export async function waitForOwnRules(): Promise<void> {
-  const chains = isNftables()
+export async function waitForOwnRules(isInNftables = isNftables()): Promise<void> {
+  const chains = isInNftables
     ? ['filter-KUBE-PROXY-FIREWALL', 'nat-KUBE-POSTROUTING', 'mangle-KUBE-IPVS-OUT-FILTER']
     : ['KUBE-FORWARD', 'KUBE-POSTROUTING', 'KUBE-IPVS-OUT-FILTER'];
   await waitUntil('the rules', async () => {
-    const rules = isNftables() ? await nftRules(6) : await iptablesRules(6);
+    const rules = isInNftables ? await nftRules(6) : await iptablesRules(6);
     return chains.every((chain) => rules.some((line) => line.startsWith(`-A ${chain} `)));
   });
 }
