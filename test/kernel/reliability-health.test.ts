@@ -4,11 +4,16 @@
  * or the node is going, and never for an API server that is away.
  */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { after, before } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { withoutXtablesLock } from './harness/iptables-programs.js';
-import { iptablesRules, shell } from './harness/kernel-state.js';
+import { iptablesRules, run, shell } from './harness/kernel-state.js';
+import { TABLE } from './harness/nftables-state.js';
+import { changeSets, nftTable } from './harness/rules-damage.js';
+import { isNftables } from './harness/rules-under-test.js';
 import { waitUntil } from './harness/wait.js';
 import { holdXtablesLock } from './harness/xtables-lock.js';
 import { type ServiceSpec, endpointSlice, node, serviceWithEndpoints } from './reliability-objects.js';
@@ -238,26 +243,77 @@ step(
   },
 );
 
-step('a set that cannot be made right: the rest is served, /healthz says which', async () => {
+/** Changes of the cluster and damage elsewhere are followed, whatever is wrong with sets or rules. */
+async function assertTheRestIsServed(address: string): Promise<void> {
+  rig.set(endpointSlice(WEB, [address]));
+  await waitUntil(
+    'a change beside it',
+    () => weights('TCP 10.96.1.1:80').includes(`${address}:8080=1`),
+    60_000,
+    () => rig.daemon.tail(4),
+  );
+  await shell('ipvsadm -D -t 10.96.1.1:80');
+  await waitUntil('repair beside it', () => weights('TCP 10.96.1.1:80').length > 0);
+}
+
+step('a set that cannot be made right: the rest is served, /healthz says which', async (context) => {
+  if (isNftables()) return context.skip('SKIPPED: in nf_tables nobody can hold on to a set of ours, see the next one');
   const flush = '$IPTABLES-save | grep -v KUBE- | sed "s/\\[[0-9:]*\\]//" | $IPTABLES-restore';
   await rig.behindItsBack(`
     ${flush}
     ipset destroy KUBE-EXTERNAL-IP && ipset create KUBE-EXTERNAL-IP hash:ip
     $IPTABLES -w -N THEIRS && $IPTABLES -w -A THEIRS -m set --match-set KUBE-EXTERNAL-IP dst -j ACCEPT`);
   await waitForHealth(503, /KUBE-EXTERNAL-IP/);
-  rig.set(endpointSlice(WEB, ['10.128.0.78']));
-  await waitUntil(
-    'a change beside it',
-    () => weights('TCP 10.96.1.1:80').includes('10.128.0.78:8080=1'),
-    60_000,
-    () => rig.daemon.tail(4),
-  );
-  await shell('ipvsadm -D -t 10.96.1.1:80');
-  await waitUntil('repair beside it', () => weights('TCP 10.96.1.1:80').length > 0);
+  await assertTheRestIsServed('10.128.0.78');
   // Our own rules use it too by now.
   await rig.behindItsBack(`$IPTABLES -w -F THEIRS; ${flush}; ipset destroy KUBE-EXTERNAL-IP`);
   await waitForHealth(200);
 });
+
+step(
+  "a set of another type that somebody's rule uses is made right, where the sets are ours alone",
+  async (context) => {
+    if (!isNftables()) return context.skip('SKIPPED: about nf_tables');
+    const table = nftTable(4);
+    await rig.behindItsBack(`
+    nft delete table ${table}
+    ${changeSets(['create KUBE-EXTERNAL-IP hash:ip'])}
+    nft add chain ${table} theirs; nft add rule ${table} theirs ip daddr @KUBE-EXTERNAL-IP accept`);
+    await waitUntil(
+      'their chain to go',
+      async () => !(await run('nft', 'list', 'table', 'ip', TABLE)).includes('theirs'),
+    );
+    await rig.waitUntilVerified(config);
+    await waitForHealth(200);
+  },
+);
+
+step('a table that another process owns: the rest is served, /healthz says so until it ends', async (context) => {
+  if (!isNftables()) return context.skip('SKIPPED: about nf_tables');
+  rig.daemon.signal('SIGSTOP');
+  await shell(`nft delete table ${nftTable(4)}`);
+  const owner = await ownTable(nftTable(4));
+  rig.daemon.signal('SIGCONT');
+  await waitForHealth(503, /nftables|nf_tables/);
+  await assertTheRestIsServed('10.128.0.78');
+  await owner.release();
+  await rig.waitUntilVerified(config);
+  await waitForHealth(200);
+});
+
+/** A table of this name that only the program which made it may change, and that goes with it. */
+async function ownTable(table: string): Promise<{ release: () => Promise<void> }> {
+  const program = spawn('nft', ['-i'], { stdio: ['pipe', 'inherit', 'inherit'] });
+  program.stdin.write(`add table ${table} { flags owner; }\n`);
+  await waitUntil('the table', async () => (await run('nft', 'list', 'tables')).includes(`table ${table}\n`));
+  return {
+    release: async () => {
+      const ended = once(program, 'close');
+      program.kill('SIGKILL');
+      await ended;
+    },
+  };
+}
 
 /** Time by the wall clock, which silence was told by; only the user-mode kernel has a clock of its own to set. */
 async function letTimePass(what: string): Promise<void> {
