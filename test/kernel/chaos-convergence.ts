@@ -14,7 +14,10 @@ export class Convergence {
    * Whether to look again, having found this after so many verifications. What is anything but a removed real server
    * that waits for its deletion has to be right by then, and one that never goes is not waited for.
    */
-  isWorthWaiting({ differences, leaving }: Pick<Comparison, 'differences' | 'leaving'>, verifications: number): boolean {
+  isWorthWaiting(
+    { differences, leaving }: Pick<Comparison, 'differences' | 'leaving'>,
+    verifications: number,
+  ): boolean {
     this.#looksWithoutProgress = leaving < this.#fewest ? 0 : this.#looksWithoutProgress + 1;
     this.#fewest = Math.min(this.#fewest, leaving);
     if (differences.length === 0) return false;

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { kubeIpvs0Addresses, shell } from './harness/kernel-state.js';
 import { Lab } from './harness/lab.js';
-import { Loads } from './harness/loads.js';
+import { Loads, failures } from './harness/loads.js';
 import { patience, waitUntil } from './harness/wait.js';
 import { Rig, fixtureCluster, fixtureLines } from './reliability-rig.js';
 import { steps } from './reliability-steps.js';
@@ -73,7 +73,8 @@ async function startTraffic(): Promise<void> {
 }
 
 async function stopTraffic(): Promise<void> {
-  await loads.stop();
+  const counts = await loads.stop();
+  assert.equal(failures(counts), 0, JSON.stringify(counts));
 }
 
 async function driftOf(object: string, kind: string): Promise<number> {
