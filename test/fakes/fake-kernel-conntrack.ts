@@ -28,7 +28,8 @@ export interface FakeTuple {
 export interface FakeFlow {
   readonly protocol: number;
   readonly original: FakeTuple;
-  readonly reply: FakeTuple;
+  /** No kernel leaves it out; what reads a dump must not take the one before for it. */
+  readonly reply: FakeTuple | undefined;
   readonly id: number;
 }
 
@@ -63,7 +64,7 @@ export class FakeConntrack {
       body: Buffer.concat([
         Buffer.from([family, 0, 0, 0]),
         tuple(1, flow.protocol, flow.original),
-        tuple(2, flow.protocol, flow.reply),
+        ...(flow.reply === undefined ? [] : [tuple(2, flow.protocol, flow.reply)]),
         networkNumber(3, 8),
         networkNumber(12, flow.id),
       ]),

@@ -1,7 +1,10 @@
 /** Events in the cluster: what is told, how often, by whom of a thousand nodes, and what the API server gets. */
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { type AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { startClusterEvents } from '../../../src/daemon/report/cluster-events.js';
@@ -318,6 +321,20 @@ describe('EventWriter', () => {
   });
 });
 
+function kubeconfigOf(t: TestContext, server: string): string {
+  const directory = mkdtempSync(join(tmpdir(), 'cluster-events-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const document = {
+    clusters: [{ name: 'c', cluster: { server } }],
+    users: [{ name: 'u', user: {} }],
+    contexts: [{ name: 'x', context: { cluster: 'c', user: 'u' } }],
+    'current-context': 'x',
+  };
+  const file = join(directory, 'kubeconfig');
+  writeFileSync(file, JSON.stringify(document));
+  return file;
+}
+
 test('what the data plane knows becomes Events: a conflict, a lost family, a malformed object', async (t) => {
   const { bodies, url } = await eventServer(t);
   const cluster = new TestCluster();
@@ -330,14 +347,19 @@ test('what the data plane knows becomes Events: a conflict, a lost family, a mal
   const { updater, options } = rig.dataPlane;
   const hand = new HandClock();
   const clock = { ...systemClock, now: () => hand.now(), after: (ms: number, run: () => void) => hand.after(ms, run) };
-  const told = (events: 'none' | 'node' | 'all', manifests?: string) =>
+  const kubeconfig = kubeconfigOf(t, url);
+  const told = (
+    events: 'none' | 'node' | 'all',
+    manifests?: string,
+    way: { master?: string; kubeconfig?: string } = { master: url },
+  ) =>
     startClusterEvents(
       {
         ...{ cluster: rig.dataPlane.cluster, updater },
         options: {
           ...options,
           ...{ nodeName: 'node-0', families: [4], leftOut: ['IPv6 is not served on this node: no ip6tables'] },
-          config: { ...options.config, events, master: url, kubeconfig: undefined },
+          config: { ...options.config, events, master: undefined, kubeconfig: undefined, ...way },
         },
       },
       {
@@ -359,7 +381,7 @@ test('what the data plane knows becomes Events: a conflict, a lost family, a mal
   const node = told('node')!;
   assert.deepEqual(await settled(1), ['Node node-0 ServiceProxyFamilyLost']);
   await node.close();
-  const all = told('all')!;
+  const all = told('all', undefined, { kubeconfig })!;
   assert.deepEqual(await settled(3), [
     'Node node-0 ServiceProxyFamilyLost',
     'Service late ServiceClaimConflict',

@@ -26,6 +26,8 @@ const NODE: ApiObject = {
 
 /** Like no other time-out. */
 const NODE_WAIT_MS = 31_234;
+/** For the addresses of other nodes. */
+const PROTECTION_WAIT_MS = 10_000;
 
 interface Rig {
   readonly server: FakeApiServer;
@@ -35,7 +37,7 @@ interface Rig {
   readonly logged: string[];
   ready: number;
   requests: number;
-  /** Ends the wait for the Node. */
+  /** Ends the wait for the Node, or for the addresses of others. */
   expire(): void;
 }
 
@@ -47,13 +49,14 @@ async function start(
     before?: (server: FakeApiServer) => void;
     sources?: Partial<SourcesOptions>;
     reporter?: object;
-    environment?: object;
+    /** An API server that is not the fake one: it is not asked. */
+    elsewhere?: string;
   } = {},
 ): Promise<Rig> {
   const server = new FakeApiServer();
   server.set(...objects);
   options.before?.(server);
-  const master = await server.start();
+  const master = options.elsewhere ?? (await server.start());
   const HEAD = { apiVersion: 'kubeproxy.config.k8s.io/v1alpha1', kind: 'KubeProxyConfiguration' };
   const { config } = loadConfigDocument({ ...HEAD, ...options.config }, 'test', { master });
   const logged: string[] = [];
@@ -64,7 +67,7 @@ async function start(
   const clock: WallClock = {
     ...systemClock,
     after: (ms, callback) => {
-      if (ms !== NODE_WAIT_MS) return systemClock.after(ms, callback);
+      if (ms !== NODE_WAIT_MS && ms !== PROTECTION_WAIT_MS) return systemClock.after(ms, callback);
       waits.add(callback);
       return () => waits.delete(callback);
     },
@@ -103,7 +106,7 @@ async function start(
     await rig.sources.close();
     await server.stop();
   });
-  await rig.sources.start();
+  if (options.elsewhere === undefined) await rig.sources.start();
   return rig;
 }
 
@@ -223,6 +226,22 @@ test('Services on the addresses of API servers and of other nodes are known as s
   rig.server.set({ ...other, status: { addresses: [{ type: 'InternalIP', address: '10.200.0.9' }] } });
   await until('protected', () => protectedAddresses.has(parseAddress('10.200.0.9')!));
   assert.ok(rig.requests >= before + 2, 'a sync is asked for when a protected address concerns a Service');
+});
+
+test('it begins with the addresses of other nodes, and without them when they do not come', async (t) => {
+  const rig = await start(t, [testService('a'), NODE], {
+    before: (server) => server.fault({ resource: 'nodes', requests: ['list'], fault: { kind: 'hang' } }),
+  });
+  await until('synced', () => rig.sources.isSynced && rig.logged.includes('caches synced'));
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(rig.ready, 0, 'a VIP on the address of a node would be bound first and taken off then');
+  rig.expire();
+  await until('begun', () => rig.ready === 1);
+});
+
+test('by which addresses the API server is reached is known before anything is asked of it', async (t) => {
+  const rig = await start(t, [testService('a'), NODE], { elsewhere: 'http://192.0.2.1:6443' });
+  assert.deepEqual(await rig.sources.apiServerAddresses(), [parseAddress('192.0.2.1')]);
 });
 
 test('closed while it waits it returns at once, whatever it waits for', async (t) => {

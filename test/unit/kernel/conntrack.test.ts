@@ -100,11 +100,19 @@ test('an entry that vanished or was replaced meanwhile is no failure; a refusal 
   assert.deepEqual([result.found, result.deleted], [STALE, 1], 'IPv6 went on');
 });
 
+test('an entry of which only half is told is left alone, whatever came before it', async () => {
+  const { client, conntrack } = fake();
+  const half = { ...conntrack.flows[1]!, id: 77, reply: undefined };
+  conntrack.flows.splice(2, 0, half);
+  assert.deepEqual(await client.deleteStale(staleFlows()), ALL_GONE);
+  assert.ok(conntrack.flows.includes(half));
+});
+
 test('what counts as stale: pair, unanswered, backend behind any address', () => {
   const matches = (stale: StaleFlows): number[] =>
     FLOWS.map(({ args }, i) => ({ flow: fakeFlow(args, i), i }))
       .filter(({ flow }) => {
-        const tuple = (one: FakeFlow['original']) => ({ ...one, protocol: flow.protocol }) as never;
+        const tuple = (one: FakeFlow['reply']) => ({ ...one, protocol: flow.protocol }) as never;
         return stale.matches({ original: tuple(flow.original), reply: tuple(flow.reply) });
       })
       .map(({ i }) => i);
@@ -133,6 +141,19 @@ test('without nf_conntrack_netlink, or without nfnetlink, the error names the mo
     throw new NetlinkError({ operation: 'open', errno: 93 });
   };
   assert.throws(() => new ConntrackClient(refuse), ConntrackUnavailableError);
+});
+
+test('once the module is loaded the kernel is asked for what concerns it alone, as if it had always been there', async () => {
+  const kernel = new FakeKernel();
+  const netfilter = new FakeNetfilter(kernel);
+  const { conntrack } = netfilter;
+  netfilter.conntrack = undefined;
+  const client = new ConntrackClient(kernel.open);
+  await assert.rejects(() => client.deleteStale(staleFlows()), ConntrackUnavailableError);
+  netfilter.conntrack = conntrack;
+  conntrack!.flows = FLOWS.map(({ args }, i) => fakeFlow(args, i + 1));
+  assert.deepEqual(await client.deleteStale(staleFlows()), ALL_GONE);
+  assert.equal(conntrack!.listed, FLOWS.length - 1, 'the TCP entry was not sent');
 });
 
 test('a dump that fails for another reason is told by it, and is neither tried without the filter nor blamed on a module', async () => {

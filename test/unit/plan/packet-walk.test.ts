@@ -24,6 +24,8 @@ import { type Protocol, isProtocol } from '../../../src/values/protocol.js';
 import { PHASES, type Phase } from '../../kernel/traffic-cases.js';
 import { formatExpectation } from '../../kernel/traffic-table.js';
 import { type Case, casesOf, placeAddress } from '../../kernel/traffic-walk.js';
+import { TestCluster } from '../../support/desired-cluster.js';
+import { testConfig } from '../../support/test-world.js';
 import { nodeObject, serviceObjects } from '../../kernel/traffic-objects.js';
 import {
   BRIDGE_ADDRESSES,
@@ -241,4 +243,34 @@ test('a step names the entries by which sets hold the packet, as the desired set
     }
   }
   assert.ok(met.size >= 6, [...met].join());
+});
+
+test('a client that is kept for one second is said to be kept, one that is not kept is not', async () => {
+  const cluster = new TestCluster({ families: [4] });
+  const affinity = (timeoutSeconds: number) => ({
+    ...{ clusterIP: `10.96.0.${timeoutSeconds}`, sessionAffinity: 'ClientIP' },
+    sessionAffinityConfig: { clientIP: { timeoutSeconds } },
+  });
+  for (const seconds of [1, 2]) cluster.service(`kept-${seconds}`, affinity(seconds));
+  cluster.service('free', { clusterIP: '10.96.0.9' });
+  for (const name of ['kept-1', 'kept-2', 'free']) cluster.slice(name, ['10.0.0.1', '10.0.0.2']);
+  await cluster.update();
+  const [rules] = ruleConfigs(testConfig(), [4], cluster.state.node, false, UPLINKS).map(iptablesRules);
+  const { desired, context } = cluster.updater;
+  const said = (last: number): string | undefined => {
+    const destination = address(`10.96.0.${last}`);
+    const packet: Packet = {
+      ...{ protocol: 'TCP', destination, port: 80, source: address('203.0.113.1') },
+      ...{ isFromNode: false, isFromPodHere: false, comesBy: () => false },
+    };
+    const { localAddresses } = context;
+    const state = { desired, rules: rules!, localAddresses, inputPolicy: 'ACCEPT', servesHealthChecks: () => false };
+    const { steps } = walkPacket(packet, state as Parameters<typeof walkPacket>[1]);
+    return steps.find(({ at }) => at === 'IPVS')?.text.replace(/^.*: /, '');
+  };
+  assert.deepEqual([1, 2, 9].map(said), [
+    'rr chooses among 2 backends, and keeps a client there for 1 s',
+    'rr chooses among 2 backends, and keeps a client there for 2 s',
+    'rr chooses among 2 backends',
+  ]);
 });

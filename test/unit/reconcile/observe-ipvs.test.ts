@@ -43,6 +43,26 @@ for (const [family, vip, ip] of [
       assert.equal(observeTableEntry(view([]), empty), empty);
     });
 
+    test('as the kernel lists what was added, the last one first, each real server is found at the first look', () => {
+      const lasts = Array.from({ length: 64 }, (_, i) => i + 1);
+      const applied = { ...APPLIED, realServers: list(...lasts), draining: list() };
+      const lookedAt = (order: readonly number[]): number => {
+        const observed = view(order.map((last): Seen => [ip(last), 1]));
+        let compared = 0;
+        const compare = observed.compare.bind(observed);
+        observed.compare = (...position) => {
+          compared++;
+          return compare(...position);
+        };
+        assert.equal(observeTableEntry(observed, applied), applied);
+        return compared;
+      };
+      // The first guess of all is one that most often is wrong, and is searched for.
+      assert.ok(lookedAt(lasts.toReversed()) < 64 + 8, 'added in their order');
+      const rotated = [...lasts.slice(0, 20).toReversed(), ...lasts.slice(20).toReversed()];
+      assert.ok(lookedAt(rotated) < 64 + 8, 'some were taken away and added again');
+    });
+
     test('each way in which it differs is seen', () => {
       const differing: Record<string, [readonly Seen[], active: number[], draining: number[], modified: number[]]> = {
         'a weight of an active one': [withServer(2, 2), [1, 3], [7, 8], [2]],

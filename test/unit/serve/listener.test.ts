@@ -82,6 +82,31 @@ describe('listener', () => {
     assert.deepEqual([lines, listener.port], [[], undefined]);
   });
 
+  it('closed between two attempts it makes no further one', async (t) => {
+    const { port } = await takenPort(t, '127.0.0.1');
+    const listen = t.mock.method(Server.prototype, 'listen');
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const listener = new Listener({ name: 'x', host: '127.0.0.1', port, handler, log: recordingLog().log });
+    await listener.start();
+    await listener.close();
+    t.mock.timers.tick(60_000);
+    assert.equal(listen.mock.callCount(), 1);
+  });
+
+  it('an attempt under way has ended when it is closed, however it ends', async (t) => {
+    for (const port of [0, (await takenPort(t, '127.0.0.1')).port]) {
+      const options = { name: 'x', host: '127.0.0.1', port, handler, log: recordingLog().log, hardFail: true };
+      const listener = new Listener(options);
+      let hasEnded = false;
+      void listener
+        .start()
+        .catch(() => undefined)
+        .finally(() => (hasEnded = true));
+      await listener.close();
+      assert.ok(hasEnded, String(port));
+    }
+  });
+
   it('fails at once with bindAddressHardFail', async (t) => {
     const { port } = await takenPort(t, '127.0.0.1');
     const { lines, log } = recordingLog();
