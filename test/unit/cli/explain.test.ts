@@ -4,7 +4,8 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatExplanation, parseQuestion } from '../../../src/cli/explain.js';
+import { explanationAnswer, formatExplanation, parseQuestion } from '../../../src/cli/explain.js';
+import { type Answer } from '../../../src/cli/see.js';
 import { type Explanation } from '../../../src/daemon/answer/explain.js';
 import { formatAddress } from '../../../src/values/address.js';
 
@@ -85,4 +86,53 @@ test('where the kernel differs it says what a sync would do, up to a bound', () 
   const text = formatExplanation({ ...EXPLANATION, kernelDiffers: changes }, false);
   assert.match(text, /THE KERNEL DIFFERS; a sync would\n {2}add set entry KUBE-CLUSTER-IP 10\.96\.0\.0,tcp:80\n/);
   assert.match(text, /\n {2}and 10 more \(-o wide names them\)\n$/);
+});
+
+test('every way that a packet can end has its words', () => {
+  const outcome = (verdict: Explanation['verdict']): string | undefined =>
+    formatExplanation({ ...EXPLANATION, verdict }, false)
+      .split('\n')
+      .find((line) => line.startsWith('=>'));
+  const health = (localEndpoints: number) =>
+    ({ kind: 'host', healthCheck: { service: 'shop/web', localEndpoints } }) as const;
+  assert.deepEqual(
+    [
+      ...[outcome({ kind: 'refused', by: 'reset' }), outcome({ kind: 'refused', by: 'unreachable' })],
+      ...[outcome({ kind: 'dropped' }), outcome({ kind: 'not-ours' })],
+      outcome({ kind: 'host' }),
+      ...[0, 1, 2].map((count) => outcome(health(count) as Explanation['verdict'])),
+    ],
+    [
+      '=> refused, by a TCP reset',
+      '=> refused, by "port unreachable"',
+      '=> dropped: the client hears nothing',
+      '=> not a Service: nothing here concerns it',
+      '=> not a Service: a process of this node has it, or refuses it',
+      '=> health check of shop/web: 503, 0 local endpoints',
+      '=> health check of shop/web: 200, 1 local endpoints',
+      '=> health check of shop/web: 200, 2 local endpoints',
+    ],
+  );
+});
+
+const linesOf = ({ text }: Answer): readonly string[] => text as readonly string[];
+
+test('twenty backends are named, all of them if asked for; scripts get their names, and 2 where the kernel differs', () => {
+  const backends = Array.from({ length: 23 }, (_, i) => ({
+    ...{ address: `10.0.0.${i}`, port: 8080, seenAs: 'client', answersThisWay: true },
+  }));
+  const verdict = { ...EXPLANATION.verdict, backends } as Explanation['verdict'];
+  const found = { ...EXPLANATION, verdict };
+  const short = explanationAnswer(found, false);
+  assert.equal(linesOf(short).filter((line) => line.startsWith('   10.0.0.')).length, 20);
+  assert.ok(linesOf(short).includes('   and 3 more (-o wide names them)'));
+  const wide = explanationAnswer(found, true);
+  assert.equal(linesOf(wide).filter((line) => line.startsWith('   10.0.0.')).length, 23);
+  assert.ok(!linesOf(wide).some((line) => line.includes('more (-o wide')));
+  assert.deepEqual([short.code, short.names.length, short.names[3], short.data], [0, 23, '10.0.0.3:8080', found]);
+  const twenty = { ...found, verdict: { ...verdict, backends: backends.slice(0, 20) } as Explanation['verdict'] };
+  assert.ok(!linesOf(explanationAnswer(twenty, false)).some((line) => line.includes('more (-o wide')));
+  const differing = { ...found, verdict: { kind: 'dropped' }, kernelDiffers: [{ action: 'add' }] };
+  const answer = explanationAnswer(differing as unknown as Explanation, false);
+  assert.deepEqual([answer.code, answer.names], [2, []]);
 });
