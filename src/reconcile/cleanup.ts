@@ -45,7 +45,10 @@ export interface CleanupReport {
   readonly addresses: readonly string[];
   readonly chains: readonly string[];
   readonly sets: readonly string[];
-  /** Chains that had to stay, emptied, because somebody else's rules lead to them; each with these rules. */
+  /**
+   * Chains that had to stay because somebody else's rules lead to them, emptied but for KUBE-MARK-MASQ; each with these
+   * rules.
+   */
   readonly kept: readonly string[];
   /** What could not be removed, with the reason. */
   readonly failures: readonly string[];
