@@ -30,6 +30,8 @@ export interface RulesChoiceOptions {
   /** Of the modules that iptables and ipset need. */
   readonly modules: readonly ModuleStatus[];
   readonly detect?: typeof detectIptables;
+  /** Whether the kernel has a module; this machine's otherwise. */
+  readonly isPresent?: (module: string) => boolean;
 }
 
 /**
@@ -53,7 +55,7 @@ async function inIptables({ run, detect = detectIptables }: RulesChoiceOptions, 
 
 /** Iptables that work, with ipset; or in words what is missing. */
 async function lackOfIptables(options: RulesChoiceOptions): Promise<RulesChoice | string> {
-  const isPresent = isModulePresent();
+  const isPresent = options.isPresent ?? isModulePresent();
   const lost = options.modules.find(({ name, state }) => /^(ip_set|xt_set)/.test(name) && state === 'missing');
   if (lost !== undefined && !isPresent(lost.name)) return `the kernel has no ${lost.name}`;
   try {
