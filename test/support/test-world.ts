@@ -62,6 +62,7 @@ export interface TestWorld extends Pick<World, 'openNetlinkSocket' | 'clock'> {
   readonly nodeName?: string;
   readonly updater?: DataPlaneOptions['updater'];
   readonly reporter?: SyncReporter;
+  readonly handover?: DataPlaneOptions['handover'];
 }
 
 export function testDataPlane(world: TestWorld): DataPlane {
@@ -83,5 +84,6 @@ export function testDataPlane(world: TestWorld): DataPlane {
     log,
     reporter: world.reporter ?? new SyncReporter(new Metrics({ version: '0.0.0' }), log),
     ...(updater && { updater }),
+    ...(world.handover && { handover: world.handover }),
   });
 }

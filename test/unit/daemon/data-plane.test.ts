@@ -1,10 +1,13 @@
 /** The data plane with its own runner over fakes: what it does without being asked, by a clock that the test moves. */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { pino } from 'pino';
+import { type ProxyConfig } from '../../../src/config/proxy-config.js';
 import { type DataPlane } from '../../../src/daemon/data-plane.js';
 import { SyncReporter } from '../../../src/daemon/report/sync-reporter.js';
+import { CommandError } from '../../../src/kernel/command.js';
 import { type SyncRecord } from '../../../src/reconcile/sync-record.js';
 import { Metrics } from '../../../src/serve/metrics.js';
 import { parseAddress } from '../../../src/values/address.js';
@@ -12,7 +15,8 @@ import { addressServerKey, realServerKey } from '../../../src/values/virtual-ser
 import { HandClock } from '../../fakes/hand-clock.js';
 import { TestKernel } from '../../fakes/test-kernel.js';
 import { web } from '../../support/reconcile-rig.js';
-import { testDataPlane } from '../../support/test-world.js';
+import { FakeIptables } from '../../support/fake-iptables.js';
+import { sysctlDirectory, testDataPlane } from '../../support/test-world.js';
 
 const PERIOD = 30_000;
 const ip = (text: string) => parseAddress(text)!;
@@ -139,4 +143,92 @@ test('stopping ends the runner, the rules and the watch of links', async () => {
   await rig.dataPlane.stop();
   assert.equal(rig.clock.pending, 0);
   assert.equal(rig.kernel.openSockets, 0);
+});
+
+describe('before the first sync', () => {
+  const prepared = (config: Partial<ProxyConfig> = {}): { kernel: TestKernel; root: string; dataPlane: DataPlane } => {
+    const kernel = new TestKernel();
+    const root = sysctlDirectory({ 'net/ipv4/ip_forward': '0' });
+    const clock = new HandClock();
+    const dataPlane = testDataPlane({ openNetlinkSocket: kernel.open, clock, table: {}, sysctlRoot: root, config });
+    return { kernel, root, dataPlane };
+  };
+  const forwarding = (root: string): string => readFileSync(`${root}/net/ipv4/ip_forward`, 'utf8').trim();
+
+  test('sysctls are set, and IPVS timeouts only where one is configured', async () => {
+    const { kernel, root, dataPlane } = prepared();
+    const asked = dataPlane.clients.ipvs.counters.messagesSent;
+    dataPlane.prepare();
+    assert.equal(forwarding(root), '1');
+    assert.deepEqual(kernel.ipvs.timeouts, { tcp: 900, tcpFin: 120, udp: 300 });
+    const withoutTimeouts = dataPlane.clients.ipvs.counters.messagesSent - asked;
+    const other = prepared({ ipvsUdpTimeoutMs: 60_000 });
+    const before = other.dataPlane.clients.ipvs.counters.messagesSent;
+    other.dataPlane.prepare();
+    assert.deepEqual(other.kernel.ipvs.timeouts, { tcp: 900, tcpFin: 120, udp: 60 });
+    assert.equal(other.dataPlane.clients.ipvs.counters.messagesSent - before, withoutTimeouts + 1);
+    for (const one of [dataPlane, other.dataPlane]) await one.stop();
+  });
+
+  test('each of the three timeouts is set by itself', async () => {
+    const set = { tcp: 7, tcpFin: 8, udp: 9 };
+    for (const [field, name] of [
+      ['ipvsTcpTimeoutMs', 'tcp'],
+      ['ipvsTcpFinTimeoutMs', 'tcpFin'],
+      ['ipvsUdpTimeoutMs', 'udp'],
+    ] as const) {
+      const { kernel, dataPlane } = prepared({ [field]: set[name] * 1000 });
+      dataPlane.prepare();
+      assert.deepEqual(kernel.ipvs.timeouts, { tcp: 900, tcpFin: 120, udp: 300, [name]: set[name] });
+      await dataPlane.stop();
+    }
+  });
+
+  test('timeouts that are configured anew reach the kernel, others do not', async () => {
+    const { kernel, dataPlane } = prepared();
+    dataPlane.prepare();
+    dataPlane.reconfigure({ ...dataPlane.config, ipvsTcpTimeoutMs: 60_000 });
+    assert.equal(kernel.ipvs.timeouts.tcp, 60);
+    kernel.ipvs.timeouts.tcp = 61;
+    dataPlane.reconfigure({ ...dataPlane.config, masqueradeAll: true });
+    assert.equal(kernel.ipvs.timeouts.tcp, 61);
+    await dataPlane.stop();
+  });
+
+  test('a scheduler that the kernel lacks is refused before anything is set', () => {
+    const { root, dataPlane } = prepared({ scheduler: 'nosuch' });
+    assert.throws(() => dataPlane.prepare(), /the kernel has no IPVS scheduler "nosuch" \(fix: modprobe ip_vs_nosuch/);
+    assert.equal(forwarding(root), '0');
+  });
+});
+
+test('what the other backend of rules has left goes once, when everything is in place, and not before', async () => {
+  const iptables = new FakeIptables();
+  const kernel = new TestKernel();
+  let [finished, closed] = [0, 0];
+  const handover = {
+    sets: undefined,
+    finish: () => Promise.resolve(void finished++),
+    close: () => void closed++,
+  };
+  const { updater } = web();
+  const world = { openNetlinkSocket: kernel.open, clock: new HandClock(), table: {}, updater, iptables, handover };
+  const dataPlane = testDataPlane(world);
+  const synced = async (): Promise<number> => {
+    await dataPlane.sync();
+    await dataPlane.rules.settled();
+    for (let turn = 0; turn < 5; turn++) await nextTurn();
+    return finished;
+  };
+  iptables.before = (command) => {
+    if (command.startsWith('restore')) throw new CommandError(command, [], 4, 'no');
+  };
+  assert.equal(await synced(), 0, 'the rules are not written');
+  iptables.before = () => undefined;
+  dataPlane.rules.check();
+  await dataPlane.rules.settled();
+  assert.deepEqual([await synced(), await synced()], [1, 1]);
+  assert.equal(closed, 0);
+  await dataPlane.stop();
+  assert.equal(closed, 1);
 });

@@ -4,16 +4,32 @@ import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { pino } from 'pino';
 import { ClusterFeed } from '../../../src/daemon/cluster/cluster-feed.js';
-import { healthSource } from '../../../src/daemon/answer/health-source.js';
+import { type RulesProgress, healthSource } from '../../../src/daemon/answer/health-source.js';
 import { SyncReporter } from '../../../src/daemon/report/sync-reporter.js';
 import { ClusterState } from '../../../src/model/cluster-state.js';
+import { type HealthSource } from '../../../src/serve/health.js';
 import { Metrics } from '../../../src/serve/metrics.js';
+import { parseAddress } from '../../../src/values/address.js';
 import { scaleCluster } from '../../fakes/cluster-generator.js';
 import { HandClock } from '../../fakes/hand-clock.js';
 import { FaultRig } from '../../support/fault-rig.js';
 import { TestKernel } from '../../fakes/test-kernel.js';
 import { web } from '../../support/reconcile-rig.js';
 import { testDataPlane } from '../../support/test-world.js';
+
+/** What is said of a node that has a sync period of 30 s and has been told everything. */
+function healthOf(
+  reporter: SyncReporter,
+  now: () => number,
+  rules: RulesProgress = { waitingSince: undefined, checkingSince: undefined },
+): HealthSource {
+  const { state } = reporter;
+  const yes = { isSynced: () => true, isNodeKnown: () => true, isEligible: () => true, hadKernelState: true };
+  const verificationAge = (): undefined => undefined;
+  return healthSource({
+    ...{ state, families: [4], rules: () => rules, now, ...yes, verificationAge, syncPeriodMs: () => 30_000 },
+  });
+}
 
 const PROGRAMMED = 'kubeproxy_network_programming_duration_seconds_count';
 
@@ -101,18 +117,7 @@ test('a sync that breaks off by a fault of this program is logged, tried again, 
     throw new RangeError('Maximum call stack size exceeded');
   };
   let later = 0;
-  const health = healthSource({
-    state: reporter.state,
-    syncPeriodMs: () => 30_000,
-    families: [4],
-    verificationAge: () => undefined,
-    rules: () => dataPlane.rules,
-    isSynced: () => true,
-    isNodeKnown: () => true,
-    isEligible: () => true,
-    hadKernelState: true,
-    now: () => performance.now() + later,
-  });
+  const health = healthOf(reporter, () => performance.now() + later, dataPlane.rules);
   dataPlane.start();
   for (let i = 0; i < 12; i++) {
     await clock.advance(30_000);
@@ -131,4 +136,50 @@ test('a sync that breaks off by a fault of this program is logged, tried again, 
     /no sync has come to its end/,
   );
   assert.equal(health.healthz().healthy, false);
+});
+
+test('a change that no sync takes up makes /healthz red after two sync periods', () => {
+  const reporter = new SyncReporter(new Metrics({ version: 'test' }), pino({ level: 'silent' }));
+  let later = 61_000;
+  const health = healthOf(reporter, () => performance.now() + later);
+  assert.equal(health.healthz().healthy, true, 'nothing waits');
+  reporter.changeQueued();
+  later = 59_000;
+  assert.equal(health.healthz().healthy, true);
+  later = 61_000;
+  assert.match(health.healthz().reasons[0]!.summary, /changes have waited for 61 s to reach the kernel/);
+});
+
+test('conflicts, refusals and waits for the lock are logged, counted, and events for who asks', async () => {
+  const logged: string[] = [];
+  const log = pino({ level: 'info' }, { write: (line) => void logged.push((JSON.parse(line) as { msg: string }).msg) });
+  const metrics = new Metrics({ version: 'test' });
+  const reporter = new SyncReporter(metrics, log);
+  const clusterIP = parseAddress('10.96.0.9')!;
+  const pair = (i: number) => ({ winner: 'shop/early', loser: `shop/late-${i}`, example: { clusterIP } });
+  reporter.conflicts(Array.from({ length: 101 }, (_, i) => pair(i)));
+  reporter.refused('shop/vip', { reason: 'protected', text: 'external IP 192.0.2.1 is left out' });
+  reporter.lockWaited(1500);
+  assert.deepEqual(
+    [...new Set(logged)],
+    [
+      'two Services claim the same address: only one can have it',
+      'more Services claim addresses of others',
+      'part of an object is refused and left out',
+      'another process holds the xtables lock: rules wait, IPVS goes on',
+    ],
+  );
+  const text = await metrics.text();
+  assert.match(text, /^kubeproxy_ipvs_skipped_objects_total\{resource="services",reason="protected"\} 1$/m);
+  assert.match(text, /^kubeproxy_ipvs_xtables_lock_wait_seconds_sum 1\.5$/m);
+  const events = reporter.events.report().events.map(({ text: said }) => said);
+  assert.ok(
+    events.some((line) => line.includes('shop/late-0')),
+    events.join('\n'),
+  );
+  assert.ok(
+    events.some((line) => line.includes('shop/vip')),
+    events.join('\n'),
+  );
+  metrics.close();
 });

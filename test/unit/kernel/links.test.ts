@@ -75,6 +75,22 @@ describe('the dummy link', () => {
     assert.throws(() => client.ensureDummy('a-name-of-16-chr'), /ENAMETOOLONG/);
   });
 
+  test('what is said of it has no byte of what was said before: the kernel would take it for a family or a type', () => {
+    const heads: string[] = [];
+    kernel.onSend = (datagram) => {
+      const [type, body] = [datagram.readUInt16LE(4), datagram.subarray(16)];
+      if (type >= 16 && type <= 18) heads.push(body.subarray(0, 4).toString('hex'));
+    };
+    const { index } = client.ensureDummy('kube-ipvs0');
+    for (const ip of ['10.96.0.1', 'fd00::1']) client.addAddress(index, address(ip));
+    client.flush();
+    client.findLink('kube-ipvs0');
+    client.deleteLink('kube-ipvs0');
+    client.ensureDummy('kube-ipvs0');
+    assert.ok(heads.length >= 6, `${heads.length}`);
+    assert.deepEqual(new Set(heads), new Set(['00000000']));
+  });
+
   test('deleted twice is gone once', () => {
     client.ensureDummy('kube-ipvs0');
     assert.deepEqual([client.deleteLink('kube-ipvs0'), client.deleteLink('kube-ipvs0')], [true, false]);

@@ -9,10 +9,12 @@ import { type RuleSet } from '../../../src/desired/iptables-rule-set.js';
 import { Iptables } from '../../../src/kernel/iptables/iptables.js';
 import { Sysctl } from '../../../src/kernel/node/sysctl.js';
 import { formatChange, formatPlan } from '../../../src/cli/plan-text.js';
+import { nftRuleText } from '../../../src/plan/nftables-diff.js';
 import { Drift } from '../../../src/reconcile/drift.js';
-import { inspectRules, inspectSysctls } from '../../../src/reconcile/inspect-node.js';
+import { inspectNftables, inspectRules, inspectSysctls } from '../../../src/reconcile/inspect-node.js';
 import { type Inspection, inspect } from '../../../src/reconcile/inspect.js';
 import { parseAddress } from '../../../src/values/address.js';
+import { type NftChain, type NftRule, type NftTable, NFTABLES_TABLE } from '../../../src/values/nftables.js';
 import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
 import { TestCluster } from '../../support/desired-cluster.js';
 import { TestKernel } from '../../fakes/test-kernel.js';
@@ -169,6 +171,37 @@ describe('an inspection of the node', () => {
     const forward = filter.chains.find(({ name }) => name === 'KUBE-FORWARD')!.rules.length;
     await inspectRules(iptables(saved(rules).replace('-A KUBE-FORWARD ', '-A OTHER ')), [rules], wrong);
     assert.deepEqual(told(wrong), [['1 changed rule'], [`change chain filter KUBE-FORWARD (IPv4), ${forward} rules`]]);
+  });
+
+  test('of nf_tables it names the chain that is missing, too many or changed, with its rules', async () => {
+    const mark = (data: string): NftRule => [{ name: 'immediate', register: 8, data }];
+    const [one, two, three] = ['one', 'two', 'three'].map((name) => ({ name, rules: [mark(name)] }));
+    const table = (...chains: NftChain[]): NftTable => ({ family: 4, name: NFTABLES_TABLE, chains });
+    const desired = table(one!, two!);
+    const look = async (observed: NftTable | undefined): Promise<Inspection> => {
+      const found = nothing();
+      await inspectNftables({ readTable: () => Promise.resolve(observed) }, [desired], found);
+      return found;
+    };
+    assert.deepEqual(told(await look(desired)), [[], []]);
+    const wrong = await look(table({ ...one!, rules: [mark('x'), mark('y')] }, three!));
+    assert.deepEqual(told(wrong), [
+      ['1 changed rule', '1 extra rule', '1 missing rule'],
+      [
+        `change chain ${NFTABLES_TABLE} one (IPv4), 1 rules`,
+        `add chain ${NFTABLES_TABLE} two (IPv4), 1 rules`,
+        `delete chain ${NFTABLES_TABLE} three (IPv4), 1 rules`,
+      ],
+    ]);
+    const rules = wrong.changes.map((change) => change.object === 'rule' && [change.before, change.after]);
+    const text = (...of: NftRule[]): string[] => of.map(nftRuleText);
+    assert.deepEqual(rules, [
+      [text(mark('x'), mark('y')), text(mark('one'))],
+      [[], text(mark('two'))],
+      [text(mark('three')), []],
+    ]);
+    const empty = await look(undefined);
+    assert.deepEqual(told(empty)[0], ['2 missing rule']);
   });
 
   test("tells every rule that a takeover from kube-proxy's recorded ones would write or remove, each once", async () => {

@@ -189,4 +189,75 @@ describe('metrics', () => {
     later += 40_000;
     assert.equal(await stall(), 0);
   });
+
+  it('show what they are told, as 1 and 0 where the question is whether', async (t) => {
+    const metrics = create(t);
+    const shown = async (): Promise<string[]> =>
+      lines(await metrics.text()).filter((line) =>
+        /^kubeproxy_ipvs_(estimation|connection|conntrack|kube_proxy|config_|processes|xtables_lock_wait_seconds_(sum|count)|refused_packets|family_|unserved|virtual_|real_|bound_|draining_|claim|refused_obj|watch_last)/.test(
+          line,
+        ),
+      );
+    const isTold = (is: boolean): void => {
+      metrics.estimating(is);
+      metrics.kubeProxyRunning('port', is);
+      metrics.configRefused(is);
+      metrics.familyServed(6, is, is ? 0 : 7);
+    };
+    isTold(true);
+    metrics.tableFill({ connections: 5, connectionBuckets: 4096, conntrackEntries: 12, conntrackLimit: 1000 });
+    metrics.tableSize(4, 3, 9, 2);
+    metrics.processSpawned('iptables-save');
+    metrics.xtablesLockWaited(1.5);
+    metrics.packetsRefused(4, 'host_port', 4);
+    metrics.draining(8);
+    metrics.claimConflicts(2);
+    metrics.refusedObjects('real_server', 3);
+    metrics.watchHeard('services', 1_764_000_000_500);
+    const told = [
+      'kubeproxy_ipvs_estimation_running 1',
+      'kubeproxy_ipvs_connections 5',
+      'kubeproxy_ipvs_connection_buckets 4096',
+      'kubeproxy_ipvs_conntrack_entries 12',
+      'kubeproxy_ipvs_conntrack_limit 1000',
+      'kubeproxy_ipvs_processes_spawned_total{command="iptables-save"} 1',
+      'kubeproxy_ipvs_xtables_lock_wait_seconds_sum 1.5',
+      'kubeproxy_ipvs_xtables_lock_wait_seconds_count 1',
+      'kubeproxy_ipvs_virtual_servers{ip_family="IPv4"} 3',
+      'kubeproxy_ipvs_real_servers{ip_family="IPv4"} 9',
+      'kubeproxy_ipvs_bound_addresses{ip_family="IPv4"} 2',
+      'kubeproxy_ipvs_draining_real_servers 8',
+      'kubeproxy_ipvs_refused_packets_total{ip_family="IPv4",reason="host_port"} 4',
+      'kubeproxy_ipvs_refused_objects{object="real_server"} 3',
+      'kubeproxy_ipvs_kube_proxy_running{seen_by="port"} 1',
+      'kubeproxy_ipvs_family_served{ip_family="IPv6"} 1',
+      'kubeproxy_ipvs_unserved_services{ip_family="IPv6"} 0',
+      'kubeproxy_ipvs_config_refused 1',
+      'kubeproxy_ipvs_claim_conflicts 2',
+      'kubeproxy_ipvs_watch_last_event_timestamp_seconds{resource="services"} 1764000000.5',
+    ];
+    assert.deepEqual((await shown()).sort(), told.sort());
+    isTold(false);
+    metrics.tableFill({
+      ...{ connections: 6, connectionBuckets: undefined },
+      ...{ conntrackEntries: undefined, conntrackLimit: undefined },
+    });
+    metrics.packetsRefused(4, 'host_port', 3);
+    metrics.processSpawned('iptables-save');
+    const changed: Record<string, string> = {
+      kubeproxy_ipvs_estimation_running: '0',
+      kubeproxy_ipvs_connections: '6',
+      'kubeproxy_ipvs_kube_proxy_running{seen_by="port"}': '0',
+      kubeproxy_ipvs_config_refused: '0',
+      'kubeproxy_ipvs_family_served{ip_family="IPv6"}': '0',
+      'kubeproxy_ipvs_unserved_services{ip_family="IPv6"}': '7',
+      'kubeproxy_ipvs_refused_packets_total{ip_family="IPv4",reason="host_port"}': '7',
+      'kubeproxy_ipvs_processes_spawned_total{command="iptables-save"}': '2',
+    };
+    const after = told.map((line) => {
+      const [name = ''] = line.split(/ (?=\S+$)/);
+      return changed[name] === undefined ? line : `${name} ${changed[name]}`;
+    });
+    assert.deepEqual((await shown()).sort(), after.sort(), 'what the kernel does not say is left as it was');
+  });
 });
