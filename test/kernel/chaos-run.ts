@@ -18,7 +18,7 @@ import { Daemon } from './harness/daemon.js';
 import { shell } from './harness/kernel-state.js';
 import { nftTable } from './harness/rules-damage.js';
 import { isNftables, rulesBackend, rulesUnderTest } from './harness/rules-under-test.js';
-import { patience, waitUntil } from './harness/wait.js';
+import { waitUntil } from './harness/wait.js';
 
 export interface ChaosOptions {
   readonly seed: number;
@@ -226,11 +226,13 @@ ${foreignSetup(this.#foreign)}`);
     const convergence = new Convergence();
     let result = await this.#compare();
     let used = 0;
-    while (convergence.isWorthWaiting(result, used) && performance.now() - begun < patience(2 * LIMIT_MS)) {
+    while (convergence.isWorthWaiting(result, used, performance.now())) {
       used = await this.#nextVerification(first, used);
       result = await this.#compare();
-      if (used >= 3 && result.leaving > 0)
-        this.options.onLine(`  ${result.leaving} real servers wait for their deletion after ${used} verifications`);
+      if (used >= 3 && result.leaving > 0) {
+        const seconds = Math.round((performance.now() - begun) / 1000);
+        this.options.onLine(`  ${result.leaving} removed real servers wait for their deletion after ${seconds} s`);
+      }
     }
     const health = await fetch('http://127.0.0.1:10256/healthz');
     if (health.status !== 200)
