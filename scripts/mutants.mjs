@@ -56,7 +56,8 @@ function mutate(node, add) {
     if (after !== undefined && !isText(node)) add(node.operatorToken, after);
   } else if (node.kind === ts.SyntaxKind.TrueKeyword) add(node, 'false');
   else if (node.kind === ts.SyntaxKind.FalseKeyword) add(node, 'true');
-  else if (ts.isNumericLiteral(node)) add(node, /^0x/i.test(node.getText()) ? '0' : String(Number(node.text) + 1));
+  else if (ts.isNumericLiteral(node) && !isLongTime(node))
+    add(node, /^0x/i.test(node.getText()) ? '0' : String(Number(node.text) + 1));
   else if (ts.isPrefixUnaryExpression(node) && node.operator === ts.SyntaxKind.ExclamationToken) {
     add(node, node.operand.getText());
   } else if (ts.isExpressionStatement(node) && isCall(node.expression)) add(node, ';');
@@ -68,6 +69,13 @@ function mutate(node, add) {
 /** A sum with a text in it: minus makes NaN of it, which says nothing about the tests. */
 function isText(node) {
   return ts.isStringLiteralLike(node.left) || ts.isStringLiteralLike(node.right) || ts.isTemplateExpression(node.right);
+}
+
+/** `const WAIT_MS = 10_000`: a thousandth more or less of a time is nobody's business. */
+function isLongTime(node) {
+  let { parent } = node;
+  while (ts.isBinaryExpression(parent)) ({ parent } = parent);
+  return Number(node.text) >= 1000 && ts.isVariableDeclaration(parent) && /_MS$/.test(parent.name.getText());
 }
 
 function isCall(expression) {

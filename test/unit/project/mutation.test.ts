@@ -36,7 +36,7 @@ test('each kind of fault, in the order of the text', () => {
   assert.deepEqual(faults('x = true; y = 0x10;'), ['x = false; y = 0x10;', 'x = true; y = 0;']);
 });
 
-test('none in imports, thrown errors, log lines and sums of texts', () => {
+test('none in imports, thrown errors, log lines, sums of texts and a millisecond of a long time', () => {
   for (const text of [
     "import { a } from './a.js';",
     'throw new Error(`no ${1 + x}`);',
@@ -45,8 +45,15 @@ test('none in imports, thrown errors, log lines and sums of texts', () => {
     'const s = "a" + b;',
     'super();',
     'function f() { return undefined; }',
+    'const WAIT_MS = 10_000;',
   ])
     assert.deepEqual(faults(text), [], text);
+  assert.deepEqual(faults('const A_MS = 5 * 60_000, B_MS = 999, MOST = 1000;'), [
+    'const A_MS = 5 / 60_000, B_MS = 999, MOST = 1000;',
+    'const A_MS = 6 * 60_000, B_MS = 999, MOST = 1000;',
+    'const A_MS = 5 * 60_000, B_MS = 1000, MOST = 1000;',
+    'const A_MS = 5 * 60_000, B_MS = 999, MOST = 1001;',
+  ]);
 });
 
 test('every fault that is said to be invisible is in a file that exists, and has a reason', () => {
