@@ -7,13 +7,14 @@ import { NftSets } from '../kernel/nftables/sets.js';
 import { KUBE_PROXY_TABLE, deleteTables, familiesWithTable } from '../kernel/nftables/tables.js';
 import { isModulePresent } from '../kernel/node/modules.js';
 import { LinkClient } from '../kernel/rtnetlink/client.js';
-import { type CleanupReport, cleanup, cleanupOwn } from '../reconcile/cleanup.js';
+import { cleanup, cleanupOwn } from '../reconcile/cleanup.js';
 import { FAMILIES } from '../values/address.js';
 import { errorMessage } from '../values/errors.js';
 import { NFTABLES_TABLE } from '../values/nftables.js';
 import { type Environment } from '../daemon/environment.js';
 import { loadDaemonConfig } from '../daemon/daemon-options.js';
 import { InstanceLock } from '../daemon/instance-lock.js';
+import { type FullCleanupReport, showCleanup } from './cleanup-text.js';
 import { type CleanupOptions } from './options.js';
 import { requireCapabilities } from '../daemon/preflight-checks.js';
 
@@ -50,14 +51,18 @@ export async function runCleanup(options: CleanupOptions, environment: Environme
     const report = options.ownOnly ? await cleanupOwn(all) : await cleanup(all);
     const names = options.ownOnly ? [NFTABLES_TABLE] : [NFTABLES_TABLE, KUBE_PROXY_TABLE];
     const tables = isPresent('nf_tables') ? removeNftables(names, environment, dryRun) : NO_TABLES;
-    return print({ ...report, ...tables, failures: [...report.failures, ...tables.failures] }, options, environment);
+    return showCleanup(
+      { ...report, ...tables, failures: [...report.failures, ...tables.failures] },
+      options,
+      environment,
+    );
   } finally {
     for (const client of [ipvs, ipset, nftables, links]) client?.close();
     lock?.release();
   }
 }
 
-type Nftables = Pick<CleanupReport, 'failures'> & { readonly nftables: readonly string[] };
+type Nftables = Pick<FullCleanupReport, 'failures' | 'nftables'>;
 const NO_TABLES: Nftables = { nftables: [], failures: [] };
 
 function removeNftables(names: readonly string[], { openNetlinkSocket: open }: Environment, dryRun: boolean): Nftables {
@@ -71,22 +76,4 @@ function removeNftables(names: readonly string[], { openNetlinkSocket: open }: E
       failures.push(errorMessage(error));
     }
   return { nftables, failures };
-}
-
-function print(report: CleanupReport & Nftables, options: CleanupOptions, { out, err }: Environment): number {
-  const { virtualServers, addresses, sets, chains, kept, nftables, failures, remarks } = report;
-  if (options.json) out(`${JSON.stringify({ dryRun: options.dryRun, ...report })}\n`);
-  else {
-    const rules = chains.length > 0 ? `${chains.length} chains` : 'no rules';
-    const counts = `${virtualServers.length} virtual servers, ${addresses.length} addresses, ${sets.length} sets, ${rules}`;
-    const tables = nftables.length === 0 ? '' : `, ${nftables.length} nftables tables`;
-    out(`${options.dryRun ? 'would remove' : 'removed'} ${counts}${tables}\n`);
-    const names = { 'virtual server': virtualServers, address: addresses, set: sets, chain: chains, table: nftables };
-    if (options.dryRun)
-      for (const [what, list] of Object.entries(names)) for (const name of list) out(`  ${what} ${name}\n`);
-    for (const chain of kept) out(`kept because a rule of somebody else leads to it: ${chain}\n`);
-    for (const failure of failures) err(`not removed: ${failure}\n`);
-    for (const remark of remarks) err(`${remark}\n`);
-  }
-  return failures.length === 0 ? 0 : 1;
 }
