@@ -19,6 +19,8 @@ const TIMEOUT_MS = 30_000;
 export interface DryRunOptions extends DaemonOptions {
   /** Longest wait for the cluster's state: 30 s when not given. */
   readonly timeoutMs?: number;
+  /** Opens the kernel; `openDataPlaneToLook` otherwise. */
+  readonly open?: typeof openDataPlaneToLook;
 }
 
 /**
@@ -50,7 +52,8 @@ export async function dryRunWith<T>(
   const reporter = new SyncReporter(new Metrics({ version: environment.version }), log);
   const nodeName = config.hostnameOverride ?? environment.hostname.toLowerCase();
   const { run } = new CommandRunner();
-  const dataPlane = await openDataPlaneToLook({ config, nodeName, environment, log, reporter, run });
+  const { open = openDataPlaneToLook } = options;
+  const dataPlane = await open({ config, nodeName, environment, log, reporter, run });
   let onReady = (): void => undefined;
   const ready = new Promise<void>((resolve) => (onReady = resolve));
   const manifests = new ManifestReport();
