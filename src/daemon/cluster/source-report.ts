@@ -83,7 +83,7 @@ export class SourceReport {
     }
   }
 
-  /** One line and one count per object and reason, however often the object comes again. */
+  /** One line per object and problem, however often it comes again; each time is counted. */
   #noteProblem(resource: ResourceName, key: string, problem: string): void {
     this.#metrics.objectSkipped(resource, 'malformed');
     const identity = `${resource} ${key} ${problem}`;

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
 import { parse } from 'yaml';
 import { type OutputFormat } from '../../../src/cli/see.js';
+import { age } from '../../../src/cli/status-text.js';
 import { runStatus } from '../../../src/cli/status.js';
 import { type Environment } from '../../../src/daemon/environment.js';
 import { metricsHandler } from '../../../src/serve/metrics-server.js';
@@ -65,6 +66,14 @@ async function status(
   const options = { configFile: undefined, document, overrides: {}, manifests: undefined, warnings: [] };
   return { code: await runStatus({ ...options, ...SEE, ...more }, environment), text };
 }
+
+test('an age has the unit that a reader would choose', () => {
+  const now = new Date('2026-11-26T08:00:00Z');
+  const said = { 0: '0 s', 12: '12 s', 119: '119 s', 120: '2 min', 7199: '120 min', 7200: '2 h', 172_799: '48 h' };
+  const more = { 172_800: '2 d', 864_000: '10 d', '-5': '0 s' };
+  for (const [seconds, text] of Object.entries({ ...said, ...more }))
+    assert.equal(age(new Date(now.getTime() - Number(seconds) * 1000).toISOString(), now), text, seconds);
+});
 
 describe('status', () => {
   test('healthy: exit code 0, what is wanted and what is written, the notes', async (t) => {

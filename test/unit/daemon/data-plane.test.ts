@@ -137,6 +137,28 @@ describe('without being asked', () => {
   });
 });
 
+test('events of addresses that were lost make it read everything again, and a watch that failed is begun anew', async () => {
+  for (const code of ['ENOBUFS', 'EBADF']) {
+    const rig = new Rig();
+    await rig.started();
+    await nextTurn();
+    rig.kernel.faults.push({ at: 'receive', code, protocol: 0 });
+    const { links } = rig.kernel;
+    links.removeAddress('kube-ipvs0', '10.96.0.1');
+    for (let turn = 0; turn < 20; turn++) await nextTurn();
+    await rig.clock.advance(1);
+    await rig.syncs(2);
+    assert.notEqual(rig.records[1]!.verified, undefined, code);
+    assert.deepEqual(links.addressesOf('kube-ipvs0'), ['10.96.0.1/32'], code);
+    links.removeAddress('kube-ipvs0', '10.96.0.1');
+    for (let turn = 0; turn < 20; turn++) await nextTurn();
+    await rig.clock.advance(100); // no part of the same burst
+    await rig.syncs(3);
+    assert.deepEqual(links.addressesOf('kube-ipvs0'), ['10.96.0.1/32'], `${code}: it listens again`);
+    await rig.dataPlane.stop();
+  }
+});
+
 test('stopping ends the runner, the rules and the watch of links', async () => {
   const rig = new Rig();
   await rig.started();

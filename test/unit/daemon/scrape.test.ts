@@ -66,6 +66,16 @@ test('what IPVS counts by Service is told where it is asked for, and only there'
   assert.deepEqual(lines(await one.scrape.text(), 'service_connections_total'), [
     'kubeproxy_ipvs_service_connections_total{namespace="default",service="web",protocol="TCP",port="80"} 10',
   ]);
+  const directed = (what: string, count: number, direction: string): string =>
+    `kubeproxy_ipvs_service_${what}_total{namespace="default",service="web",protocol="TCP",port="80",direction="${direction}"} ${count}`;
+  assert.deepEqual(
+    lines(await one.scrape.text(), 'service_packets_total', 'service_bytes_total', 'service_ports_cut'),
+    [
+      ...[directed('packets', 100, 'in'), directed('packets', 80, 'out')],
+      ...[directed('bytes', 10_000, 'in'), directed('bytes', 8000, 'out')],
+      'kubeproxy_ipvs_service_ports_cut 0',
+    ],
+  );
   one.scrape.close();
   const none = await shop(0);
   assert.deepEqual(lines(await none.scrape.text(), 'service_'), []);

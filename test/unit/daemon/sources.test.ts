@@ -7,6 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { pino } from 'pino';
 import { loadConfigDocument } from '../../../src/config/load.js';
 import { Sources, type SourcesOptions } from '../../../src/daemon/cluster/sources.js';
+import { SourceReport } from '../../../src/daemon/cluster/source-report.js';
 import { SyncReporter } from '../../../src/daemon/report/sync-reporter.js';
 import { type WallClock, systemClock } from '../../../src/time/clock.js';
 import { ClusterState } from '../../../src/model/cluster-state.js';
@@ -302,4 +303,21 @@ test('metrics count watches begun again and lists taken again, by the way they e
   const once = ['kubeproxy_ipvs_watch_restarts_total{resource="services",reason="ended"} 1'];
   assert.deepEqual(counted, once);
   assert.deepEqual(await services(), once, 'counted once');
+});
+
+test('a malformed object is logged once and counted each time; what was logged is forgotten before it fills the memory', () => {
+  const logged: string[] = [];
+  const log = pino({ level: 'warn' }, { write: (line) => void logged.push(line) });
+  const metrics = new Metrics({ version: '0.0.0' });
+  const report = new SourceReport(metrics, log, 0);
+  const { onProblem } = report.problemsOf('services');
+  const note = (i: number): number => {
+    onProblem(`default/s${i}`, 'a problem');
+    return logged.length;
+  };
+  for (let i = 0; i < 10_001; i++) note(i);
+  assert.deepEqual([note(0), note(10_000)], [10_001, 10_001]);
+  assert.equal(note(10_001), 10_002);
+  assert.equal(note(0), 10_003, 'forgotten');
+  assert.equal(note(0), 10_003);
 });

@@ -139,6 +139,36 @@ test('a full set is replaced by a larger one without losing an element or leavin
   assert.deepEqual([...ipset.sets.keys()], [SERVER.name]);
 });
 
+test('a set that is full and cannot grow fails what did not land, and says why', () => {
+  const { client, ipset } = fake();
+  client.createSet(SERVER, 100);
+  const replaced = client.listEntries(SERVER);
+  assert.deepEqual(replaced, []);
+  const entries = servers(250);
+  const create = ipset.answer.bind(ipset);
+  ipset.answer = (request) => ((request.type & 255) === 2 ? { error: 'ENOMEM' } : create(request));
+  const failures = client.addEntries(SERVER, entries);
+  assert.equal(client.listEntries(SERVER).length, 100);
+  assert.equal(failures.length, 150);
+  assert.ok(
+    failures.every(
+      ({ operation, set, error }) => operation === 'add' && set === SERVER.name && isCode('ENOMEM')(error),
+    ),
+  );
+  const landed = new Set(client.listEntries(SERVER));
+  assert.deepEqual(new Set([...landed, ...failures.map(({ entry }) => entry)]), new Set(entries));
+});
+
+test('a set whose entries expire is replaced by one in which they stay, as large as it was', () => {
+  const { client, ipset } = fake();
+  client.createSet(SERVER, 1000);
+  client.addEntries(SERVER, servers(3));
+  const present = client.listSets().find(({ name }) => name === SERVER.name)!;
+  assert.equal(client.ensureSet(SERVER, { ...present, hasTimeout: true }), 'replaced');
+  assert.equal(client.listEntries(SERVER).length, 3);
+  assert.equal(ipset.sets.get(SERVER.name)?.maxElements, 1000);
+});
+
 test('replaceSet swaps, clears what a killed run left, and on failure leaves the set as it was', () => {
   const { client, ipset } = fake();
   client.createSet(SERVER);

@@ -8,6 +8,7 @@ import {
   REQUIRED_MODULES,
   findModules,
   isModulePresent,
+  loadModules,
   probeModules,
   schedulerModule,
 } from '../../../src/kernel/node/modules.js';
@@ -140,4 +141,21 @@ test('nothing readable at all: every module is asked for, none is assumed', asyn
   assert.ok(statuses.every(({ state, fix }) => state === 'missing' && fix !== undefined));
   assert.equal(calls.length, REQUIRED_MODULES.length + 1);
   assert.equal(schedulerModule('mh'), 'ip_vs_mh');
+});
+
+test('what is to be loaded is what is absent and has a file, in one process; that it fails is no matter', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'modules-dep-'));
+  after(() => rmSync(directory, { recursive: true }));
+  const files = ['ip_vs_wrr', 'ip_vs_nq', 'ip_vs'].map((name) => `kernel/net/netfilter/ipvs/${name}.ko.xz:\n`);
+  writeFileSync(join(directory, 'modules.dep'), files.join(''));
+  const paths = { ...PATHS, moduleDirectory: directory };
+  const asked = async (known: readonly string[], ...names: string[]): Promise<string[]> => {
+    const { run, calls } = modprobe(known);
+    await loadModules(names, { run, ...paths });
+    return calls;
+  };
+  const names = ['ip_vs', 'ip_vs_wrr', 'ip_vs_of_nobody', 'ip_vs_nq'];
+  assert.deepEqual(await asked(names, ...names), ['modprobe --all -- ip_vs_wrr ip_vs_nq']);
+  assert.deepEqual(await asked([], 'ip_vs_nq'), ['modprobe --all -- ip_vs_nq']);
+  assert.deepEqual(await asked([], 'ip_vs', 'ip_vs_of_nobody'), []);
 });

@@ -126,6 +126,20 @@ test('a broken file keeps its last good objects, says so once with file, documen
   assert.equal(rig.source.state().lastError, undefined);
 });
 
+test('a broken file that is taken away is none any more; one that cannot be read keeps what it had', async (t) => {
+  const rig = await startSource(t, { 'a.yaml': service('a'), 'b.yaml': 'kind: [oops' });
+  assert.equal(rig.source.state().brokenFiles, 1);
+  unlinkSync(join(rig.directory, 'b.yaml'));
+  await rig.source.rescan();
+  assert.equal(rig.source.state().brokenFiles, 0);
+  unlinkSync(join(rig.directory, 'a.yaml'));
+  mkdirSync(join(rig.directory, 'a.yaml'));
+  await rig.source.rescan();
+  assert.deepEqual(rig.services.keys, ['default/a']);
+  assert.equal(rig.source.state().brokenFiles, 1);
+  assert.match(rig.logged.at(-1)!, /a\.yaml: EISDIR.*"objectsKept":1/);
+});
+
 test('two files with one object: the first by name wins, the other takes over when it goes', async (t) => {
   const rig = await startSource(t, { '1.yaml': service('a', '10.96.0.1'), '2.yaml': service('a', '10.96.0.2') });
   const address = (): string => formatAddress(rig.services.values.get('default/a')!.clusterIPs[0]!);

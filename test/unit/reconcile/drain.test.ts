@@ -56,6 +56,17 @@ describe('a removed endpoint', () => {
     assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1');
   });
 
+  test('to which somebody gives weight again is drift, and drains on', async () => {
+    const rig = await running();
+    connections(rig, 3, 0);
+    rig.cluster.slice('web', ['10.0.0.1']);
+    await rig.sync();
+    assert.deepEqual(await rig.verify(), []);
+    Object.assign(rig.kernel.ipvs.table.get(WEB)!.realServers.get(B)!, { weight: 1 });
+    assert.deepEqual(await rig.verify(), ['1 changed real_server']);
+    assert.equal(rig.weights('TCP 10.96.0.1:80'), '10.0.0.1:8080=1 10.0.0.2:8080=0');
+  });
+
   test('that comes back has its weight again and is drained no more', async () => {
     const rig = await running();
     connections(rig, 3, 0);

@@ -30,6 +30,7 @@ describe('metrics server', () => {
     readonly host?: string;
     /** Takes the time that it likes: rendering is synchronous. */
     readonly render?: () => void;
+    readonly events?: (sinceMs: number) => object;
   }
 
   async function start(t: TestContext, options: Start = {}): Promise<number> {
@@ -45,11 +46,14 @@ describe('metrics server', () => {
       },
       changes: () => [],
     };
-    const { access = 'loopback', host = '127.0.0.1' } = options;
+    const { access = 'loopback', host = '127.0.0.1', events } = options;
     const configz = (): object => ({ 'kubeproxy.config.k8s.io': { mode: 'ipvs' } });
     return serve(t, {
       host,
-      handler: metricsHandler({ metrics, status, inspection: NO_INSPECTION, configz, access, now: () => NOW }),
+      handler: metricsHandler({
+        ...{ metrics, status, inspection: NO_INSPECTION, configz, access, now: () => NOW },
+        ...(events && { events }),
+      }),
     });
   }
 
@@ -105,6 +109,20 @@ describe('metrics server', () => {
     assert.equal((await fetchText(port, '/status', { host: outside })).status, 200, 'asked at its own address');
     const open = await start(t, { host: '0.0.0.0', access: 'all' });
     for (const path of ['/status', '/status.json', '/configz']) assert.equal(await ask(path, open), 200, path);
+  });
+
+  it('tells events since so many seconds, all of them where nobody says since when', async (t) => {
+    const port = await start(t, { events: (sinceMs) => ({ sinceMs: String(sinceMs) }) });
+    const since = async (query: string): Promise<unknown> => {
+      const { status, body } = await fetchText(port, `/events${query}`);
+      assert.equal(status, 200);
+      return (JSON.parse(body) as { sinceMs: unknown }).sinceMs;
+    };
+    assert.deepEqual(
+      [await since('?since=90'), await since('?since=0.5'), await since('?since=0')],
+      ['90000', '500', '0'],
+    );
+    for (const query of ['', '?since=x', '?since=-1']) assert.equal(await since(query), 'Infinity', query);
   });
 
   it('has no status page when it is off', async (t) => {

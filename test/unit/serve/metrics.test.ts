@@ -260,4 +260,21 @@ describe('metrics', () => {
     });
     assert.deepEqual((await shown()).sort(), after.sort(), 'what the kernel does not say is left as it was');
   });
+
+  it('have buckets of their own that tell a tenth of a millisecond from a quarter, up to half a minute', async (t) => {
+    const metrics = create(t);
+    metrics.changeApplied(0.01);
+    metrics.xtablesLockWaited(1);
+    const text = await metrics.text();
+    const buckets = (name: string): number[] =>
+      [...text.matchAll(new RegExp(`^${name}_bucket\\{le="([0-9.]+)"`, 'gm'))].map(([, edge]) => Number(edge));
+    assert.deepEqual(
+      buckets('kubeproxy_ipvs_change_duration_seconds'),
+      [0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5, 30],
+    );
+    assert.deepEqual(
+      buckets('kubeproxy_ipvs_xtables_lock_wait_seconds'),
+      [0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 30, 60],
+    );
+  });
 });
