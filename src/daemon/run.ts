@@ -24,9 +24,13 @@ import { openDataPlane } from './open-data-plane.js';
 
 /**
  * Runs the daemon until SIGTERM or a changed configuration file; resolves to the exit code. Nothing is touched before
- * the configuration is valid, and the health server listens from then on.
+ * the configuration is valid, and the health server listens from then on. `open` opens the kernel.
  */
-export async function runDaemon(options: DaemonOptions, environment: Environment): Promise<number> {
+export async function runDaemon(
+  options: DaemonOptions,
+  environment: Environment,
+  open = openDataPlane,
+): Promise<number> {
   const loaded = await loadDaemonConfig(options);
   const log = environment.logger(loaded.config.logLevel);
   for (const warning of [...options.warnings, ...loaded.warnings]) log.warn(warning);
@@ -42,7 +46,8 @@ export async function runDaemon(options: DaemonOptions, environment: Environment
       { peerCredentials: environment.peerCredentials },
     );
     await health.insist();
-    await serve({ manifests: options.manifests, loaded, environment, log, metrics, health, configChange, stop });
+    const { manifests } = options;
+    await serve({ manifests, loaded, environment, log, metrics, health, configChange, stop, open });
     return 0;
   } catch (error) {
     if (stop.aborted) return 0;
@@ -62,10 +67,11 @@ interface ServeOptions extends Pick<DaemonOptions, 'manifests'> {
   readonly health: HealthListener;
   readonly configChange: ConfigChange | undefined;
   readonly stop: AbortSignal;
+  readonly open: typeof openDataPlane;
 }
 
 async function serve(options: ServeOptions): Promise<void> {
-  const { manifests, loaded, environment, log, metrics, health, configChange, stop } = options;
+  const { manifests, loaded, environment, log, metrics, health, configChange, stop, open } = options;
   const { config, document } = loaded;
   const nodeName = config.hostnameOverride ?? environment.hostname.toLowerCase();
   const reporter = new SyncReporter(metrics, log);
@@ -74,7 +80,7 @@ async function serve(options: ServeOptions): Promise<void> {
     metrics.processSpawned(command);
     return commands.run(command, args, more);
   };
-  const dataPlane = await openDataPlane({ config, nodeName, environment, log, reporter, run });
+  const dataPlane = await open({ config, nodeName, environment, log, reporter, run });
   dataPlane.prepare();
   setOomScore(config.oomScoreAdj, log);
   const sources = new Sources(dataPlane, {
