@@ -46,8 +46,9 @@ export class TableCounters implements RuleCounters {
   readonly keepMs = 5000;
   readonly #entries: TableEntries;
 
-  constructor(open: OpenOptionSocket) {
-    this.#entries = new TableEntries(open);
+  /** Throws an Error with `errno` when there is no such socket. */
+  constructor(open: OpenOptionSocket, procNet?: string) {
+    this.#entries = new TableEntries(open, procNet);
   }
 
   read(family: Family, table: string): Promise<ChainPackets | undefined> {

@@ -99,10 +99,14 @@ test('it gives up when the cluster does not answer in time, and says what it wai
   server.fault({ fault: { kind: 'hang' } });
   const master = await server.start();
   t.after(() => server.stop());
-  const { options, environment, closed, stop } = node(t, {}, {
-    ...{ manifests: undefined, timeoutMs: 50 },
-    overrides: { master },
-  });
+  const { options, environment, closed, stop } = node(
+    t,
+    {},
+    {
+      ...{ manifests: undefined, timeoutMs: 50 },
+      overrides: { master },
+    },
+  );
   await assert.rejects(
     dryRun(options, environment),
     /^Error: gave up after 0\.05 s of waiting for the first lists of services and endpointslices from http:\S+/,

@@ -4,6 +4,9 @@ import { test } from 'node:test';
 import { EventRecorder } from '../../../src/daemon/report/event-recorder.js';
 import { RepairLog } from '../../../src/daemon/report/repair-log.js';
 import { Drift } from '../../../src/reconcile/drift.js';
+import { SyncRecord } from '../../../src/reconcile/sync-record.js';
+import { parseAddress } from '../../../src/values/address.js';
+import { addressServerKey } from '../../../src/values/virtual-server.js';
 import { TestCluster, type TestEndpoint } from '../../support/desired-cluster.js';
 
 class Log {
@@ -167,4 +170,30 @@ test('an hour later repairs are forgotten, and so are those of a clock that was 
   assert.deepEqual(log.lastHour(start + 600 * 60_000), {});
   log.add({ object: 'rule', count: 1 }, start);
   assert.deepEqual(log.lastHour(start - 3_600_000), {});
+});
+
+test('every kind of event has its words', () => {
+  const { recorder } = recorded();
+  const clusterIP = parseAddress('10.96.0.9')!;
+  const server = addressServerKey('TCP', clusterIP, 80);
+  const pair = { winner: 'shop/early', loser: 'shop/late' };
+  recorder.conflicts([
+    { ...pair, example: { clusterIP } },
+    { ...pair, example: { server } },
+  ]);
+  recorder.add({ kind: 'refused', service: 'shop/vip', text: 'externalIP 192.0.2.1 is left out' });
+  const record = Object.assign(new SyncRecord(), { adopted: true });
+  record.newlySkipped.push('a', 'b', 'c', 'd', 'e', 'f', 'g');
+  recorder.syncEnded(record, 1);
+  recorder.syncBrokeOff(new Error('no answer'));
+  assert.deepEqual(texts(recorder), [
+    'conflict: shop/late does not get 10.96.0.9, which shop/early has',
+    'conflict: shop/late does not get TCP 10.96.0.9:80, which shop/early has',
+    'refused of shop/vip: externalIP 192.0.2.1 is left out',
+    'the kernel keeps refusing, skipped: a, b, c, d, e and 2 more',
+    'took over the kernel state: 1 virtual server',
+    'failed and tried again: no answer',
+  ]);
+  recorder.conflicts(Array.from({ length: 50 }, () => ({ ...pair, example: { clusterIP } })));
+  assert.equal(texts(recorder).filter((text) => text.startsWith('conflict: ')).length, 22);
 });

@@ -28,6 +28,32 @@ describe('the instance lock', () => {
     for (const server of servers) server.close();
   });
 
+  test('an instance on a later name is found by who gets an earlier one, and strangers on all of them keep nobody out', async () => {
+    const other = `${name}.later`;
+    const listen = async (path: string) => {
+      const server = createServer().listen(path);
+      await once(server, 'listening');
+      return server;
+    };
+    const later = await listen(`${other}.2`);
+    const instance = { name: other, peerCredentials: () => ({ pid: 4711, uid: 0 }) };
+    assert.equal(await InstanceLock.tryAcquire(instance), undefined);
+    const first = await listen(other); // what was tried before is free again
+    first.close();
+    later.close();
+    const strangers = await Promise.all(
+      Array.from({ length: 20 }, (_, i) => listen(i === 0 ? other : `${other}.${i}`)),
+    );
+    const lock = await InstanceLock.tryAcquire({ name: other, peerCredentials: () => ({ pid: 7, uid: 65_534 }) });
+    assert.ok(lock !== undefined);
+    lock.release();
+    for (const server of strangers) server.close();
+  });
+
+  test('a name that cannot be had for another reason is an error', async () => {
+    await assert.rejects(InstanceLock.tryAcquire({ name: '/nonexistent/lock' }), /EACCES|ENOENT/);
+  });
+
   test('is had by one at a time; the next has it the moment it is released', async () => {
     let waits = 0;
     const first = await InstanceLock.acquire(() => waits++, forever, { name });

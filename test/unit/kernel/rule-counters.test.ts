@@ -1,12 +1,17 @@
 /** Counters of rules as the kernel lays them out for getsockopt, and as iptables-save prints them. */
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import {
   SavedCounters,
+  TableCounters,
   openRuleCounters,
   packetsOf,
   savedPackets,
 } from '../../../src/kernel/iptables/rule-counters.js';
+import { type OpenOptionSocket } from '../../../src/kernel/option-socket.js';
 import { type IptablesTools } from '../../../src/kernel/iptables/detect.js';
 import { type Family } from '../../../src/values/address.js';
 
@@ -71,4 +76,47 @@ test('where getsockopt has no rules, one process reads a table, a minute apart; 
   assert.deepEqual([...(await counters.read(4, 'filter'))!], [['KUBE-ONE', [5]]]);
   assert.equal(await counters.read(6, 'mangle'), undefined);
   assert.deepEqual(ran, ['save4 -c -t filter', 'save6 -c -t mangle']);
+});
+
+test('where getsockopt has them, two system calls read a table that exists; none is made by asking', async (t) => {
+  const procNet = mkdtempSync(join(tmpdir(), 'rule-counters-'));
+  t.after(() => rmSync(procNet, { recursive: true }));
+  writeFileSync(join(procNet, 'ip_tables_names'), 'filter\nnat\n');
+  const table = Buffer.concat([
+    ...[entry(4, 'ERROR', 0n, 'KUBE-ONE'), entry(4, '', 5n), entry(4, '', 9n)],
+    entry(4, 'ERROR', 0n, 'ERROR'),
+  ]);
+  const asked: string[] = [];
+  let closed = 0;
+  const open: OpenOptionSocket = (family) => ({
+    buffer: (size) => {
+      const bytes = Buffer.alloc(size);
+      const get = (option: number): number => {
+        asked.push(`${family} ${option} ${bytes.toString('latin1', 0, bytes.indexOf(0))}`);
+        if (option === 64) bytes.writeUInt32LE(table.length, 80);
+        else table.copy(bytes, 40);
+        return 0;
+      };
+      return { bytes, get };
+    },
+    close: () => void closed++,
+  });
+  const counters = new TableCounters(open, procNet);
+  assert.equal(counters.keepMs, 5000);
+  assert.deepEqual(Object.fromEntries((await counters.read(4, 'filter'))!), { 'KUBE-ONE': [5], ERROR: [] });
+  assert.deepEqual(asked, ['4 64 filter', '4 65 filter']);
+  assert.equal(await counters.read(4, 'mangle'), undefined);
+  assert.equal(await counters.read(6, 'filter'), undefined, 'no such tables');
+  assert.equal(asked.length, 2);
+  counters.close();
+  assert.equal(closed, 2);
+  const legacy = { ...TOOLS, backend: 'legacy' } as IptablesTools;
+  const run = (): Promise<never> => Promise.reject(new Error('no process'));
+  assert.ok(openRuleCounters(legacy, open, run) instanceof TableCounters);
+  for (const [tools, socket] of [
+    [legacy, undefined],
+    [TOOLS, open],
+    [legacy, () => assert.fail('no IPv6')],
+  ] as const)
+    assert.ok(openRuleCounters(tools, socket, run) instanceof SavedCounters);
 });

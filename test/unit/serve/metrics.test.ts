@@ -194,7 +194,7 @@ describe('metrics', () => {
     const metrics = create(t);
     const shown = async (): Promise<string[]> =>
       lines(await metrics.text()).filter((line) =>
-        /^kubeproxy_ipvs_(estimation|connection|conntrack|kube_proxy|config_|processes|xtables_lock_wait_seconds_(sum|count)|refused_packets|family_|unserved|virtual_|real_|bound_|draining_|claim|refused_obj|watch_last)/.test(
+        /^kubeproxy_ipvs_(estimation|connection|conntrack|kube_proxy|config_|processes|xtables_lock_wait_seconds_(sum|count)|refused_packets|family_|unserved|virtual_|real_|bound_|draining_|claim|refused_obj|watch_last|skipped_objects\{resource="nodes")/.test(
           line,
         ),
       );
@@ -214,6 +214,7 @@ describe('metrics', () => {
     metrics.claimConflicts(2);
     metrics.refusedObjects('real_server', 3);
     metrics.watchHeard('services', 1_764_000_000_500);
+    metrics.skippedNow('nodes', 6);
     const told = [
       'kubeproxy_ipvs_estimation_running 1',
       'kubeproxy_ipvs_connections 5',
@@ -234,6 +235,7 @@ describe('metrics', () => {
       'kubeproxy_ipvs_unserved_services{ip_family="IPv6"} 0',
       'kubeproxy_ipvs_config_refused 1',
       'kubeproxy_ipvs_claim_conflicts 2',
+      'kubeproxy_ipvs_skipped_objects{resource="nodes"} 6',
       'kubeproxy_ipvs_watch_last_event_timestamp_seconds{resource="services"} 1764000000.5',
     ];
     assert.deepEqual((await shown()).sort(), told.sort());
