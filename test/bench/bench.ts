@@ -2,7 +2,8 @@
  * The benchmark: `npm run bench -- [--rows 100x10,10000x10r] [--json FILE] [--quick] [--parts cold,...] [--publish]`;
  * `npm run bench -- --publish --from FILE` measures nothing and publishes what an earlier run wrote to FILE.
  *
- * Each part of each row runs in a test kernel of its own, freshly booted (test/kernel/harness/run.mjs). `--quick`
+ * Each part of each row runs in a test kernel of its own, freshly booted (test/kernel/harness/run.mjs; KERNEL and
+ * TEST_RULES choose another, and the other backend of the rules, as they do for the kernel tests). `--quick`
  * shortens what is measured over a time; its figures are for developers. `--publish` draws the pictures and writes the
  * table of docs/performance.md.
  */
