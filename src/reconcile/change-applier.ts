@@ -11,7 +11,7 @@ import { type IpvsApplier } from './ipvs-applier.js';
 import { type KernelRefusals, type Trial } from './kernel-refusals.js';
 import { type PendingWork } from './pending-work.js';
 import { type Prerequisites } from './prerequisites.js';
-import { Round } from './round.js';
+import { type Between, Round } from './round.js';
 import { type IpsetApplier } from './ipset-applier.js';
 import { type SyncRecord } from './sync-record.js';
 
@@ -32,8 +32,6 @@ const NO_TRIAL: Trial = new Map();
 /** Virtual servers, and VIPs, between two moments at which other changes may be made: some milliseconds of work. */
 const SERVERS = 128;
 const VIPS: Readonly<Record<VipForm, number>> = { addresses: 32, routes: 256 };
-
-export type Between = () => Promise<void>;
 
 /**
  * Makes kernel objects as desired, in the order that no packet can fall through: a virtual server is in the sets before
@@ -81,11 +79,11 @@ export class ChangeApplier {
     this.#appliedAt = clock.now();
   }
 
-  /** Deletes what has drained. Throws NetlinkError when the table cannot be read. */
-  async pollDrains(record: SyncRecord): Promise<void> {
+  /** Deletes what has drained. Throws NetlinkError when the table cannot be read. `between` as for `apply`. */
+  async pollDrains(record: SyncRecord, between?: Between): Promise<void> {
     const round = new Round(record);
     try {
-      await this.options.drains.poll(round);
+      await this.options.drains.poll(round, between);
     } finally {
       this.#settle(round, NO_TRIAL);
     }

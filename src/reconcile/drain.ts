@@ -10,7 +10,8 @@ import {
 import { type Clock } from '../time/clock.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { type IpvsWriter } from './ipvs-writer.js';
-import { type Round } from './round.js';
+import { READING_SLICE_MS } from '../time/pacer.js';
+import { type Between, type Round } from './round.js';
 
 /** A drain is looked at this often at first, ms. */
 const POLL_MS = 1000;
@@ -114,21 +115,25 @@ export class DrainTracker {
 
   /**
    * Deletes what has drained, as much of it as the budget allows, and what is past its deadline, of those that are due;
-   * what the kernel refuses of it goes into `round`. Throws NetlinkError when the table cannot be read.
+   * what the kernel refuses of it goes into `round`. `between` is called now and then, when nothing is queued for the
+   * kernel: it may apply changes. Throws NetlinkError when the table cannot be read.
    */
-  async poll(round: Round): Promise<void> {
+  async poll(round: Round, between?: Between): Promise<void> {
     const { applier, clock } = this.options;
     const now = clock.now();
     if (now < this.#pollAt || (!this.#hasBudget() && now < this.#deadlineAt)) return;
     const due = this.#takeDue(now);
     const writer = applier.writer(round);
-    const pacer = round.record.stop.pacer(1);
+    const pacer = round.record.stop.pacer(1, READING_SLICE_MS);
     let isThrough = false;
     try {
       for (const [server, drains] of due) {
         if (!this.#hasBudget() && now < drains.deadlineAt) continue;
         if (this.#drains.get(server) === drains) this.#pollServer(server, drains, now, writer);
+        if (!pacer.isDue) continue;
+        writer.flush();
         await pacer.yieldIfDue();
+        await between?.();
       }
       isThrough = this.#hasBudget();
     } finally {

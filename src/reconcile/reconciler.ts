@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { type Touched, keepTouched } from '../desired/desired-state.js';
 import { type AddressApplier } from './address-applier.js';
 import { adopt, touchAll } from './adopt.js';
-import { type Between, ChangeApplier } from './change-applier.js';
+import { ChangeApplier } from './change-applier.js';
 import { type Clock } from '../time/clock.js';
 import { type ConntrackCleaner } from './conntrack-cleaner.js';
 import { type DesiredUpdater } from './desired-updater.js';
@@ -18,6 +18,7 @@ import { type RulesKeeper } from './rules-keeper.js';
 import { type IpsetApplier } from './ipset-applier.js';
 import { readPresentSets } from './ipset-keeper.js';
 import { type SetBackend } from '../kernel/set-backend.js';
+import { type Between } from './round.js';
 import { SyncRecord } from './sync-record.js';
 import { type SysctlKeeper } from './sysctl-keeper.js';
 import { Verification } from './verification.js';
@@ -177,8 +178,13 @@ export class Reconciler {
     const pacer = record.stop.pacer(1);
     return async () => {
       await pacer.yieldIfDue();
-      await this.#interleaver.run(record);
+      await this.#makeChanges(record);
     };
+  }
+
+  /** Those that came in the middle of longer work. */
+  async #makeChanges(record: SyncRecord): Promise<void> {
+    await this.#interleaver.run(record);
   }
 
   /** Nothing of a sort goes in: then it is this node that is at fault, not the objects. */
@@ -209,7 +215,7 @@ export class Reconciler {
     this.#drainsPolledAt ??= now;
     if (updater.cluster.dirtyCount > 0 && now - this.#drainsPolledAt < MAX_DRAIN_POLL_WAIT) return;
     this.#drainsPolledAt = now;
-    await this.#changes.pollDrains(record);
+    await this.#changes.pollDrains(record, () => this.#makeChanges(record));
   }
 
   /** Takes over what is in the kernel: only differences are changed afterwards, among what goes `first` too. */

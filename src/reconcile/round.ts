@@ -2,6 +2,9 @@ import { RefusedChanges } from './failures.js';
 import { type Pacer } from '../time/pacer.js';
 import { type SyncRecord } from './sync-record.js';
 
+/** Called in the middle of longer work, when nothing is queued for the kernel: it may make other changes. */
+export type Between = () => Promise<void>;
+
 /** One round of changes on their way to the kernel; a sync has several. */
 export class Round {
   readonly refused = new RefusedChanges();

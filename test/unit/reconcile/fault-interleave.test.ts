@@ -73,3 +73,23 @@ test('a change of what is programmed already does not wait for the end of the fi
   assert.deepEqual(rig.drift(), []);
   assert.match(await rig.metrics.text(), /^kubeproxy_ipvs_change_duration_seconds_count 1$/m);
 });
+
+test('a change does not wait until all is looked at that has drained', async () => {
+  const scale = { services: 600, endpointsPerService: 5 };
+  const rig = new FaultRig('sockopt', 0);
+  for (const object of scaleCluster(scale)) rig.core.set(object);
+  assert.equal(await rig.sync(), true);
+  const before = rig.written.length;
+  for (let i = 0; i < scale.services; i++)
+    for (const slice of scaleSlices(i, scale, { endpoint: 2, by: 1 })) rig.core.set(slice);
+  let isDone = false;
+  const syncing = rig.sync().finally(() => (isDone = true));
+  const written = (): readonly string[] => rig.written.slice(before);
+  while (!isDone && !written().includes('delete')) await nextTurn();
+  for (const slice of scaleSlices(0, scale, { endpoint: 3, by: 1 })) rig.core.set(slice);
+  assert.equal(await syncing, true);
+  assert.equal(rig.interleaved, 1);
+  const last = written().lastIndexOf('add');
+  assert.ok(last > written().indexOf('delete') && last < written().lastIndexOf('delete'), 'made between two deletions');
+  assert.deepEqual(rig.drift(), []);
+});
