@@ -45,21 +45,23 @@ type Outcome = 'done' | 'interrupted';
 type Decode<Found> = (message: NetlinkMessage, found: Found) => void;
 
 export class NetlinkConnection {
-  readonly counters: NetlinkCounters = {
-    messagesSent: 0,
-    datagramsSent: 0,
-    datagramsReceived: 0,
-    dumpRetries: 0,
-  };
+  /** Those of the sockets that long dumps have for themselves included. */
+  readonly counters: NetlinkCounters;
   readonly #receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BUFFER);
   readonly #writer = new MessageWriter(Buffer.alloc(REQUEST_BUFFER));
   readonly #message = emptyMessage(this.#receiveBuffer);
   #sequence = 0;
-
+  readonly #open: () => NetlinkSocket;
   readonly #socket: NetlinkSocket;
+  /** Connections of earlier long dumps, to be used again. */
+  readonly #idle: NetlinkConnection[] = [];
+  #isClosed = false;
 
-  constructor(socket: NetlinkSocket) {
-    this.#socket = socket;
+  /** Throws what `open` throws. */
+  constructor(open: () => NetlinkSocket, counters?: NetlinkCounters) {
+    this.#open = open;
+    this.#socket = open();
+    this.counters = counters ?? { messagesSent: 0, datagramsSent: 0, datagramsReceived: 0, dumpRetries: 0 };
   }
 
   /** Reserves `count` consecutive sequence numbers and returns the first. Never 0, never past 32 bits. */
@@ -114,6 +116,24 @@ export class NetlinkConnection {
     }
   }
 
+  /**
+   * As `dumpPaced`, over a socket of its own, so that this connection can be used meanwhile: by changes that do not
+   * wait until a whole table has been read. Throws what opening a socket throws, too.
+   */
+  async dumpApart<Found>(...dump: Parameters<typeof this.dumpPaced<Found>>): Promise<Found> {
+    const connection = this.#idle.pop() ?? new NetlinkConnection(this.#open, this.counters);
+    let isWhole = false;
+    try {
+      const found = await connection.dumpPaced(...dump);
+      isWhole = true;
+      return found;
+    } finally {
+      // The rest of a dump that was broken off would be taken for the next one's answer.
+      if (isWhole && !this.#isClosed) this.#idle.push(connection);
+      else connection.close();
+    }
+  }
+
   /** Sends a finished datagram of `count` messages; throws NetlinkError, `resultUnknown` after a short send. */
   sendDatagram(operation: string, buffer: Buffer, length: number, count: number): void {
     for (;;) {
@@ -161,6 +181,8 @@ export class NetlinkConnection {
   }
 
   close(): void {
+    this.#isClosed = true;
+    for (const connection of this.#idle.splice(0)) connection.close();
     this.#socket.close();
   }
 

@@ -77,7 +77,7 @@ async function compareServers(
 ): Promise<void> {
   const { desired, applied } = comparison;
   const isThere = (key: VirtualServerKey): boolean =>
-    observed.servers.has(key) || (observed.onlyDifferent && applied.has(key));
+    observed.servers.has(key) || (applied.has(key) && !observed.missing.has(key));
   for (const [key, observedServer] of observed.servers) {
     if (!isOurs(key)) continue;
     if (pacer.isDue) await pacer.yieldIfDue();

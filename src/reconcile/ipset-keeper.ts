@@ -1,6 +1,7 @@
 import { type IpsetDefinition, type IpsetEntry } from '../values/ipset.js';
 import { type CodedError, type PresentSet, type SetBackend } from '../kernel/set-backend.js';
 import { type IpsetName, allIpsetDefinitions } from '../desired/ipset-definitions.js';
+import { UNINTERRUPTED, calmOf, turnWhile } from './interruption.js';
 import { READING_SLICE_MS, StopFlag } from '../time/pacer.js';
 
 export interface EnsuredSets {
@@ -39,13 +40,14 @@ export type SetEntries = Pick<ReadonlySet<IpsetEntry>, 'has' | 'size' | 'keys'>;
 const NONE: SetEntries = new Set();
 
 /**
- * The entries of every set. Those of a set that holds just what is desired are that very object. Throws IpsetError.
+ * The entries of every set. Those of a set that holds just what is desired are that very object. Changes are let in by
+ * `interruption` between two sets, and in the middle of one until an entry is changed. Throws IpsetError.
  */
 export async function readSets(
   backend: SetBackend,
   definitions: ReadonlyMap<string, IpsetDefinition>,
   desired: (set: IpsetName) => SetEntries = () => NONE,
-  betweenSets: () => Promise<void> = () => Promise.resolve(),
+  interruption = UNINTERRUPTED,
   stop = new StopFlag(),
 ): Promise<Map<IpsetName, SetEntries>> {
   const pacer = stop.pacer(1, READING_SLICE_MS);
@@ -53,14 +55,16 @@ export async function readSets(
   for (const definition of definitions.values()) {
     const name = definition.name as IpsetName;
     const desiredEntries = desired(name);
-    const pause = (): Promise<void> => pacer.yieldIfDue();
+    const isCalm = calmOf('entries', interruption);
+    const turn = turnWhile(isCalm, interruption);
+    const pause = (): Promise<void> => pacer.yieldIfDue(turn);
     // Nearly always the set is as desired: then nothing is made that the garbage collector would have to move.
     const count = (counted: { desired: number; others: number }, entry: IpsetEntry): void =>
       void (desiredEntries.has(entry) ? counted.desired++ : counted.others++);
     const counts = await backend.listEntriesPaced(definition, () => ({ desired: 0, others: 0 }), count, pause);
-    const isAsDesired = counts.desired === desiredEntries.size && counts.others === 0;
+    const isAsDesired = counts.desired === desiredEntries.size && counts.others === 0 && isCalm();
     sets.set(name, isAsDesired ? desiredEntries : await readEntries(backend, definition, pause));
-    await betweenSets();
+    await interruption.turn();
   }
   return sets;
 }

@@ -14,9 +14,10 @@ import { type AppliedVirtualServer } from '../plan/applied.js';
 import { type OwnershipTraces } from '../plan/ownership.js';
 import { type DesiredServer } from '../plan/virtual-server-plan.js';
 import { type IpsetName, ipsetDefinitions, ipsetName } from '../desired/ipset-definitions.js';
+import { type Interruption, UNINTERRUPTED, calmOf } from './interruption.js';
 import { observeTableEntry } from './observe-ipvs.js';
 import { type BoundAddresses, type DesiredAddresses, readAddresses } from './observe-addresses.js';
-import { StopFlag } from '../time/pacer.js';
+import { Pacer, READING_SLICE_MS, StopFlag } from '../time/pacer.js';
 import { type SetEntries, joinSets, readSets } from './ipset-keeper.js';
 
 const EMPTY = '' as RealServerList;
@@ -37,8 +38,8 @@ export interface ObservedKernel extends ObservedTable {
 export interface ObservedTable {
   /** Virtual servers keyed by an address. One that is just as applied is the very object in `applied`. */
   readonly servers: Map<VirtualServerKey, AppliedVirtualServer>;
-  /** True: those that are desired and just as applied are left out of `servers`, and every applied one is there. */
-  readonly onlyDifferent: boolean;
+  /** What is applied and not there. What else is not in `servers` is desired and just as applied. */
+  readonly missing: ReadonlySet<VirtualServerKey>;
 }
 
 export interface ObservedSources {
@@ -60,24 +61,18 @@ export interface Expectation {
   readonly addresses: DesiredAddresses;
 }
 
-/** Lets changes in while the kernel is read. */
-export interface Interruption {
-  /** Called where the reading can be interrupted; may change what is being read. */
-  readonly turn: () => Promise<void>;
-  /** Whether a virtual server was created or deleted since the reading began. */
-  readonly isDisturbed: () => boolean;
-}
+const NONE: ReadonlySet<VirtualServerKey> = new Set();
 
 /** Throws the error of the first part that cannot be read. */
 export async function observeKernel(
   sources: ObservedSources,
   dummyIndex: number,
   expectation: Expectation,
-  interruption?: Interruption,
+  interruption = UNINTERRUPTED,
   stop = new StopFlag(),
   anew?: boolean,
 ): Promise<ObservedKernel> {
-  const addresses = await readAddresses(sources, dummyIndex, expectation.addresses, stop, anew);
+  const addresses = await readAddresses(sources, dummyIndex, expectation.addresses, interruption, stop, anew);
   return {
     ...(await readTable(sources.table, expectation, interruption)),
     ...addresses,
@@ -85,28 +80,25 @@ export async function observeKernel(
       sources.sets,
       sources.definitions,
       (set) => expectation.desired.entries(set),
-      interruption?.turn,
+      interruption,
       stop,
     ),
   };
 }
 
-/**
- * Reads the IPVS table. When a virtual server that is applied is missing, or was created or deleted meanwhile, it is
- * read once more without interruption, so that all is there for a comparison. Throws NetlinkError or IpvsSockoptError.
- */
+/** Reads the IPVS table once. Throws NetlinkError or IpvsSockoptError. */
 export async function readTable(
   table: IpvsTableSource,
   {
     applied,
     desired,
   }: Pick<Expectation, 'applied'> & { readonly desired: Pick<Expectation['desired'], 'virtualServers'> },
-  interruption?: Interruption,
+  interruption: Interruption = UNINTERRUPTED,
 ): Promise<ObservedTable> {
   const servers = new Map<VirtualServerKey, AppliedVirtualServer>();
-  const options = { mayHaveIPv6: hasIPv6(applied) };
+  const isCalm = calmOf('membership', interruption);
   let known = 0;
-  await table.read(
+  const read = await table.read(
     (observed) => {
       if (isFwmarkKey(observed.key)) return;
       const before = applied.get(observed.key);
@@ -115,14 +107,31 @@ export async function readTable(
       if (before !== undefined) known++;
       if (now !== before || desiredServer === undefined) servers.set(observed.key, now);
     },
-    { ...options, turn: interruption?.turn },
+    { mayHaveIPv6: hasIPv6(applied), turn: interruption.turn },
   );
-  if (known === applied.size && interruption?.isDisturbed() !== true) return { servers, onlyDifferent: true };
-  servers.clear();
-  await table.read((observed) => {
-    if (!isFwmarkKey(observed.key)) servers.set(observed.key, observeTableEntry(observed, applied.get(observed.key)));
-  }, options);
-  return { servers, onlyDifferent: false };
+  if (isCalm()) return { servers, missing: known === applied.size ? NONE : missingOf(applied, read()) };
+  // What came while the table was read is not in its list, but there.
+  return { servers, missing: await absentOf(missingOf(applied, read()), table) };
+}
+
+function missingOf(
+  applied: Expectation['applied'],
+  read: ReadonlySet<VirtualServerKey>,
+): ReadonlySet<VirtualServerKey> {
+  return new Set([...applied.keys()].filter((key) => !read.has(key)));
+}
+
+async function absentOf(
+  servers: ReadonlySet<VirtualServerKey>,
+  table: IpvsTableSource,
+): Promise<ReadonlySet<VirtualServerKey>> {
+  const pacer = new Pacer(READING_SLICE_MS, undefined, 1);
+  const absent = new Set<VirtualServerKey>();
+  for (const key of servers) {
+    if (!table.has(key)) absent.add(key);
+    await pacer.yieldIfDue();
+  }
+  return absent;
 }
 
 /** What is not applied yet, as far as known, is most likely what is desired: after a restart. */

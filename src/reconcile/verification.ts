@@ -9,7 +9,8 @@ import { type DesiredUpdater } from './desired-updater.js';
 import { type Interleaver } from './interleaver.js';
 import { type IpvsApplier } from './ipvs-applier.js';
 import { type KernelRefusals } from './kernel-refusals.js';
-import { type Interruption, type ObservedKernel, type ObservedSources, observeKernel } from './observe-kernel.js';
+import { type Disturbances, type Interruption, NO_DISTURBANCES } from './interruption.js';
+import { type ObservedKernel, type ObservedSources, observeKernel } from './observe-kernel.js';
 import { type StopFlag } from '../time/pacer.js';
 import { type PendingWork } from './pending-work.js';
 import { type Prerequisites } from './prerequisites.js';
@@ -89,7 +90,7 @@ export class Verification {
       await nextTurn();
       this.options.stop.throwIfStopped();
     },
-    isDisturbed: () => false,
+    disturbances: NO_DISTURBANCES,
   };
 
   /**
@@ -133,7 +134,7 @@ export class Verification {
   async #compare(record: SyncRecord): Promise<void> {
     const { ipvs, pending } = this.options;
     const keys = newTouched();
-    let isDisturbed = false;
+    const disturbances: Disturbances = { ...NO_DISTURBANCES };
     const observed = await this.observe({
       turn: async () => {
         await nextTurn();
@@ -141,9 +142,11 @@ export class Verification {
         const interleaved = await this.options.interleaver.run(record);
         if (interleaved === undefined) return;
         mergeTouched(keys, interleaved.touched);
-        if (interleaved.isMembership) isDisturbed = true;
+        if (interleaved.isMembership) disturbances.membership++;
+        disturbances.addresses += interleaved.touched.addresses.size;
+        disturbances.entries += interleaved.touched.entries.size;
       },
-      isDisturbed: () => isDisturbed,
+      disturbances,
     });
     const disturbed = { keys, suspects: ipvs.suspects };
     await compareWithKernel(this.comparison, observed, disturbed, pending.touched, record.drift);

@@ -2,11 +2,13 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 /** How often to look at the clock, ms; without a vDSO (virtual machines, sandboxes) a look is a system call. */
 const LOOK_MS = 1;
+/** A short slice is looked at so often at least: it is not to be overrun by as long again. */
+const LOOKS_PER_SLICE = 3;
 const MOST_CALLS_BETWEEN_LOOKS = 256;
 /** So few calls, all that one changed EndpointSlice makes, need no clock at all. */
 const FIRST_CALLS = 4;
-/** For reading the kernel back, which goes on for long and must not be felt by a change. */
-export const READING_SLICE_MS = 0.5;
+/** For reading the kernel back, which goes on for long: with what is between two looks, a change waits for 1 ms. */
+export const READING_SLICE_MS = 0.7;
 const ALREADY: Promise<void> = Promise.resolve();
 
 /** The work breaks off, because the process is to end. */
@@ -47,6 +49,7 @@ export class Pacer {
   #stride = 1;
   #left: number;
   #isDue = false;
+  readonly #lookMs: number;
 
   constructor(
     readonly sliceMs = 4,
@@ -56,6 +59,7 @@ export class Pacer {
     readonly stop: StopFlag = NEVER,
   ) {
     this.#left = firstCalls;
+    this.#lookMs = Math.min(LOOK_MS, sliceMs / LOOKS_PER_SLICE);
   }
 
   /** True when the current slice of work has used up its time; looks at the clock about once a millisecond. */
@@ -68,7 +72,7 @@ export class Pacer {
     // Of the whole slice: one call in twenty sends a batch to the kernel, and says nothing about the next ones.
     const perCall = (now - this.#since) / this.#calls;
     // At most twice as far as before: the next calls may be more expensive than the last ones.
-    this.#stride = Math.max(1, Math.min(LOOK_MS / perCall, this.#stride * 2, MOST_CALLS_BETWEEN_LOOKS) | 0);
+    this.#stride = Math.max(1, Math.min(this.#lookMs / perCall, this.#stride * 2, MOST_CALLS_BETWEEN_LOOKS) | 0);
     this.#left = this.#stride;
     this.#isDue = now - this.#since >= this.sliceMs;
     return this.#isDue;
@@ -82,13 +86,16 @@ export class Pacer {
     return false;
   }
 
-  /** Yields to the event loop if this slice is used up; costs next to nothing otherwise. */
-  yieldIfDue(): Promise<void> {
-    return this.isDue ? this.#yield() : ALREADY;
+  /**
+   * Yields to the event loop if this slice is used up, and to whatever else `turn` lets in; costs next to nothing
+   * otherwise.
+   */
+  yieldIfDue(turn: () => Promise<void> = nextTurn): Promise<void> {
+    return this.isDue ? this.#yield(turn) : ALREADY;
   }
 
-  async #yield(): Promise<void> {
-    await nextTurn();
+  async #yield(turn: () => Promise<void>): Promise<void> {
+    await turn();
     this.stop.throwIfStopped();
     this.#isDue = false;
     this.#start(this.now());

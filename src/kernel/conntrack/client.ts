@@ -103,7 +103,7 @@ export class ConntrackClient {
 
   /** Throws ConntrackUnavailableError without nfnetlink, NetlinkError when no socket can be had. */
   constructor(open: OpenNetlinkSocket) {
-    this.#connection = new NetlinkConnection(openNetfilterSocket(open, ConntrackUnavailableError));
+    this.#connection = new NetlinkConnection(() => openNetfilterSocket(open, ConntrackUnavailableError));
     this.#batch = new NetlinkBatch(this.#connection, () => 'conntrack delete', { maxMessageSize: MAX_MESSAGE });
   }
 

@@ -28,7 +28,7 @@ export class IpsetProtocol {
 
   /** Throws IpsetUnavailableError without the kernel module, IpsetError for anything else. */
   constructor(open: OpenNetlinkSocket) {
-    this.connection = new NetlinkConnection(openNetfilterSocket(open, IpsetUnavailableError));
+    this.connection = new NetlinkConnection(() => openNetfilterSocket(open, IpsetUnavailableError));
     try {
       this.version = this.#negotiate();
     } catch (error) {
@@ -91,7 +91,7 @@ export class IpsetProtocol {
     pause: () => Promise<void>,
   ): Promise<Found> {
     try {
-      return await this.connection.dumpPaced(this.#listRequest('list', set), decode, fresh, pause);
+      return await this.connection.dumpApart(this.#listRequest('list', set), decode, fresh, pause);
     } catch (error) {
       throw error instanceof NetlinkError ? new IpsetError('list', set, error) : error;
     }

@@ -92,7 +92,7 @@ export class GenerationFingerprints implements RuleFingerprints {
   readonly #reader = new AttributeReader();
 
   constructor(open: OpenNetlinkSocket) {
-    this.#connection = new NetlinkConnection(open(NETLINK_NETFILTER));
+    this.#connection = new NetlinkConnection(() => open(NETLINK_NETFILTER));
   }
 
   read(): string | undefined {

@@ -108,7 +108,7 @@ export class IpvsClient {
 
   /** Throws IpvsUnavailableError without the kernel module, NetlinkError for anything else. */
   constructor(open: OpenNetlinkSocket, options: BatchOptions = {}) {
-    this.#connection = new NetlinkConnection(open(NETLINK_GENERIC));
+    this.#connection = new NetlinkConnection(() => open(NETLINK_GENERIC));
     try {
       this.#family = resolveFamily(this.#connection, IPVS_FAMILY);
     } catch (error) {
@@ -192,12 +192,10 @@ export class IpvsClient {
     return listing(this.#connection.dump(...this.#dumpOf(LIST, readService)));
   }
 
-  /**
-   * As `listVirtualServers`, with a `pause` after each datagram. Nothing else may be asked of this client meanwhile.
-   */
+  /** As `listVirtualServers`, with a `pause` after each datagram, when other things may be asked of this client. */
   async listVirtualServersPaced(pause: () => Promise<void>): Promise<VirtualServerListing> {
     const [request, decode] = this.#dumpOf(LIST, readService);
-    return listing(await this.#connection.dumpPaced(request, decode, () => [], pause));
+    return listing(await this.#connection.dumpApart(request, decode, () => [], pause));
   }
 
   /** One virtual server; undefined when there is none. Throws NetlinkError. */

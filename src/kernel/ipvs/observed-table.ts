@@ -30,8 +30,16 @@ export interface IpvsTableSource {
    * table that others change meanwhile may show an entry as it was or as it is. `mayHaveIPv6` false allows to leave
    * out, most of the time, to look for IPv6 virtual servers. Throws the error of the interface in use.
    */
-  read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<void>;
+  read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<ReadServers>;
+  /** Whether there is such a virtual server now. Throws NetlinkError. */
+  has(server: VirtualServerKey): boolean;
 }
+
+/**
+ * All virtual servers that were read; made when it is asked for, which has to be before the next reading. Of IPv6 ones
+ * it may lack some when others came or went meanwhile.
+ */
+export type ReadServers = () => ReadonlySet<VirtualServerKey>;
 
 export interface ReadOptions {
   readonly mayHaveIPv6: boolean;

@@ -46,7 +46,7 @@ export class IpvsStatistics {
 
   /** Throws NetlinkError: without the kernel module, ENOENT. */
   constructor(open: OpenNetlinkSocket) {
-    this.#connection = new NetlinkConnection(open(NETLINK_GENERIC));
+    this.#connection = new NetlinkConnection(() => open(NETLINK_GENERIC));
     try {
       this.#family = resolveFamily(this.#connection, IPVS_FAMILY);
     } catch (error) {

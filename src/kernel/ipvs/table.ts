@@ -1,11 +1,16 @@
 /** Reads the IPVS table by the cheapest interface that the kernel offers. */
 import { type OpenOptionSocket } from '../option-socket.js';
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { Pacer, READING_SLICE_MS } from '../../time/pacer.js';
 import { type RealServerKey, type VirtualServerKey, virtualServerFamily } from '../../values/virtual-server.js';
 import { type IpvsClient } from './client.js';
 import { type DumpedVirtualServer } from './message.js';
 import { IpvsSockopt, SockoptView } from './sockopt.js';
-import { type IpvsTableSource, type ReadOptions, type ObservedVirtualServer } from './observed-table.js';
+import {
+  type IpvsTableSource,
+  type ObservedVirtualServer,
+  type ReadOptions,
+  type ReadServers,
+} from './observed-table.js';
 import { DumpView } from './dump-view.js';
 
 export interface IpvsTableOptions {
@@ -23,10 +28,6 @@ export interface TableCounts {
 
 const NONE: TableCounts = { realServers: 0, connections: 0 };
 
-/** The default of `turnMs`; with what is read between two looks at the clock, a change waits for 1 ms at most. */
-const TURN = 0.5;
-/** Virtual servers between two looks at the clock: where there is no vDSO, each look is a system call. */
-const CLOCK_INTERVAL = 16;
 /** One in so many reads looks for IPv6 virtual servers that nobody expects. */
 const IPV6_INTERVAL = 10;
 
@@ -45,13 +46,13 @@ export class IpvsTable implements IpvsTableSource {
   #counting = { realServers: 0, connections: 0 };
   readonly #view = new SockoptView();
   readonly #dumped = new DumpView();
-  readonly #pace: Pace;
+  #pacer = new Pacer();
+  #turn: ReadOptions['turn'];
 
   constructor(
     readonly ipvs: IpvsClient,
     readonly options: IpvsTableOptions = {},
   ) {
-    this.#pace = new Pace(options.turnMs ?? TURN);
     try {
       if (options.openOptionSocket !== undefined) this.#sockopt = new IpvsSockopt(options.openOptionSocket);
     } catch (error) {
@@ -59,11 +60,17 @@ export class IpvsTable implements IpvsTableSource {
     }
   }
 
-  async read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<void> {
-    this.#pace.start(options.turn);
+  async read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<ReadServers> {
+    this.#turn = options.turn;
+    this.#pacer = new Pacer(this.options.turnMs ?? READING_SLICE_MS, undefined, 1);
     this.#counting = { realServers: 0, connections: 0 };
-    await this.#read(visit, options);
+    const read = await this.#read(visit, options);
     this.#counts = this.#counting;
+    return read;
+  }
+
+  has(server: VirtualServerKey): boolean {
+    return this.ipvs.getVirtualServer(server) !== undefined;
   }
 
   /** What the table held when it was read last, other people's virtual servers included. */
@@ -71,16 +78,21 @@ export class IpvsTable implements IpvsTableSource {
     return this.#counts;
   }
 
-  async #read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<void> {
+  async #read(visit: (server: ObservedVirtualServer) => void, options: ReadOptions): Promise<ReadServers> {
     const sockopt = this.#sockopt;
-    if (sockopt === undefined) return this.#readDumps(await this.#list(), visit);
+    if (sockopt === undefined) {
+      const all = await this.#list();
+      await this.#readDumps(all, visit);
+      return () => new Set(all.map(({ key }) => key));
+    }
     const isDumped = this.#reads++ % IPV6_INTERVAL === 0 || this.#sawIPv6 || options.mayHaveIPv6;
     const dumped = isDumped ? await this.#list() : [];
     const ipv6 = dumped.filter(({ key }) => virtualServerFamily(key) === 6);
     this.#sawIPv6 = ipv6.length > 0;
     const modified = new Set(dumped.filter((server) => server.modified).map(({ key }) => key));
-    await this.#readSockopt(sockopt, modified, visit);
+    const ipv4 = await this.#readSockopt(sockopt, modified, visit);
     await this.#readDumps(ipv6, visit);
+    return () => new Set([...ipv4(), ...ipv6.map(({ key }) => key)]);
   }
 
   /**
@@ -106,7 +118,7 @@ export class IpvsTable implements IpvsTableSource {
   }
 
   async #list(): Promise<DumpedVirtualServer[]> {
-    const { servers } = await this.ipvs.listVirtualServersPaced(() => this.#pace.afterDatagram());
+    const { servers } = await this.ipvs.listVirtualServersPaced(() => this.#pacer.yieldIfDue(this.#turn));
     return servers;
   }
 
@@ -114,8 +126,9 @@ export class IpvsTable implements IpvsTableSource {
     sockopt: IpvsSockopt,
     modified: ReadonlySet<VirtualServerKey>,
     visit: (server: ObservedVirtualServer) => void,
-  ): Promise<void> {
+  ): Promise<ReadServers> {
     const view = this.#view;
+    const gone = new Set<VirtualServerKey>();
     const count = sockopt.readVirtualServers();
     for (let i = 0; i < count; i++) {
       const key = sockopt.keyOf(i);
@@ -129,8 +142,13 @@ export class IpvsTable implements IpvsTableSource {
         for (let real = 0; real < view.count; real++) this.#counting.connections += view.connections(real);
         visit(view);
       } else if (outcome === 'partial') this.#visitDump(view, visit);
-      if (this.#pace.isDue) await this.#pace.turn();
+      else gone.add(key);
+      if (this.#pacer.isDue) await this.#pacer.yieldIfDue(this.#turn);
     }
+    return () => {
+      const keys = Array.from({ length: count }, (_, i) => sockopt.keyOf(i)).filter((key) => key !== undefined);
+      return new Set(keys.filter((key) => !gone.has(key)));
+    };
   }
 
   async #readDumps(
@@ -139,7 +157,7 @@ export class IpvsTable implements IpvsTableSource {
   ): Promise<void> {
     for (const server of servers) {
       this.#visitDump(server, visit);
-      if (this.#pace.isDue) await this.#pace.turn();
+      if (this.#pacer.isDue) await this.#pacer.yieldIfDue(this.#turn);
     }
   }
 
@@ -151,45 +169,5 @@ export class IpvsTable implements IpvsTableSource {
       this.#counting.connections += real.activeConnections + real.inactiveConnections;
     }
     visit(this.#dumped);
-  }
-}
-
-class Pace {
-  #left = CLOCK_INTERVAL;
-  #turnEnd = 0;
-  #turn: () => Promise<void> = nextTurn;
-
-  constructor(readonly milliseconds: number) {}
-
-  start(turn: () => Promise<void> = nextTurn): void {
-    this.#turn = turn;
-    this.#begin();
-  }
-
-  /** To be asked once per virtual server. */
-  get isDue(): boolean {
-    if (--this.#left > 0) return false;
-    this.#left = CLOCK_INTERVAL;
-    return performance.now() >= this.#turnEnd;
-  }
-
-  async turn(): Promise<void> {
-    await this.#turn();
-    this.#begin();
-  }
-
-  /**
-   * A datagram of a dump holds about as much as CLOCK_INTERVAL stands for. Nobody else may use the socket until its
-   * end.
-   */
-  async afterDatagram(): Promise<void> {
-    if (performance.now() < this.#turnEnd) return;
-    await nextTurn();
-    this.#begin();
-  }
-
-  #begin(): void {
-    this.#left = this.milliseconds === 0 ? 1 : CLOCK_INTERVAL;
-    this.#turnEnd = performance.now() + this.milliseconds;
   }
 }

@@ -69,7 +69,7 @@ export class NftClient {
     open: OpenNetlinkSocket,
     readonly table: string,
   ) {
-    this.#connection = new NetlinkConnection(open(NETLINK_NETFILTER));
+    this.#connection = new NetlinkConnection(() => open(NETLINK_NETFILTER));
     this.#transactions = {
       4: new NftTransaction(this.#connection, 4, table),
       6: new NftTransaction(this.#connection, 6, table),
@@ -164,7 +164,7 @@ export class NftClient {
     pause: () => Promise<void>,
   ): Promise<Found> {
     const request = this.#elementRequest(family, set);
-    return this.#connection.dumpPaced(request, (message, found) => this.#elements(message, found, add), fresh, pause);
+    return this.#connection.dumpApart(request, (message, found) => this.#elements(message, found, add), fresh, pause);
   }
 
   #elementRequest(family: Family, set: string): NetlinkRequest {
@@ -190,7 +190,7 @@ export class NftClient {
     };
   }
 
-  /** As dumpPaced; nothing is found where there is no table. */
+  /** As dumpApart; nothing is found where there is no table. */
   async #dump<Found>(
     request: NetlinkRequest,
     decode: (message: NetlinkMessage, found: Found) => void,
@@ -198,7 +198,7 @@ export class NftClient {
     pause: () => Promise<void>,
   ): Promise<Found> {
     try {
-      return await this.#connection.dumpPaced(request, decode, fresh, pause);
+      return await this.#connection.dumpApart(request, decode, fresh, pause);
     } catch (error) {
       if (isAbsent(error)) return fresh();
       throw error;

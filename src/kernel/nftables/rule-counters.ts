@@ -29,7 +29,7 @@ export class NftRuleCounters implements RuleCounters {
     open: OpenNetlinkSocket,
     readonly table: string,
   ) {
-    this.#connection = new NetlinkConnection(open(NETLINK_NETFILTER));
+    this.#connection = new NetlinkConnection(() => open(NETLINK_NETFILTER));
   }
 
   /** Rejects with NetlinkError. */

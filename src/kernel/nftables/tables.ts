@@ -61,7 +61,7 @@ export function chainNames(open: OpenNetlinkSocket, family: Family): { table: st
 }
 
 function withConnection<Result>(open: OpenNetlinkSocket, action: (connection: NetlinkConnection) => Result): Result {
-  const connection = new NetlinkConnection(open(NETLINK_NETFILTER));
+  const connection = new NetlinkConnection(() => open(NETLINK_NETFILTER));
   try {
     return action(connection);
   } finally {

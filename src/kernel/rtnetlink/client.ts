@@ -51,7 +51,7 @@ export class LinkClient {
   readonly #nested = new AttributeReader();
 
   constructor(open: OpenNetlinkSocket) {
-    this.#connection = new NetlinkConnection(open(NETLINK_ROUTE));
+    this.#connection = new NetlinkConnection(() => open(NETLINK_ROUTE));
     this.routes = new LocalRoutes(this.#connection);
     this.#batch = new NetlinkBatch(this.#connection, describe, {
       maxMessages: BATCH,
@@ -114,7 +114,7 @@ export class LinkClient {
     pause: () => Promise<void>,
   ): Promise<Found> {
     const [request, decode] = this.#addressDump<Found>(({ index, address }, found) => add(found, index, address));
-    return this.#connection.dumpPaced(request, decode, fresh, pause);
+    return this.#connection.dumpApart(request, decode, fresh, pause);
   }
 
   /** Queues a /32 or /128; returns true when the batch is full. That it is there already counts as success. */

@@ -84,7 +84,7 @@ export class LocalRoutes {
   ): Promise<Found> {
     const [request, decode] = this.#dump<Found>(family, ({ index, address }, found) => add(found, index, address));
     try {
-      return await this.#connection.dumpPaced(request, decode, fresh, pause);
+      return await this.#connection.dumpApart(request, decode, fresh, pause);
     } catch (error) {
       return noneIn(error, fresh());
     }

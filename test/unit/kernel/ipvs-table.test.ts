@@ -292,28 +292,23 @@ describe('compared with what is applied', () => {
     for (const [key, server] of applied) assert.equal(again.get(key), server);
   });
 
-  test('only what differs or is not desired is kept; all of it when one that is applied is missing', async () => {
+  test('only what differs or is not desired is kept, and what is applied and missing is named', async () => {
     put(WEB, { '10.0.0.1:80': 1 });
     put(DNS, { '10.0.0.1:53': 1 });
     put(WEB6, { 'fd00::2:80': 1 });
     const applied = await read(new Map());
     const kept = async (desired: VirtualServerKey[]) => {
-      const { servers, onlyDifferent } = await readAs(applied, desired);
-      return [onlyDifferent, ...[...servers.keys()].map(formatVirtualServer).sort()];
+      const { servers, missing } = await readAs(applied, desired);
+      return [[...missing].map(formatVirtualServer), ...[...servers.keys()].map(formatVirtualServer).sort()];
     };
-    assert.deepEqual(await kept([WEB, DNS, WEB6]), [true]);
-    assert.deepEqual(await kept([WEB]), [true, 'TCP [fd00::1]:80', 'UDP 10.96.0.10:53']);
+    assert.deepEqual(await kept([WEB, DNS, WEB6]), [[]]);
+    assert.deepEqual(await kept([WEB]), [[], 'TCP [fd00::1]:80', 'UDP 10.96.0.10:53']);
     ipvs.table.get(DNS)!.realServers.clear();
     const other = addressServerKey('TCP', address('10.96.0.7'), 80);
     put(other);
-    assert.deepEqual(await kept([WEB, DNS, WEB6]), [true, 'TCP 10.96.0.7:80', 'UDP 10.96.0.10:53']);
+    assert.deepEqual(await kept([WEB, DNS, WEB6]), [[], 'TCP 10.96.0.7:80', 'UDP 10.96.0.10:53']);
     ipvs.table.delete(WEB6);
-    assert.deepEqual(await kept([WEB, DNS, WEB6]), [
-      false,
-      'TCP 10.96.0.1:80',
-      'TCP 10.96.0.7:80',
-      'UDP 10.96.0.10:53',
-    ]);
+    assert.deepEqual(await kept([WEB, DNS, WEB6]), [['TCP [fd00::1]:80'], 'TCP 10.96.0.7:80', 'UDP 10.96.0.10:53']);
   });
 
   test('what is not applied yet but is as desired shares the string of real servers with it', async () => {

@@ -196,7 +196,7 @@ if (isInOwnNamespace) {
   });
 
   test('inside: made by the same batch, found, deleted with its like, found no more; others stay', () => {
-    const connection = new NetlinkConnection(openNetlinkSocket(NETLINK_NETFILTER));
+    const connection = new NetlinkConnection(() => openNetlinkSocket(NETLINK_NETFILTER));
     const make = (family: Family, name: string): void =>
       new NftTransaction(connection, family, name).commit('make', [{ verb: 'add-table' }]);
     for (const family of [4, 6] as const) make(family, KUBE_PROXY_TABLE);

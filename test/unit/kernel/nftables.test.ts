@@ -27,7 +27,7 @@ test('the batch is BEGIN and END for subsystem 10 around NFT_MSG_DELTABLE, which
     [6, 10],
   ] as const) {
     const { open, datagrams } = kernel({ 0x0a02: 0 });
-    const connection = new NetlinkConnection(open());
+    const connection = new NetlinkConnection(open);
     new NftTransaction(connection, family, KUBE_PROXY_TABLE).commit('delete', [{ verb: 'delete-table' }]);
     const wanted = [message(0x10, 1, 1, 0, 10), message(0x0a02, 5, 2, protocol, 0, NAME), message(0x11, 1, 3, 0, 10)];
     assert.deepEqual(datagrams, [Buffer.concat(wanted).toString('hex')]);

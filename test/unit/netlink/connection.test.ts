@@ -24,7 +24,7 @@ beforeEach(() => {
     values.push(request.body.readUInt32LE());
     return {};
   });
-  connection = new NetlinkConnection(kernel.open(PROTOCOL));
+  connection = new NetlinkConnection(() => kernel.open(PROTOCOL));
 });
 
 function batchOf(count: number, maxMessages = 128): NetlinkBatch<number> {
@@ -135,7 +135,7 @@ describe('a batch', () => {
     const socket = kernel.open(PROTOCOL);
     const send = socket.send.bind(socket);
     socket.send = (buffer, length) => send(buffer, length) - 1;
-    connection = new NetlinkConnection(socket);
+    connection = new NetlinkConnection(() => socket);
     assert.deepEqual(outcome(batchOf(2)), ['0 EMSGSIZE?', '1 EMSGSIZE?']);
   });
 

@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { scaleCluster, scaleSlices } from '../../fakes/cluster-generator.js';
+import { NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE } from '../../../src/netlink/socket.js';
+import { splitMessages } from '../../fakes/netlink-bytes.js';
 import { FaultRig } from '../../support/fault-rig.js';
 
 const SCALE = { services: 100, endpointsPerService: 5 };
@@ -91,5 +93,68 @@ test('a change does not wait until all is looked at that has drained', async () 
   assert.equal(rig.interleaved, 1);
   const last = written().lastIndexOf('add');
   assert.ok(last > written().indexOf('delete') && last < written().lastIndexOf('delete'), 'made between two deletions');
+  assert.deepEqual(rig.drift(), []);
+});
+
+/** What is asked of the kernel or changed in it, in the order that it happens; `only` changes of virtual servers. */
+function watchKernel(rig: FaultRig, onEvent: (event: string) => void): void {
+  const before = rig.kernel.onSend;
+  rig.kernel.onSend = (datagram, protocol) => {
+    before(datagram, protocol);
+    for (const { type, body } of splitMessages(datagram)) {
+      const isIpvs = protocol === NETLINK_GENERIC && type !== 16;
+      if (isIpvs && body[0]! <= 3) onEvent('virtual server changed');
+      if (isIpvs && body[0] === 4) onEvent('virtual servers');
+      if (isIpvs && body[0] === 5) onEvent('real server added');
+      if (isIpvs && body[0] === 8) onEvent('real servers');
+      if (protocol === NETLINK_ROUTE && type === 22) onEvent('addresses');
+      if (protocol === NETLINK_NETFILTER && type === ((6 << 8) | 7)) onEvent('set');
+    }
+  };
+}
+
+/** With a thousand Services each of these is a long dump of its own; the change comes when it has begun. */
+for (const [what, next] of [
+  ['addresses', 'virtual servers'],
+  ['virtual servers', 'real servers'],
+] as const)
+  test(`a change does not wait until all ${what} are read`, async () => {
+    const scale = { services: 2000, endpointsPerService: 1 };
+    const rig = new FaultRig('dump', 0);
+    for (const object of scaleCluster(scale)) rig.core.set(object);
+    assert.equal(await rig.sync(), true);
+    const events: string[] = [];
+    watchKernel(rig, (event) => {
+      events.push(event);
+      if (event === what && events.filter((one) => one === what).length === 1)
+        for (const slice of scaleSlices(70, scale, { endpoint: 0, by: 1 })) rig.core.set(slice);
+    });
+    assert.equal(await rig.verify(), true);
+    assert.equal(rig.verifiedDrift, 0);
+    const added = events.indexOf('real server added');
+    assert.ok(added > events.indexOf(what), 'made while this is read');
+    assert.ok(added < events.indexOf(next, events.indexOf(what)), `made before all ${what} were there`);
+    assert.deepEqual(rig.drift(), []);
+  });
+
+test('Services that come and go while the kernel is read do not have it read again, and hide no drift', async () => {
+  const rig = new FaultRig('dump', 0);
+  const objects = [...scaleCluster({ ...SCALE, services: SCALE.services + 1 })];
+  const [added, present] = [objects.slice(-2), objects.slice(0, -2)];
+  for (const object of present) rig.core.set(object);
+  assert.equal(await rig.sync(), true);
+  const [, byHand] = rig.kernel.ipvs.table.keys();
+  rig.kernel.ipvs.table.delete(byHand!);
+  let reads = 0;
+  watchKernel(rig, (event) => {
+    if (event !== 'real servers' || ++reads !== 30) return;
+    for (const object of added) rig.core.set(object);
+    rig.core.delete(present[0]!);
+  });
+  assert.equal(await rig.verify(), true);
+  assert.equal(rig.interleaved, 1);
+  assert.equal(rig.verifiedDrift, 1, 'what a hand deleted');
+  assert.ok(reads <= SCALE.services + 1, `the real servers of ${reads} virtual servers were read`);
+  await rig.sync();
   assert.deepEqual(rig.drift(), []);
 });
