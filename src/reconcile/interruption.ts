@@ -18,10 +18,13 @@ export interface Interruption {
 export const NO_DISTURBANCES: Readonly<Disturbances> = { membership: 0, addresses: 0, entries: 0 };
 export const UNINTERRUPTED: Interruption = { turn: () => nextTurn(), disturbances: NO_DISTURBANCES };
 
-/** Says, from now on, whether nothing of this sort has been changed. */
-export function calmOf(what: keyof Disturbances, { disturbances }: Interruption): () => boolean {
-  const before = disturbances[what];
-  return () => disturbances[what] === before;
+/** Says, from now on, whether nothing of the sort that `count` counts has been changed. */
+export function calmOf(
+  { disturbances }: Interruption,
+  count: (disturbances: Readonly<Disturbances>) => number,
+): () => boolean {
+  const before = count(disturbances);
+  return () => count(disturbances) === before;
 }
 
 /**

@@ -55,7 +55,7 @@ export async function readSets(
   for (const definition of definitions.values()) {
     const name = definition.name as IpsetName;
     const desiredEntries = desired(name);
-    const isCalm = calmOf('entries', interruption);
+    const isCalm = calmOf(interruption, ({ entries }) => entries);
     const turn = turnWhile(isCalm, interruption);
     const pause = (): Promise<void> => pacer.yieldIfDue(turn);
     // Nearly always the set is as desired: then nothing is made that the garbage collector would have to move.

@@ -54,7 +54,7 @@ export async function readAddresses(
   anew = desired === NO_ADDRESSES,
 ): Promise<ReadAddresses> {
   const pacer = stop.pacer(1, READING_SLICE_MS);
-  const isCalm = calmOf('addresses', interruption);
+  const isCalm = calmOf(interruption, ({ addresses }) => addresses);
   const turn = turnWhile(isCalm, interruption);
   const pause = (): Promise<void> => pacer.yieldIfDue(turn);
   const isDesired = (address: Address): boolean => desired.has(address);

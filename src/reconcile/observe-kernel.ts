@@ -96,7 +96,7 @@ export async function readTable(
   interruption: Interruption = UNINTERRUPTED,
 ): Promise<ObservedTable> {
   const servers = new Map<VirtualServerKey, AppliedVirtualServer>();
-  const isCalm = calmOf('membership', interruption);
+  const isCalm = calmOf(interruption, ({ membership }) => membership);
   let known = 0;
   const read = await table.read(
     (observed) => {

@@ -142,7 +142,7 @@ export class Verification {
         const interleaved = await this.options.interleaver.run(record);
         if (interleaved === undefined) return;
         mergeTouched(keys, interleaved.touched);
-        if (interleaved.isMembership) disturbances.membership++;
+        disturbances.membership += interleaved.isMembership ? 1 : 0;
         disturbances.addresses += interleaved.touched.addresses.size;
         disturbances.entries += interleaved.touched.entries.size;
       },

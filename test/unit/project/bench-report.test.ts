@@ -33,6 +33,7 @@ const PARTS: Parts = {
     processesPerChange: 0,
     burstMs: 6300.1,
     ownP50Ms: 0.5,
+    ownAhead: { p50Ms: 1, p99Ms: 2 },
     ownP99Ms: 1,
     burstCpuMs: { daemon: 3000, apiServer: 2000 },
     changesAfterBurst: {
@@ -74,6 +75,8 @@ test('a row has the published names, and null for what was not measured', () => 
     changeP99Ms: 19.88,
     ownWorkP50Ms: 0.5,
     ownWorkP99Ms: 1,
+    ownWorkAheadP50Ms: 1,
+    ownWorkAheadP99Ms: 2,
     changeInVerificationP99Ms: 9,
     changeInRelistP99Ms: 11,
     changeInColdSyncP99Ms: 20,

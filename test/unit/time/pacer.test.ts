@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Pacer } from '../../../src/time/pacer.js';
+import { Pacer, READING_SLICE_MS } from '../../../src/time/pacer.js';
 
 /** A clock that stands still unless told, and counts how often it is looked at. */
 function handClock() {
@@ -9,9 +9,13 @@ function handClock() {
 }
 
 /** How long each slice of work took before the pacer gave way, for steps of the given lengths. */
-async function slices(steps: readonly number[]): Promise<{ longest: number; turns: number; looks: number }> {
+async function slices(
+  steps: readonly number[],
+  sliceMs?: number,
+  firstCalls?: number,
+): Promise<{ longest: number; turns: number; looks: number }> {
   const clock = handClock();
-  const pacer = new Pacer(4, clock.now);
+  const pacer = new Pacer(sliceMs, clock.now, firstCalls);
   let [longest, turns, since] = [0, 0, 0];
   for (const step of steps) {
     clock.ms += step;
@@ -30,6 +34,31 @@ test('cheap steps: few looks at the clock, slices of the right length', async ()
   assert.ok(looks < 2500, `${looks} looks`);
   assert.ok(turns >= 40 && turns <= 50, `${turns} turns in 200 ms`);
   assert.ok(longest < 4.6, `${longest} ms`);
+});
+
+test('short slices: a change waits for a millisecond at most while the kernel is read back', async () => {
+  for (const step of [0.005, 0.025, 0.05, 0.2]) {
+    const { longest } = await slices(
+      Array.from({ length: 100 / step }, () => step),
+      READING_SLICE_MS,
+      1,
+    );
+    assert.ok(longest <= 1, `${longest} ms with steps of ${step} ms`);
+  }
+});
+
+test('while it gives way it lets in what it is told to, and only then', async () => {
+  const clock = handClock();
+  const pacer = new Pacer(4, clock.now, 1);
+  let turns = 0;
+  const turn = (): Promise<void> => Promise.resolve(void turns++);
+  await pacer.yieldIfDue(turn);
+  assert.equal(turns, 0);
+  clock.ms += 5;
+  await pacer.yieldIfDue(turn);
+  assert.equal(turns, 1);
+  await pacer.yieldIfDue(turn);
+  assert.equal(turns, 1);
 });
 
 test('dear steps: gives way after each, once the clock runs', async () => {
