@@ -96,6 +96,31 @@ plan: 2 to add, 4 to change, 1 to delete; Services concerned: 1
   });
 });
 
+describe('what is not a Service’s', () => {
+  it('firewall marks, flags and headings have their form and place', () => {
+    const fwmark: Change = { action: 'delete', object: 'virtual_server', virtualServer: { fwmark: 7, family: 6 } };
+    const flagged: Change = {
+      ...{ action: 'add', object: 'virtual_server', service: 'b/b', virtualServer: server },
+      after: { scheduler: 'mh', flags: 0x1a, persistenceTimeout: 0 },
+    };
+    const link: Change = { action: 'add', object: 'link', link: 'kube-ipvs0' };
+    const other: Change = { ...flagged, service: 'a/a', after: { ...settings, flags: 1 } };
+    assert.equal(
+      formatPlan([fwmark, flagged, other, link], false),
+      `node:
+  add link kube-ipvs0
+a/a:
+  add virtual server TCP 10.96.0.1:80 rr
+b/b:
+  add virtual server TCP 10.96.0.1:80 mh flags 0x1a
+no Service:
+  delete virtual server FWM 7 IPv6
+plan: 3 to add, 0 to change, 1 to delete; Services concerned: 2
+`,
+    );
+  });
+});
+
 describe('plan and verify', () => {
   /** As typed, where a look at the node finds so many of CHANGES, each of them drift. */
   async function typed(command: 'plan' | 'verify', count: number, more: object = {}) {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { CommandError, type CommandOptions, CommandRunner, type RunCommand } from '../../../src/kernel/command.js';
+import { allBackends } from '../../../src/kernel/iptables/all-backends.js';
 import { Iptables } from '../../../src/kernel/iptables/iptables.js';
 import { type Clock } from '../../../src/time/clock.js';
 import { isLockHeld } from '../../../src/kernel/iptables/xtables-lock.js';
@@ -99,6 +100,42 @@ test('a backend that the kernel lacks is passed over when asked to try', async (
   );
   await assert.rejects(detectIptables(programs(known).run, { probe: true, backend: 'nft' }), IptablesMissingError);
   assert.equal((await detectIptables(programs(known).run, { backend: 'nft' })).backend, 'nft');
+});
+
+test('a refusal is told in one line, cut between words where it is long, and by the exit code where nothing was said', async () => {
+  const refusing = async (stderr: string): Promise<string> => {
+    const failing = { exit: 4, stderr };
+    const known = both({}, {
+      'iptables-nft-restore --noflush -w 1': '',
+      'ip6tables-nft-restore --noflush -w 1': failing,
+    });
+    const { families, failures } = await detectIptables(programs(known).run, { probe: true });
+    assert.deepEqual(families, [4]);
+    return failures[6]!;
+  };
+  assert.equal(await refusing('no such\n  table\nTry `ip6tables -h` for help.'), 'no such table');
+  assert.match(await refusing(''), /^ip6tables-nft-restore --noflush -w 1: exited with 4$/);
+  const long = await refusing('word '.repeat(100));
+  assert.match(long, /^(word )+\.\.\.$/);
+  assert.ok(long.length > 230 && long.length <= 244, `${long.length}`);
+  assert.equal(await refusing('x'.repeat(240)), 'x'.repeat(240));
+});
+
+test('every backend that there is, whichever the node uses; nft only where the kernel has it', async () => {
+  const names = async (known: Programs, hasNft: boolean): Promise<string[]> => {
+    const { run } = programs(known);
+    const found = await allBackends(run, (module) => hasNft || module !== 'nf_tables');
+    return found.map(({ tools }) => tools.backend);
+  };
+  assert.deepEqual(await names(both({}), true), ['legacy', 'nft']);
+  assert.deepEqual(await names(both({}), false), ['legacy']);
+  const { 'iptables-legacy --version': _gone, ...withoutLegacy } = both({});
+  assert.deepEqual(await names(withoutLegacy, true), ['nft']);
+  const broken: RunCommand = () => Promise.reject(new RangeError('a fault of our own'));
+  await assert.rejects(
+    allBackends(broken, () => true),
+    RangeError,
+  );
 });
 
 test('a program is found where the first directory of PATH that has it leads', (t) => {

@@ -75,6 +75,11 @@ test('a plugin that is not there', async () => {
   assert.match(await failureOf(plugin), /exec plugin "\/nonexistent\/aws" could not be run: ENOENT/);
 });
 
+test('a plugin without a command is a fault of the kubeconfig', async () => {
+  const message = await failureOf(new ExecPlugin({} as ExecConfig, CLUSTER, systemClock));
+  assert.match(message, /^get credentials: exec plugin of the kubeconfig has no command\n/);
+});
+
 test('a plugin that hangs is ended after its time, with all that it started', async (t) => {
   const { exec, directory } = pluginOf(t, 'sleep 600 & echo $! > child\nwait');
   const plugin = new ExecPlugin(exec, CLUSTER, systemClock, 1500);
