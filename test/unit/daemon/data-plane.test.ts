@@ -7,13 +7,18 @@ import { pino } from 'pino';
 import { type ProxyConfig } from '../../../src/config/proxy-config.js';
 import { type DataPlane } from '../../../src/daemon/data-plane.js';
 import { SyncReporter } from '../../../src/daemon/report/sync-reporter.js';
+import { ipsetDefinitions } from '../../../src/desired/ipset-definitions.js';
 import { CommandError } from '../../../src/kernel/command.js';
+import { IpsetBackend } from '../../../src/kernel/ipset/backend.js';
+import { IpsetClient } from '../../../src/kernel/ipset/client.js';
 import { type SyncRecord } from '../../../src/reconcile/sync-record.js';
 import { Metrics } from '../../../src/serve/metrics.js';
 import { parseAddress } from '../../../src/values/address.js';
+import { addressPortEntry } from '../../../src/values/ipset.js';
 import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
 import { HandClock } from '../../fakes/hand-clock.js';
 import { TestKernel } from '../../fakes/test-kernel.js';
+import { RR } from '../../support/netlink-sessions.js';
 import { web } from '../../support/reconcile-rig.js';
 import { FakeIptables } from '../../support/fake-iptables.js';
 import { sysctlDirectory, testDataPlane } from '../../support/test-world.js';
@@ -253,4 +258,29 @@ test('what the other backend of rules has left goes once, when everything is in 
   assert.equal(closed, 0);
   await dataPlane.stop();
   assert.equal(closed, 1);
+});
+
+test('what the other backend’s sets name is ours, and goes at adoption; the rules follow, and then that backend', async () => {
+  const gone = addressServerKey('TCP', ip('10.96.0.9'), 80);
+  const other = new IpsetClient(new TestKernel().open);
+  const set = ipsetDefinitions(4).find(({ name }) => name === 'KUBE-CLUSTER-IP')!;
+  other.createSet(set);
+  assert.deepEqual(other.addEntries(set, [addressPortEntry(gone)]), []);
+  for (const sets of [undefined, new IpsetBackend(other)]) {
+    const [iptables, kernel] = [new FakeIptables(), new TestKernel()];
+    let finished = 0;
+    const handover = { sets, finish: () => Promise.resolve(void finished++), close: () => undefined };
+    const { updater } = web();
+    const world = { openNetlinkSocket: kernel.open, clock: new HandClock(), table: {}, updater, iptables, handover };
+    const dataPlane = testDataPlane(world);
+    dataPlane.clients.ipvs.addVirtualServer(gone, RR);
+    assert.deepEqual(dataPlane.clients.ipvs.flush(), []);
+    await dataPlane.sync();
+    assert.equal(kernel.ipvs.table.has(gone), sets === undefined);
+    assert.ok(kernel.ipvs.table.has(WEB));
+    await dataPlane.rules.settled();
+    for (let turn = 0; turn < 5; turn++) await nextTurn();
+    assert.deepEqual([iptables.restores, finished], [2, 1], 'once for each family');
+    await dataPlane.stop();
+  }
 });
