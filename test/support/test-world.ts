@@ -5,7 +5,7 @@
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { pino } from 'pino';
+import { type Logger, pino } from 'pino';
 import { loadConfigDocument } from '../../src/config/load.js';
 import { type ProxyConfig } from '../../src/config/proxy-config.js';
 import { DataPlane, type DataPlaneOptions } from '../../src/daemon/data-plane.js';
@@ -63,11 +63,12 @@ export interface TestWorld extends Pick<World, 'openNetlinkSocket' | 'clock'> {
   readonly updater?: DataPlaneOptions['updater'];
   readonly reporter?: SyncReporter;
   readonly handover?: DataPlaneOptions['handover'];
+  readonly log?: Logger;
 }
 
 export function testDataPlane(world: TestWorld): DataPlane {
   const { iptables = new FakeIptables(), openNetlinkSocket, openOptionSocket, clock, table, updater } = world;
-  const log = pino({ level: 'silent' });
+  const log = world.log ?? pino({ level: 'silent' });
   return new DataPlane({
     world: {
       openNetlinkSocket,

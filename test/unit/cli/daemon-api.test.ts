@@ -52,6 +52,20 @@ describe('the daemon that is asked', () => {
     assert.ok(performance.now() - start > 900);
   });
 
+  test('is asked for page after page, however small they are, until it has told all or has no more', async (t) => {
+    const page = (total: number, ...names: string[]): readonly [number, string] => [
+      200,
+      JSON.stringify({ total, services: names.map((name) => ({ namespace: 'a', name })) }),
+    ];
+    const names = async (...answers: readonly (readonly [number, string])[]): Promise<[string, number]> => {
+      const [api, asked] = await answering(t, ...answers);
+      return [(await api.services('', '')).map(({ name }) => name).join(), asked()];
+    };
+    assert.deepEqual(await names(page(3, 'x'), page(3, 'y'), page(3, 'z')), ['x,y,z', 3]);
+    assert.deepEqual(await names(page(5, 'x', 'y'), page(5)), ['x,y', 2]);
+    assert.deepEqual(await names(page(0)), ['', 1]);
+  });
+
   test('and says something else is told with its answer, cut where it is long', async (t) => {
     const [busy, asked] = await answering(t, [500, `oh ${'x'.repeat(500)}`]);
     await assert.rejects(busy.services('', ''), /answers HTTP 500: oh x{197}$/);

@@ -1,6 +1,6 @@
 /** The data plane with its own runner over fakes: what it does without being asked, by a clock that the test moves. */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { pino } from 'pino';
@@ -283,4 +283,28 @@ test('what the other backend’s sets name is ours, and goes at adoption; the ru
     assert.deepEqual([iptables.restores, finished], [2, 1], 'once for each family');
     await dataPlane.stop();
   }
+});
+
+test('what hinders the kernel’s estimates to be switched is said once, and that it is over', async () => {
+  const logged: string[] = [];
+  const log = pino({ level: 'info' }, { write: (line) => void logged.push((JSON.parse(line) as { msg: string }).msg) });
+  const sysctlRoot = sysctlDirectory();
+  const clock = new HandClock();
+  const kernel = new TestKernel();
+  const config = { estimation: 'off', syncPeriodMs: 1000 } as const;
+  const dataPlane = testDataPlane({ openNetlinkSocket: kernel.open, clock, table: {}, sysctlRoot, config, log });
+  const said = async (): Promise<string[]> => {
+    await clock.advance(1000);
+    await dataPlane.sync();
+    return logged.filter((line) => line.startsWith('IPVS estimation'));
+  };
+  const cannot =
+    'IPVS estimation cannot be switched off on this kernel (before 5.16): every two seconds it goes through all real servers';
+  assert.deepEqual(await said(), [cannot]);
+  assert.deepEqual(await said(), [cannot]);
+  writeFileSync(`${sysctlRoot}/net/ipv4/vs/run_estimation`, '0\n');
+  const over = await said();
+  assert.equal(over.length, 2, over.join('\n'));
+  assert.deepEqual(await said(), over);
+  await dataPlane.stop();
 });

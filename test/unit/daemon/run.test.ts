@@ -54,7 +54,13 @@ async function until(what: string, isSo: () => Promise<boolean> | boolean): Prom
   }
 }
 
-async function daemon(t: TestContext, more: { prepare?: () => void; warnings?: string[] } = {}): Promise<Daemon> {
+interface More {
+  /** Before the kernel is opened. */
+  readonly prepare?: (health: Daemon['health']) => Promise<void>;
+  readonly warnings?: readonly string[];
+}
+
+async function daemon(t: TestContext, more: More = {}): Promise<Daemon> {
   const directory = mkdtempSync(join(tmpdir(), 'run-'));
   const [healthPort, metricsPort] = [await freePort(t), await freePort(t)];
   const configure = (fields: string): void => {
@@ -82,10 +88,11 @@ async function daemon(t: TestContext, more: { prepare?: () => void; warnings?: s
     ...{ configFile: join(directory, 'config.conf'), document: {}, overrides: {}, warnings: more.warnings ?? [] },
     manifests: join(directory, 'manifests'),
   };
-  const ended = runDaemon(options, environment, ({ config, nodeName, reporter }) => {
-    more.prepare?.();
+  const health = (path: string): Promise<Answer> => fetchText(healthPort, path);
+  const ended = runDaemon(options, environment, async ({ config, nodeName, reporter }) => {
+    await more.prepare?.(health);
     const world = { openNetlinkSocket: kernel.open, clock: systemClock, table: {}, sysctlRoot };
-    return Promise.resolve(testDataPlane({ ...world, config, nodeName, reporter }));
+    return testDataPlane({ ...world, config, nodeName, reporter });
   });
   t.after(async () => {
     stop.abort();
@@ -93,8 +100,7 @@ async function daemon(t: TestContext, more: { prepare?: () => void; warnings?: s
     for (const path of [directory, sysctlRoot]) rmSync(path, { recursive: true });
   });
   return {
-    ...{ kernel, logged, stop, ended, directory, configure },
-    health: (path) => fetchText(healthPort, path),
+    ...{ kernel, logged, stop, ended, directory, configure, health },
     metrics: (path) => fetchText(metricsPort, path),
   };
 }
@@ -146,14 +152,14 @@ test('a configuration that changes is taken over, one that cannot be used is a n
 });
 
 test('while it opens the kernel it is alive and not ready; what cannot be opened is told, and nothing listens', async (t) => {
-  let isOpening = false;
+  const asked: Record<string, number> = {};
   const one = await daemon(t, {
-    prepare: () => {
-      isOpening = true;
+    prepare: async (health) => {
+      for (const path of ['/livez', '/readyz']) asked[path] = (await health(path)).status;
       throw new Error('no IPVS here');
     },
   });
   await assert.rejects(one.ended, /no IPVS here/);
-  assert.ok(isOpening);
+  assert.deepEqual(asked, { '/livez': 200, '/readyz': 503 });
   await assert.rejects(one.health('/livez'), /ECONNREFUSED|hang up/);
 });

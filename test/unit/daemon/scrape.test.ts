@@ -81,3 +81,20 @@ test('what IPVS counts by Service is told where it is asked for, and only there'
   assert.deepEqual(lines(await none.scrape.text(), 'service_'), []);
   none.scrape.close();
 });
+
+test('netlink messages are counted by operation, as often as syncs send them', async () => {
+  const { rig, scrape } = await shop(0);
+  const counted = async (): Promise<number> =>
+    lines(await rig.metrics.text(), 'netlink_messages_total').reduce(
+      (sum, line) => sum + Number(line.split(' ')[1]),
+      0,
+    );
+  const first = rig.messages;
+  assert.ok(first > 0);
+  assert.equal(await counted(), first);
+  rig.cluster.service('more', { clusterIP: '10.96.0.3' });
+  await rig.sync();
+  assert.ok(rig.messages > first);
+  assert.equal(await counted(), rig.messages);
+  scrape.close();
+});

@@ -105,10 +105,13 @@ test('a backend that the kernel lacks is passed over when asked to try', async (
 test('a refusal is told in one line, cut between words where it is long, and by the exit code where nothing was said', async () => {
   const refusing = async (stderr: string): Promise<string> => {
     const failing = { exit: 4, stderr };
-    const known = both({}, {
-      'iptables-nft-restore --noflush -w 1': '',
-      'ip6tables-nft-restore --noflush -w 1': failing,
-    });
+    const known = both(
+      {},
+      {
+        'iptables-nft-restore --noflush -w 1': '',
+        'ip6tables-nft-restore --noflush -w 1': failing,
+      },
+    );
     const { families, failures } = await detectIptables(programs(known).run, { probe: true });
     assert.deepEqual(families, [4]);
     return failures[6]!;

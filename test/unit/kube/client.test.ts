@@ -199,6 +199,46 @@ test('master overrides the server of the kubeconfig, and works alone', async (t)
   alone.close();
 });
 
+test('a server without a port has that of its scheme', async () => {
+  for (const [server, port] of [
+    ['http://127.0.0.253', 80],
+    ['https://127.0.0.253', 443],
+    ['https://127.0.0.253:1', 1],
+  ] as const) {
+    const client = new KubeClient({ master: server });
+    assert.match((await failure(client)).message, new RegExp(`ECONNREFUSED 127\\.0\\.0\\.253:${port}$`));
+    client.close();
+  }
+});
+
+test('a kubeconfig without a user has the CA of its cluster all the same', async (t) => {
+  const server = await startServer(t);
+  const file = join(temporaryDirectory(t), 'kubeconfig');
+  const cluster = { server: server.url, 'certificate-authority-data': base64(CA_CERTIFICATE) };
+  const contexts = [{ name: 'x', context: { cluster: 'c' } }];
+  writeFileSync(file, JSON.stringify({ clusters: [{ name: 'c', cluster }], contexts, 'current-context': 'x' }));
+  const client = new KubeClient({ kubeconfig: file });
+  t.after(() => client.close());
+  assert.ok((await list(client)) > 100);
+});
+
+test('in a cluster the environment says where the API server is, if it says host and port', (t) => {
+  const names = ['KUBERNETES_SERVICE_HOST', 'KUBERNETES_SERVICE_PORT'] as const;
+  const before = names.map((name) => process.env[name]);
+  t.after(() =>
+    names.forEach((name, i) => (before[i] === undefined ? delete process.env[name] : (process.env[name] = before[i]))),
+  );
+  [process.env[names[0]], process.env[names[1]]] = ['10.96.0.1', '443'];
+  const client = new KubeClient({});
+  assert.equal(client.server, 'https://10.96.0.1:443');
+  client.close();
+  for (const missing of names) {
+    [process.env[names[0]], process.env[names[1]]] = ['10.96.0.1', '443'];
+    delete process.env[missing];
+    assert.throws(() => new KubeClient({}), /not in a cluster/, missing);
+  }
+});
+
 test('a path in the server URL is kept', async (t) => {
   const server = await startServer(t);
   const client = clientFor(t, server, { cluster: { server: `${server.url}/k8s/clusters/c-1` } });

@@ -76,7 +76,7 @@ test('a plugin that is not there', async () => {
 });
 
 test('a plugin without a command is a fault of the kubeconfig', async () => {
-  const message = await failureOf(new ExecPlugin({} as ExecConfig, CLUSTER, systemClock));
+  const message = await failureOf(new ExecPlugin({}, CLUSTER, systemClock));
   assert.match(message, /^get credentials: exec plugin of the kubeconfig has no command\n/);
 });
 

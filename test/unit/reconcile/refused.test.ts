@@ -188,6 +188,7 @@ describe('refused for good', () => {
       real === undefined && formatVirtualServer(server) === 'TCP 10.96.50.1:80' ? 'EINVAL' : undefined;
     assert.equal(await settle(rig), 3);
     assert.deepEqual(rig.reconciler.refusals.skipped, { virtual_server: 1, real_server: 0, address: 0, set_entry: 0 });
+    assert.equal(rig.reconciler.refusals.skippedCount, 1);
     assert.equal(await rig.verify(), true);
     assert.equal(rig.verifiedDrift, 0);
     rig.kernel.ipvs.refuse = () => undefined;

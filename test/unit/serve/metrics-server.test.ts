@@ -125,6 +125,34 @@ describe('metrics server', () => {
     for (const query of ['', '?since=x', '?since=-1']) assert.equal(await since(query), 'Infinity', query);
   });
 
+  it('names fifty drains and the last repair, and says how many more there are', async (t) => {
+    const at = (ms: number): Date => new Date(NOW.getTime() + ms);
+    const drain = (i: number) => ({
+      ...{ virtualServer: 'TCP 10.96.0.1:443', realServer: `10.1.2.${i}:443`, connections: 1000 + i },
+      deadline: i === 0 ? undefined : at(i === 1 ? -5000 : 90_000),
+    });
+    const repair = { at: at(-3000), kind: 'missing', object: 'real_server', name: 'x', services: ['a/b'] } as const;
+    const page = async (drains: number, draining: number, total: number): Promise<string> => {
+      const report = {
+        drains: Array.from({ length: drains }, (_, i) => drain(i)),
+        kernel: { counts: { drainingRealServers: draining }, syncingFor: undefined },
+        ...{ lastRepair: { ...repair, total }, repairs: { real_server: total, address: 1 } },
+      };
+      const { body } = await fetchText(await start(t, { report: report }), '/status');
+      return body.replace(/<[^>]*>/g, ' ').replace(/\s+/g, ' ');
+    };
+    const many = await page(60, 1070, 3);
+    assert.match(many, /10\.1\.2\.0:443 TCP 10\.96\.0\.1:443 1,000 none /);
+    assert.match(many, /10\.1\.2\.1:443 TCP 10\.96\.0\.1:443 1,001 0 ms /);
+    assert.match(many, /10\.1\.2\.49:443 TCP 10\.96\.0\.1:443 1,049 90 s and 1,020 more; Services that drain/);
+    assert.match(many, /3 real servers, 1 address /);
+    assert.match(many, /Last, 3 s ago: missing real server x \( ?a\/b ?\) and 2 more differences/);
+    const few = await page(50, 3, 1);
+    assert.doesNotMatch(few, /more; Services that drain|more difference/);
+    assert.match(await page(1, 0, 2), /and 1 more difference /);
+    assert.doesNotMatch(await page(0, 5, 1), /Draining real servers/);
+  });
+
   it('has no status page when it is off', async (t) => {
     const port = await start(t, { access: 'off' });
     for (const path of ['/status', '/status/', '/status/service', '/status.json'])

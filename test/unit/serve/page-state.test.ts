@@ -10,7 +10,10 @@ const FINE = {
 
 test('contested, not in the kernel, refused, being written, without a local endpoint, ok: in this order', () => {
   const said = (change: Partial<VirtualServerReport>): string => stateOf({ ...FINE, ...change }).text;
-  assert.match(said({ contestedBy: 'shop/early', written: false }), /class="bad">contested: <a [^>]*>shop\/early<\/a> has it/);
+  assert.match(
+    said({ contestedBy: 'shop/early', written: false }),
+    /class="bad">contested: <a [^>]*>shop\/early<\/a> has it/,
+  );
   assert.equal(said({ written: false, ready: 0 }), '<span class="bad">not in the kernel</span>');
   assert.equal(said({ ready: 0, inKernel: 1 }), '<span class="warn">no endpoints: refused</span>');
   assert.equal(said({ inKernel: 1, noLocalEndpoint: true }), '<span class="warn">being written</span>');
