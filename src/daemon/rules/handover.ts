@@ -31,6 +31,10 @@ export interface HandoverOptions {
   readonly open: OpenNetlinkSocket;
   readonly run: RunCommand;
   readonly log: Logger;
+  /** Whether the kernel has a module; this machine's otherwise. */
+  readonly isPresent?: (module: string) => boolean;
+  /** The directory of ip_tables_names and ip6_tables_names. */
+  readonly procNet?: string;
 }
 
 /** Undefined where there is nothing to be taken over. Throws NetlinkError or IpsetError. */
@@ -41,12 +45,12 @@ export function handoverTo(rules: 'iptables' | 'nftables', options: HandoverOpti
 /**
  * Its sets are there, or chains of ours or kube-proxy's (of its iptables mode too). No program is started to find out.
  */
-function fromIptables({ open, run, log }: HandoverOptions): Handover | undefined {
-  const isPresent = isModulePresent();
+function fromIptables(options: HandoverOptions): Handover | undefined {
+  const { open, run, log, isPresent = isModulePresent(), procNet = '/proc/net' } = options;
   const ipset = isPresent('ip_set') ? openIpset(open) : undefined;
   const all = ipset && new IpsetBackend(ipset);
   const sets = all !== undefined && all.present(allIpsetDefinitions().values()).size > 0 ? all : undefined;
-  if (sets === undefined && !mayHaveChains(open, isPresent)) {
+  if (sets === undefined && !mayHaveChains(open, isPresent, procNet)) {
     ipset?.close();
     return undefined;
   }
@@ -72,10 +76,14 @@ function fromIptables({ open, run, log }: HandoverOptions): Handover | undefined
 }
 
 /** Of iptables-nft, a dump tells; where iptables-legacy have a nat table, only iptables-save would. */
-function mayHaveChains(open: OpenNetlinkSocket, isPresent: (module: string) => boolean): boolean {
+function mayHaveChains(
+  open: OpenNetlinkSocket,
+  isPresent: (module: string) => boolean,
+  procNet: string,
+): boolean {
   const hasLegacy = ['ip', 'ip6'].some((family) => {
     try {
-      return readFileSync(`/proc/net/${family}_tables_names`, 'latin1').includes('nat');
+      return readFileSync(`${procNet}/${family}_tables_names`, 'latin1').includes('nat');
     } catch {
       return false; // not loaded
     }
@@ -94,8 +102,8 @@ function openIpset(open: OpenNetlinkSocket): IpsetClient | undefined {
   }
 }
 
-function fromNftables({ open, log }: HandoverOptions): Handover | undefined {
-  if (!isModulePresent()('nf_tables') || familiesWithTable(open, NFTABLES_TABLE).length === 0) return undefined;
+function fromNftables({ open, log, isPresent = isModulePresent() }: HandoverOptions): Handover | undefined {
+  if (!isPresent('nf_tables') || familiesWithTable(open, NFTABLES_TABLE).length === 0) return undefined;
   const client = new NftClient(open, NFTABLES_TABLE);
   return {
     sets: new NftSets(client),
