@@ -2,14 +2,18 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { describeRepair } from '../../../src/daemon/answer/last-repair.js';
+import { KernelLook } from '../../../src/daemon/answer/kernel-look.js';
 import { serviceMatcher } from '../../../src/daemon/answer/service-matcher.js';
 import { drainingConnections, versionsOf } from '../../../src/daemon/answer/status-source.js';
 import { type DataPlane } from '../../../src/daemon/data-plane.js';
 import { type LastRepair } from '../../../src/daemon/report/repair-log.js';
+import { IpvsClient } from '../../../src/kernel/ipvs/client.js';
 import { parseAddress } from '../../../src/values/address.js';
 import { addressServerKey, realServerKey } from '../../../src/values/virtual-server.js';
+import { TestKernel } from '../../fakes/test-kernel.js';
 import { TestCluster } from '../../support/desired-cluster.js';
 import { FakeIptables } from '../../support/fake-iptables.js';
+import { RR } from '../../support/netlink-sessions.js';
 import { testConfig } from '../../support/test-world.js';
 
 const ip = (text: string) => parseAddress(text)!;
@@ -119,4 +123,31 @@ test('an address of a family that is not served finds nothing', async () => {
   await cluster.update();
   const matches = serviceMatcher('fd00:96::1', cluster.state, cluster.updater.context);
   assert.deepEqual([...cluster.state.services.values()].filter(matches), []);
+});
+
+test('what the kernel has of a Service is looked at now; of a virtual server that it lacks nothing is counted', async () => {
+  const kernel = new TestKernel();
+  const ipvs = new IpvsClient(kernel.open);
+  const look = new KernelLook(kernel.open);
+  const [there, absent] = [80, 81].map((port) => ({ key: addressServerKey('TCP', ip('10.96.0.1'), port) }));
+  ipvs.addVirtualServer(there!.key, RR);
+  ipvs.addRealServer(there!.key, realServerKey(ip('10.0.0.1'), 8080), 1);
+  assert.deepEqual(ipvs.flush(), []);
+  kernel.ipvs.table.get(there!.key)!.statistics = [5n, 50n, 40n, 5000n, 4000n];
+  const nothing = { connections: 0, inPackets: 0, outPackets: 0, inBytes: 0, outBytes: 0 };
+  const place = { protocol: 'TCP', address: '10.96.0.1' };
+  const real = { address: '10.0.0.1', port: 8080, weight: 1, activeConnections: 0, inactiveConnections: 0 };
+  const counted = { connections: 5, inPackets: 50, outPackets: 40, inBytes: 5000, outBytes: 4000 };
+  assert.deepEqual(await look.service([there!, absent!]), {
+    servers: [
+      { ...place, port: 80, exists: true, ...counted, realServers: [real] },
+      { ...place, port: 81, exists: false, ...nothing, realServers: [] },
+    ],
+  });
+  kernel.permitted = false;
+  assert.match(JSON.stringify(await look.service([there!])), /"failure":".*EPERM/);
+  kernel.permitted = true;
+  assert.deepEqual(Object.keys(await look.service([absent!])), ['servers']);
+  look.close();
+  ipvs.close();
 });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type RequestListener } from 'node:http';
-import { type AddressInfo } from 'node:net';
+import { type AddressInfo, type Socket, createServer as createNetServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
@@ -277,4 +277,20 @@ describe('what an operator hears', () => {
     assert.equal(rig.seenBy, 'rules');
     await rig.watch.close();
   });
+});
+
+test('a port that takes the connection and never answers is looked at for two seconds, and is no sign', async (t) => {
+  const sockets: Socket[] = [];
+  const silent = createNetServer((socket) => void sockets.push(socket));
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+    silent.close();
+  });
+  const { port } = silent.address() as AddressInfo;
+  const address = { host: '127.0.0.1', port };
+  const others = new Set([10_249, 10_256]);
+  const looked = lookForKubeProxy({ healthzBindAddress: address, metricsBindAddress: address, ownPorts: others, procRoot: '/nonexistent' });
+  const late = new Promise((resolve) => setTimeout(resolve, 30_000, 'it waits on').unref());
+  assert.deepEqual(await Promise.race([looked, late]), []);
 });

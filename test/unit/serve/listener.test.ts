@@ -93,6 +93,22 @@ describe('listener', () => {
     assert.equal(listen.mock.callCount(), 1);
   });
 
+  it('an error of a server that listens is a log line, and no end of the process', async (t) => {
+    const servers: Server[] = [];
+    const listen = Object.getOwnPropertyDescriptor(Server.prototype, 'listen')!.value as (...args: unknown[]) => Server;
+    t.mock.method(Server.prototype, 'listen', function (this: Server, ...args: unknown[]) {
+      servers.push(this);
+      return listen.apply(this, args);
+    });
+    const { lines, log } = recordingLog();
+    const listener = new Listener({ name: 'x', host: '127.0.0.1', port: 0, handler, log });
+    await listener.start();
+    servers[0]!.emit('error', new Error('EMFILE'));
+    assert.deepEqual(lines, ['x failed']);
+    assert.equal((await fetchText(listener.port!, '/healthz')).status, 200);
+    await listener.close();
+  });
+
   it('an attempt under way has ended when it is closed, however it ends', async (t) => {
     for (const port of [0, (await takenPort(t, '127.0.0.1')).port]) {
       const options = { name: 'x', host: '127.0.0.1', port, handler, log: recordingLog().log, hardFail: true };
