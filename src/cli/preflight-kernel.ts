@@ -15,15 +15,15 @@ import {
   schedulerModule,
 } from '../kernel/node/modules.js';
 import { closeKernelClients, openKernelClients } from '../kernel/clients.js';
-import { type OpenNetlinkSocket } from '../netlink/socket.js';
 import { NFTABLES_TABLE } from '../values/nftables.js';
+import { type Environment } from '../daemon/environment.js';
 import { familySupport, requiredModules, unloadedIptables } from '../daemon/preflight-checks.js';
 import { type RulesChoice, chooseRules } from '../daemon/rules/choose-rules.js';
 import { type Check, attempt } from './preflight-check.js';
 
-export interface KernelCheckOptions extends Pick<ProxyConfig, 'scheduler' | 'rules'> {
+export interface KernelCheckOptions
+  extends Pick<ProxyConfig, 'scheduler' | 'rules'>, Pick<Environment, 'openNetlinkSocket'> {
   readonly run: RunCommand;
-  readonly openNetlinkSocket: OpenNetlinkSocket;
   /** Where it is looked for modules; this machine's places otherwise. */
   readonly paths?: ModulePaths;
 }
@@ -67,7 +67,8 @@ function moduleCheck({ name, state, fix }: ModuleStatus, works: boolean): Check 
 export async function lookAtKernel(options: KernelCheckOptions): Promise<Check[]> {
   const { run, scheduler, rules, openNetlinkSocket, paths } = options;
   const isPresent = isModulePresent(paths);
-  const lost = rules === 'auto' ? findModules(IPTABLES_MODULES, paths).find((one) => isLost(one, isPresent)) : undefined;
+  const lost =
+    rules === 'auto' ? findModules(IPTABLES_MODULES, paths).find((one) => isLost(one, isPresent)) : undefined;
   const isNftables = rules === 'nftables' || lost !== undefined;
   const names = requiredModules(scheduler, isNftables ? 'nftables' : 'iptables');
   const checks = findModules(names, paths).map((status): Check => {

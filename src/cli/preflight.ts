@@ -44,7 +44,8 @@ export async function checkNode(config: ProxyConfig, fix: boolean, environment: 
   const { openNetlinkSocket } = environment;
   const options = { run, scheduler: config.scheduler, rules: config.rules, openNetlinkSocket };
   const checks = await attempt('permissions', async () => (requireCapabilities(), 'CAP_NET_ADMIN, CAP_NET_RAW'));
-  if (checks.every(({ state }) => state === 'ok')) checks.push(...(await (fix ? tryKernelOut(options) : lookAtKernel(options))));
+  if (checks.every(({ state }) => state === 'ok'))
+    checks.push(...(await (fix ? tryKernelOut(options) : lookAtKernel(options))));
   const kernel: Check = { name: 'kernel', state: 'ok', detail: `Linux ${readKernelReleaseText().trim()}` };
   return [
     kernel,

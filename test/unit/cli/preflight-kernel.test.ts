@@ -84,7 +84,10 @@ describe('looking', () => {
   test('iptables that are not loaded are to be tried', async (t) => {
     const loaded = ALL.filter((name) => name !== 'ip6_tables');
     const checks = await lookAtKernel(new Node(t).options({ loaded, loadable: ['ip6_tables'] }));
-    assert.match(said(checks, 'rules'), /^todo iptables: .*\(not tried\); ip6_tables not loaded: preflight --fix loads/);
+    assert.match(
+      said(checks, 'rules'),
+      /^todo iptables: .*\(not tried\); ip6_tables not loaded: preflight --fix loads/,
+    );
   });
 
   test('a module that the kernel has nowhere fails; without module files it is taken as built in', async (t) => {
@@ -135,12 +138,16 @@ describe('trying out', () => {
 
   test('a module that cannot be had is no failure where what it is for works, and is one where it does not', async (t) => {
     const loaded = ALL.filter((name) => name !== 'ip_set_hash_ip' && name !== 'dummy');
-    const refusing = (node: Node): RunCommand => (command, args, options) =>
-      command === 'modprobe'
-        ? Promise.reject(new CommandError(command, args, 1, 'modprobe: FATAL: Module not found'))
-        : node.run(command, args, options);
+    const refusing =
+      (node: Node): RunCommand =>
+      (command, args, options) =>
+        command === 'modprobe'
+          ? Promise.reject(new CommandError(command, args, 1, 'modprobe: FATAL: Module not found'))
+          : node.run(command, args, options);
     const node = new Node(t);
-    const works = await tryKernelOut(node.options({ loaded, hasNoFiles: true }, { run: refusing(node), rules: 'iptables' }));
+    const works = await tryKernelOut(
+      node.options({ loaded, hasNoFiles: true }, { run: refusing(node), rules: 'iptables' }),
+    );
     assert.equal(said(works, 'module dummy'), 'ok no such module, but what it is for works');
     const broken = new Node(t);
     broken.iptables = false;
@@ -152,7 +159,9 @@ describe('trying out', () => {
   });
 
   test('a scheduler that the kernel lacks fails, with its module', async (t) => {
-    const checks = await tryKernelOut(new Node(t).options({ loaded: [...ALL, 'ip_vs_nosuch'] }, { scheduler: 'nosuch' as 'rr' }));
+    const checks = await tryKernelOut(
+      new Node(t).options({ loaded: [...ALL, 'ip_vs_nosuch'] }, { scheduler: 'nosuch' }),
+    );
     assert.equal(said(checks, 'netlink'), 'failed the kernel has no IPVS scheduler "nosuch": modprobe ip_vs_nosuch');
   });
 
