@@ -76,11 +76,7 @@ function fromIptables(options: HandoverOptions): Handover | undefined {
 }
 
 /** Of iptables-nft, a dump tells; where iptables-legacy have a nat table, only iptables-save would. */
-function mayHaveChains(
-  open: OpenNetlinkSocket,
-  isPresent: (module: string) => boolean,
-  procNet: string,
-): boolean {
+function mayHaveChains(open: OpenNetlinkSocket, isPresent: (module: string) => boolean, procNet: string): boolean {
   const hasLegacy = ['ip', 'ip6'].some((family) => {
     try {
       return readFileSync(`${procNet}/${family}_tables_names`, 'latin1').includes('nat');

@@ -290,7 +290,12 @@ test('a port that takes the connection and never answers is looked at for two se
   const { port } = silent.address() as AddressInfo;
   const address = { host: '127.0.0.1', port };
   const others = new Set([10_249, 10_256]);
-  const looked = lookForKubeProxy({ healthzBindAddress: address, metricsBindAddress: address, ownPorts: others, procRoot: '/nonexistent' });
+  const looked = lookForKubeProxy({
+    healthzBindAddress: address,
+    metricsBindAddress: address,
+    ownPorts: others,
+    procRoot: '/nonexistent',
+  });
   const late = new Promise((resolve) => setTimeout(resolve, 30_000, 'it waits on').unref());
   assert.deepEqual(await Promise.race([looked, late]), []);
 });
