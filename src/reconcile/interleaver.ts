@@ -2,6 +2,7 @@ import { type Touched, mergeTouched, newTouched } from '../desired/desired-state
 import { type VirtualServerKey } from '../values/virtual-server.js';
 import { type ChangeApplier } from './change-applier.js';
 import { type Clock } from '../time/clock.js';
+import { Gathering } from '../time/gathering.js';
 import { type ConntrackCleaner } from './conntrack-cleaner.js';
 import { type DesiredUpdater } from './desired-updater.js';
 import { type IpvsApplier } from './ipvs-applier.js';
@@ -39,13 +40,27 @@ export interface Interleaved {
  * its end. To be called where nothing is queued for the kernel.
  */
 export class Interleaver {
+  readonly #gathering = new Gathering();
+  /** Since when changes wait, as far as was looked. */
+  #askedAt: number | undefined;
+
   constructor(readonly options: InterleaverOptions) {}
 
-  /** Makes the changes that came meanwhile; undefined when there are none, or minSyncPeriod holds them back. */
+  /**
+   * Makes the changes that came meanwhile; undefined when there are none, or when they have to wait: for minSyncPeriod,
+   * or in a burst for more of them (time/gathering.ts).
+   */
   async run(record: SyncRecord): Promise<Interleaved | undefined> {
     const { clock, updater, ipvs, minInterval, changes, pending, conntrack, onTaken, onApplied } = this.options;
     const { dirtyCount } = updater.cluster;
-    if (dirtyCount === 0 || clock.now() - changes.appliedAt < minInterval()) return undefined;
+    if (dirtyCount === 0) {
+      this.#askedAt = undefined;
+      return undefined;
+    }
+    const now = clock.now();
+    const askedAt = (this.#askedAt ??= now);
+    if (now - changes.appliedAt < minInterval() || now < this.#gathering.earliest(askedAt)) return undefined;
+    this.#askedAt = undefined;
     record.servicesChanged += dirtyCount;
     onTaken();
     const touched = newTouched();
@@ -61,6 +76,7 @@ export class Interleaver {
     await changes.apply(touched, record);
     await conntrack.clean(record);
     onApplied(true);
+    this.#gathering.ended(askedAt, clock.now());
     return { touched, isMembership };
   }
 }

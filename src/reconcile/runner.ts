@@ -1,5 +1,6 @@
 import { doubledWait } from '../time/backoff.js';
 import { type Clock } from '../time/clock.js';
+import { Gathering } from '../time/gathering.js';
 
 export interface RunnerOptions {
   /** At least this long between the end of one run and the start of the next (minSyncPeriod), ms. */
@@ -11,14 +12,6 @@ export interface RunnerOptions {
   /** Notified of what a run threw. */
   readonly onError: (error: unknown) => void;
 }
-
-/** What is asked for sooner than this after a run, ms, belongs to a burst of changes: more are on their way. */
-const CALM_MS = 10;
-/**
- * Waiting for them makes a few large runs of many small ones: a millisecond after the first run of a burst, and twice
- * as long after each further one, up to this, ms. (10,000 changes at once: 31 runs instead of 637, and half the CPU.)
- */
-const MOST_GATHER_MS = 50;
 
 /** The longest that setTimeout can wait (2^31-1 ms); more than that it takes for 1 ms. */
 const MAX_DELAY = 2_147_483_647;
@@ -33,10 +26,9 @@ export class BoundedFrequencyRunner {
   #cancelTimer: (() => void) | undefined;
   #running: Promise<void> | undefined;
   #failures = 0;
-  /** The next run follows the last one closely. */
-  #isBurst = false;
-  /** Runs of this burst so far, after its first one. */
-  #burstRuns = 0;
+  readonly #gathering = new Gathering();
+  /** When the next run, or the one in flight, was due. */
+  #askedAt = -Infinity;
   #stopped = false;
 
   constructor(
@@ -73,8 +65,8 @@ export class BoundedFrequencyRunner {
     this.#cancelTimer = undefined;
     const now = this.clock.now();
     const earliest = this.#lastEnd === undefined ? now : this.#lastEnd + this.options.minInterval;
-    this.#isBurst = this.#lastEnd !== undefined && Math.max(this.#dueAt, now) - this.#lastEnd < CALM_MS;
-    const gathered = this.#isBurst ? this.#lastEnd! + Math.min(MOST_GATHER_MS, 2 ** this.#burstRuns) : now;
+    this.#askedAt = Math.max(this.#dueAt, now);
+    const gathered = this.#gathering.earliest(this.#askedAt);
     const delay = Math.max(0, Math.max(earliest, gathered, this.#dueAt) - now);
     if (delay === Infinity) return;
     this.#cancelTimer =
@@ -85,7 +77,6 @@ export class BoundedFrequencyRunner {
 
   #start(): void {
     this.#dueAt = Infinity;
-    this.#burstRuns = this.#isBurst ? this.#burstRuns + 1 : 0;
     this.#running = this.run()
       .catch((error: unknown) => {
         this.options.onError(error);
@@ -97,6 +88,7 @@ export class BoundedFrequencyRunner {
   #finish(ok: boolean): void {
     this.#running = undefined;
     this.#lastEnd = this.clock.now();
+    this.#gathering.ended(this.#askedAt, this.#lastEnd);
     this.#failures = ok ? 0 : this.#failures + 1;
     if (!ok) this.#dueAt = Math.min(this.#dueAt, this.#lastEnd + this.#retryDelay());
     this.#schedule();

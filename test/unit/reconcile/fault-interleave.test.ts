@@ -42,6 +42,23 @@ test('a change does not wait for the end of the verification', async () => {
   assert.deepEqual(rig.drift(), []);
 });
 
+test('a burst in the middle of a verification is made in few pieces', async () => {
+  const rig = await rigOf(0);
+  let isDone = false;
+  const verifying = rig.verify().finally(() => (isDone = true));
+  for (let turn = 0; !isDone; turn++) {
+    if (turn >= 10 && turn < 50)
+      for (const slice of scaleSlices(turn, SCALE, { endpoint: 2, by: 1 })) rig.core.set(slice);
+    if (turn === 60) await rig.clock.advance(50);
+    else await nextTurn();
+  }
+  assert.equal(await verifying, true);
+  assert.equal(rig.verifiedDrift, 0);
+  assert.equal(rig.interleaved, 2, 'the first of them at once, the others together');
+  await rig.sync();
+  assert.deepEqual(rig.drift(), []);
+});
+
 test('a change waits for minSyncPeriod, also while the kernel is read back', async () => {
   const rig = await rigOf(1000);
   await verifyAndChange(rig);

@@ -109,7 +109,9 @@ class Storm {
     const end = work.finally(() => (isDone = true));
     while (!isDone) {
       if (this.#chance(0.1)) this.#apply(this.#cluster.step());
-      await nextTurn();
+      // Some come close together and are made together, some alone.
+      if (this.#chance(0.2)) await this.rig.clock.advance(40 * this.#random());
+      else await nextTurn();
     }
     await end;
   }
@@ -163,7 +165,7 @@ for (const seed of fuzzSeeds('netlink faults')) {
         assert.deepEqual(rig.drift(), [], `round ${round}`);
         assert.deepEqual(rig.health().reasons, [], `round ${round}`);
       }
-      assertReach(seed, rig.interleaved, 30, 'changes in the middle of a verification');
+      assertReach(seed, rig.interleaved, 100, 'changes in the middle of a verification');
     });
 
     test(`lies and vandalism, table read by ${reader}: one good verification repairs all (seed ${seed})`, async () => {
