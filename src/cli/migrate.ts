@@ -37,18 +37,22 @@ export interface Migration {
  * Compares what this program would write with the kernel as kube-proxy left it; changes nothing. 0: ready, no virtual
  * server would change; 2: not ready. Rejects when it cannot be told.
  */
-export async function runMigrate(options: MigrateOptions, environment: Environment): Promise<number> {
+export async function runMigrate(
+  options: MigrateOptions,
+  environment: Environment,
+  { look = lookAtNode, pauseMs = PAUSE_MS } = {},
+): Promise<number> {
   return show(options, environment, async () => {
     let found = await look(options, environment);
     for (let i = 1; i < LOOKS && found.changes.length > 0; i++) {
-      await sleep(PAUSE_MS, undefined, { signal: environment.stop });
+      await sleep(pauseMs, undefined, { signal: environment.stop });
       found = await look(options, environment);
     }
     return migrationAnswer(found, options.format === 'wide');
   });
 }
 
-async function look(options: MigrateOptions, environment: Environment): Promise<Migration> {
+async function lookAtNode(options: MigrateOptions, environment: Environment): Promise<Migration> {
   const { config } = await loadDaemonConfig(options);
   const node = config.hostnameOverride ?? environment.hostname.toLowerCase();
   const checks = await checkNode(config, false, environment);

@@ -52,15 +52,14 @@ export async function dryRunWith<T>(
   const reporter = new SyncReporter(new Metrics({ version: environment.version }), log);
   const nodeName = config.hostnameOverride ?? environment.hostname.toLowerCase();
   const { run } = new CommandRunner();
-  const { open = openDataPlaneToLook } = options;
+  const open = options.open ?? openDataPlaneToLook;
   const dataPlane = await open({ config, nodeName, environment, log, reporter, run });
   let onReady = (): void => undefined;
   const ready = new Promise<void>((resolve) => (onReady = resolve));
   const manifests = new ManifestReport();
   const sources = new Sources(dataPlane, {
-    manifests: options.manifests,
+    ...{ manifests: options.manifests, absentNodeWaitMs: 0 },
     onReady: () => onReady(),
-    absentNodeWaitMs: 0,
     onSkippedManifest: (file, what, reason) => manifests.add(file, what, reason),
   });
   try {

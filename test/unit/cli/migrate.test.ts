@@ -1,7 +1,9 @@
 /** What `migrate` makes of a plan; the command as typed is in test/kernel/commands.test.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { migrationAnswer, migrationOf } from '../../../src/cli/migrate.js';
+import { type Migration, migrationAnswer, migrationOf, runMigrate } from '../../../src/cli/migrate.js';
+import { type MigrateOptions } from '../../../src/cli/options.js';
+import { type Environment } from '../../../src/daemon/environment.js';
 import { type Change } from '../../../src/reconcile/change.js';
 
 const SERVER = { protocol: 'TCP', address: '10.96.0.1', port: 80 };
@@ -58,4 +60,29 @@ test('a node that preflight finds unfit is not ready, and many changes are cut u
     /^ {2}and 31 lines more \(-o wide has them\)$/,
   );
   assert.equal((migrationAnswer(found, true).text as string[]).length, 52);
+});
+
+test('a node on which something changes is looked at again, a few times: it may have been in the middle of it', async () => {
+  const server: Change = { action: 'delete', object: 'virtual_server', virtualServer: SERVER };
+  const typed = async (
+    ...changes: readonly (readonly Change[])[]
+  ): Promise<[code: number, looks: number, out: string]> => {
+    let [looks, out] = [0, ''];
+    const look = (): Promise<Migration> =>
+      Promise.resolve(migrationOf('node-0', changes[Math.min(looks++, changes.length - 1)]!, 40, []));
+    const stop = new AbortController().signal;
+    const environment = { out: (text: string) => void (out += text), err: () => undefined, stop, variables: {} };
+    const options = { format: undefined, headers: true, watchMs: undefined } as unknown as MigrateOptions;
+    const code = await runMigrate(options, environment as unknown as Environment, { look, pauseMs: 1 });
+    return [code, looks, out];
+  };
+  const calm = await typed(NEUTRAL);
+  assert.deepEqual(calm.slice(0, 2), [0, 1]);
+  assert.match(calm[2], /^node-0: ready: /);
+  const settled = await typed([server], NEUTRAL);
+  assert.deepEqual(settled.slice(0, 2), [0, 2]);
+  const [code, looks, out] = await typed([server]);
+  assert.equal(code, 2);
+  assert.equal(looks, 3);
+  assert.match(out, /^node-0: NOT READY: 1 virtual servers would change/);
 });

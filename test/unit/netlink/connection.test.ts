@@ -171,7 +171,10 @@ describe('a request', () => {
     kernel.faults.push({ at: 'answer', change: () => undefined });
     assert.throws(
       () => connection.request(set),
-      (error) => error instanceof NetlinkError && error.resultUnknown,
+      (error) =>
+        error instanceof NetlinkError &&
+        error.resultUnknown &&
+        error.message.endsWith(' (answer lost, result unknown)'),
     );
   });
 });

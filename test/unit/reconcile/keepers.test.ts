@@ -295,6 +295,21 @@ describe('the rules', () => {
     assert.deepEqual(hanging.outcomes, []);
   });
 
+  test('are waited for on stop until the program has ended that is killed', async () => {
+    const rig = new RulesRig([4]);
+    let end = (): void => undefined;
+    rig.fake.before = () => new Promise((resolve) => (end = resolve));
+    rig.keeper.check();
+    while (rig.fake.calls.length === 0) await new Promise(setImmediate);
+    let hasStopped = false;
+    const stopping = rig.keeper.stop().then(() => (hasStopped = true));
+    for (let turn = 0; turn < 10; turn++) await new Promise(setImmediate);
+    assert.equal(hasStopped, false);
+    end();
+    await stopping;
+    assert.deepEqual([rig.fake.calls.length, rig.outcomes], [1, []]);
+  });
+
   test('are given up on stop, with no outcome to act upon', async () => {
     const rig = new RulesRig([4]);
     rig.fake.before = (command) => {

@@ -270,3 +270,14 @@ describe('every page', () => {
     assert.match((await fetchText(port, '/status')).body, /<li>&lt;script&gt;alert\(1\)&lt;\/script&gt;<\/li>/);
   });
 });
+
+it('counts what is in the kernel over both families, and what drains', async () => {
+  const cluster = new TestCluster();
+  cluster.service('web', { clusterIPs: ['10.96.0.1', 'fd00:96::1'] });
+  cluster.slice('web', ['10.0.0.1', '10.0.0.2']);
+  cluster.slice('web', ['fd00::1'], { name: 'web-6' });
+  const rig = new PageRig(cluster);
+  await rig.sync();
+  const { kernel } = await rig.source.status();
+  assert.deepEqual(kernel.counts, { virtualServers: 2, realServers: 3, drainingRealServers: 0 });
+});
