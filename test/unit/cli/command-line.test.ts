@@ -222,7 +222,11 @@ describe('command line', () => {
     assert.equal((await single('status')).command, 'status');
     assert.equal((await single('run', '--manifests', 'm')).manifests, 'm');
     assert.equal((await single('cleanup')).code, 3);
-    assert.equal((await single('--cleanup')).command, 'cleanup');
+    const flagged = await single('--cleanup');
+    assert.deepEqual(
+      [flagged.command, flagged.dryRun, flagged.ownOnly, flagged.force, flagged.json],
+      ['cleanup', false, false, false, false],
+    );
     const init = await single('--init-only', '--config=f');
     assert.deepEqual([init.command, init.fix], ['preflight', true]);
   });

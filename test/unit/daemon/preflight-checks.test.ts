@@ -43,6 +43,7 @@ test('a family is left out, with the reason, where its iptables or its addresses
   const both = { families: [4, 6], failures: {} } as const;
   assert.deepEqual(familySupport(both, root).leftOut, ['IPv6 is not served on this node: the kernel has no IPv6']);
   write('net/if_inet6', '');
+  assert.deepEqual(familySupport(both, root).families, [4], 'no settings of it');
   for (const link of ['all', 'default']) write(`sys/net/ipv6/conf/${link}/disable_ipv6`, '0\n');
   assert.deepEqual(familySupport(both, root), { families: [4, 6], leftOut: [] });
   for (const link of ['all', 'default', 'kube-ipvs0']) {

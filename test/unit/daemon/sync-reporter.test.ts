@@ -5,7 +5,9 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { pino } from 'pino';
 import { ClusterFeed } from '../../../src/daemon/cluster/cluster-feed.js';
 import { type RulesProgress, healthSource } from '../../../src/daemon/answer/health-source.js';
+import { SyncLog } from '../../../src/daemon/report/sync-log.js';
 import { SyncReporter } from '../../../src/daemon/report/sync-reporter.js';
+import { SyncRecord } from '../../../src/reconcile/sync-record.js';
 import { ClusterState } from '../../../src/model/cluster-state.js';
 import { type HealthSource } from '../../../src/serve/health.js';
 import { Metrics } from '../../../src/serve/metrics.js';
@@ -182,4 +184,35 @@ test('conflicts, refusals and waits for the lock are logged, counted, and events
     events.join('\n'),
   );
   metrics.close();
+});
+
+test('a kernel parameter that cannot be set is said once, louder where traffic needs it, and that it is right again', () => {
+  const logged: string[] = [];
+  const write = (line: string): void => {
+    const { level, sysctl, msg } = JSON.parse(line) as { level: number; sysctl: string; msg: string };
+    logged.push(`${level} ${sysctl}: ${msg}`);
+  };
+  const reporter = new SyncReporter(new Metrics({ version: 'test' }), pino({ level: 'info' }, { write }));
+  const desired = (name: string, required: boolean) => ({ name, value: 1, required });
+  const checked = (...failed: readonly (readonly [string, boolean])[]): string[] => {
+    const failures = failed.map(([name, required]) => ({ desired: desired(name, required), message: `${name} is 0` }));
+    logged.length = 0;
+    reporter.sysctlsPrepared({ changed: [], failures });
+    return [...logged];
+  };
+  const both = [
+    ['net.a', true],
+    ['net.b', false],
+  ] as const;
+  assert.deepEqual(checked(...both), ['50 net.a: net.a is 0', '40 net.b: net.b is 0']);
+  assert.deepEqual(checked(...both), []);
+  assert.deepEqual(checked(both[1]), ['30 net.a: the sysctl is right again']);
+  logged.length = 0;
+  const afterSync = new SyncLog(pino({ level: 'info' }, { write }));
+  afterSync.syncEnded(new SyncRecord(), {
+    failed: [{ name: 'net.c', message: 'net.c is 0', required: true }],
+    rightAgain: [],
+  });
+  afterSync.syncEnded(new SyncRecord(), undefined);
+  assert.deepEqual(logged, ['50 net.c: net.c is 0']);
 });
