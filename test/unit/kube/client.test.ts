@@ -368,6 +368,26 @@ test('a server that accepts and never answers is given up after the header time-
   assert.equal(error.reason, 'Timeout');
 });
 
+test('a body that nobody reads to its end is cut off, and holds no connection', async (t) => {
+  let closed = false;
+  const endless = createHttpServer((_request, response) => {
+    response.socket!.once('close', () => (closed = true));
+    response.write('one');
+  });
+  await new Promise<void>((resolve) => endless.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    endless.close();
+    endless.closeAllConnections();
+  });
+  const client = new KubeClient({ master: `http://127.0.0.1:${(endless.address() as AddressInfo).port}` });
+  t.after(() => client.close());
+  for await (const chunk of await openList(client)) {
+    assert.equal(chunk.toString(), 'one');
+    break;
+  }
+  await until('closed', () => closed);
+});
+
 test('an abort ends a request that is under way', async (t) => {
   const server = await startServer(t);
   server.fault({ fault: { kind: 'hang' } });

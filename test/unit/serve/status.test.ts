@@ -101,6 +101,20 @@ describe('notes of the status page', () => {
     assert.deepEqual(notes({ silentMs: undefined, consecutiveFailures: 0 }), []);
   });
 
+  it('names what of Services is refused, the first reason of each, up to a bound', () => {
+    const refusals = new Map(
+      Array.from({ length: 22 }, (_, i) => [
+        `shop/s${i}`,
+        i === 0 ? [{ text: 'a' }, { text: 'b' }, { text: 'c' }] : [{ text: 'x' }],
+      ]),
+    ) as unknown as Parameters<typeof statusNotes>[0]['refusals'];
+    const notes = statusNotes({ ...NOTHING, state: newState(), refusals });
+    assert.deepEqual(
+      [notes.length, notes[0], notes[1], notes[20]],
+      [21, 'Service shop/s0: a (and 2 more)', 'Service shop/s1: x', 'and 2 more of the same sort'],
+    );
+  });
+
   it('has the failures that are retried and the sysctls that could not be set', () => {
     const state = newState();
     state.lastFailure = 'add-address 10.96.0.1: EACCES';
