@@ -2,11 +2,7 @@
 /**
  * Puts small faults, one by one, into a copy of the compiled code and runs the unit tests that execute the place: a
  * fault that no test sees is printed, with its line. See test/README.md, "The tests' own power". The tree is not
- * touched.
- *
- *   npm run mutation                                     ten minutes, a new seed
- *   npm run mutation -- --minutes 3 --seed 7 src/plan    three minutes in files whose path has "src/plan"
- *   npm run mutation -- --count 100                      a hundred faults, however long that takes
+ * touched. `npm run mutation -- --help` says how to call it.
  *
  * Faults that change nothing anybody could see are listed in test/mutation-equivalent.txt, and are not tried.
  */
@@ -31,11 +27,24 @@ import { parseArgs } from 'node:util';
 import { mutantsOf } from './mutants.mjs';
 import { readCoverage } from './v8-coverage.mjs';
 
+const USAGE = `npm run mutation                                     ten minutes, a new seed
+npm run mutation -- --minutes 3 --seed 7 src/plan    three minutes in files whose path has "src/plan"
+npm run mutation -- --count 100                      a hundred faults, however long that takes`;
+
 const root = fileURLToPath(new URL('../', import.meta.url));
 const { values, positionals: patterns } = parseArgs({
   allowPositionals: true,
-  options: { minutes: { type: 'string' }, seed: { type: 'string' }, count: { type: 'string' } },
+  options: {
+    minutes: { type: 'string' },
+    seed: { type: 'string' },
+    count: { type: 'string' },
+    help: { type: 'boolean', default: false },
+  },
 });
+if (values.help) {
+  console.log(USAGE);
+  process.exit(0);
+}
 const seed = Number(values.seed ?? Math.floor(Math.random() * 1e6));
 const limit = values.count === undefined ? Infinity : Number(values.count);
 const minutes = Number(values.minutes ?? (values.count === undefined ? 10 : Infinity));
