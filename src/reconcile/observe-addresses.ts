@@ -49,8 +49,8 @@ export async function readAddresses(
   { links, vips }: { readonly links: LinkClient; readonly vips: VipForm },
   dummyIndex: number | undefined,
   desired: DesiredAddresses = NO_ADDRESSES,
-  interruption = UNINTERRUPTED,
   stop = new StopFlag(),
+  interruption = UNINTERRUPTED,
   anew = desired === NO_ADDRESSES,
 ): Promise<ReadAddresses> {
   const pacer = stop.pacer(1, READING_SLICE_MS);

@@ -72,7 +72,7 @@ export async function observeKernel(
   stop = new StopFlag(),
   anew?: boolean,
 ): Promise<ObservedKernel> {
-  const addresses = await readAddresses(sources, dummyIndex, expectation.addresses, interruption, stop, anew);
+  const addresses = await readAddresses(sources, dummyIndex, expectation.addresses, stop, interruption, anew);
   return {
     ...(await readTable(sources.table, expectation, interruption)),
     ...addresses,
@@ -111,7 +111,7 @@ export async function readTable(
   );
   if (isCalm()) return { servers, missing: known === applied.size ? NONE : missingOf(applied, read()) };
   // What came while the table was read is not in its list, but there.
-  return { servers, missing: await absentOf(missingOf(applied, read()), table) };
+  return { servers, missing: await absentOf(missingOf(applied, read()), table, interruption) };
 }
 
 function missingOf(
@@ -124,12 +124,13 @@ function missingOf(
 async function absentOf(
   servers: ReadonlySet<VirtualServerKey>,
   table: IpvsTableSource,
+  { turn }: Interruption,
 ): Promise<ReadonlySet<VirtualServerKey>> {
   const pacer = new Pacer(READING_SLICE_MS, undefined, 1);
   const absent = new Set<VirtualServerKey>();
   for (const key of servers) {
     if (!table.has(key)) absent.add(key);
-    await pacer.yieldIfDue();
+    await pacer.yieldIfDue(turn);
   }
   return absent;
 }

@@ -147,7 +147,6 @@ export class Prerequisites implements LinkListener {
       { links, vips: addresses.form },
       addresses.index,
       this.desiredAddresses,
-      undefined,
       stop,
     );
     this.#areAddressesStale = false;

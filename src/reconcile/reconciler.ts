@@ -178,13 +178,8 @@ export class Reconciler {
     const pacer = record.stop.pacer(1);
     return async () => {
       await pacer.yieldIfDue();
-      await this.#makeChanges(record);
+      await this.#interleaver.run(record);
     };
-  }
-
-  /** Those that came in the middle of longer work. */
-  async #makeChanges(record: SyncRecord): Promise<void> {
-    await this.#interleaver.run(record);
   }
 
   /** Nothing of a sort goes in: then it is this node that is at fault, not the objects. */
@@ -215,7 +210,7 @@ export class Reconciler {
     this.#drainsPolledAt ??= now;
     if (updater.cluster.dirtyCount > 0 && now - this.#drainsPolledAt < MAX_DRAIN_POLL_WAIT) return;
     this.#drainsPolledAt = now;
-    await this.#changes.pollDrains(record, () => this.#makeChanges(record));
+    await this.#changes.pollDrains(record, () => this.#interleaver.run(record));
   }
 
   /** Takes over what is in the kernel: only differences are changed afterwards, among what goes `first` too. */

@@ -3,7 +3,7 @@ import { type Pacer } from '../time/pacer.js';
 import { type SyncRecord } from './sync-record.js';
 
 /** Called in the middle of longer work, when nothing is queued for the kernel: it may make other changes. */
-export type Between = () => Promise<void>;
+export type Between = () => Promise<unknown>;
 
 /** One round of changes on their way to the kernel; a sync has several. */
 export class Round {

@@ -83,8 +83,7 @@ function packetOf(question: PacketQuestion, { dataPlane, config }: DryRun): Pack
 
 /**
  * Where nobody said by which interface it comes in: rules name those of local pods, or (mode ClusterCIDR) those by
- * which other
- * machines are reached.
+ * which other machines are reached.
  */
 function comesBy(name: string, known: string | undefined, isFromPodHere: boolean, mode: string): boolean {
   if (known !== undefined) return name.endsWith('+') ? known.startsWith(name.slice(0, -1)) : known === name;
